@@ -1,0 +1,2 @@
+//! The `img2seg` program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Image pairs from the Hugging Face Hub.

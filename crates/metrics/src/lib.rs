@@ -1,0 +1,1 @@
+//! How well predicted classes match labelled ones.

@@ -1,0 +1,1 @@
+//! Networks and the named, seeded parameters in them.

@@ -1,0 +1,1 @@
+//! Differentiable ops for candle tensors.

@@ -1,0 +1,2 @@
+//! Runs the program and its checks.
+fn main() {}
