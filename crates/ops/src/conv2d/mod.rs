@@ -1,0 +1,103 @@
+//! Two-dimensional convolution (cross-correlation, as PyTorch's `conv2d`).
+
+mod composed;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{Result, Tensor, bail};
+
+use crate::check;
+
+/// How the kernel moves over the image. Pairs are (vertical, horizontal).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conv2d {
+    /// Pixels between two positions of the kernel, at least 1.
+    pub stride: (usize, usize),
+    /// Zeros around the image, on each side.
+    pub padding: (usize, usize),
+    /// Pixels between two taps of the kernel, at least 1.
+    pub dilation: (usize, usize),
+    /// Blocks of channels that do not see each other; divides both channel counts.
+    pub groups: usize,
+}
+
+impl Default for Conv2d {
+    /// Stride 1, no padding, no dilation, one group.
+    fn default() -> Self {
+        Self::new(1, 0)
+    }
+}
+
+impl Conv2d {
+    /// The same stride and padding in both directions, no dilation, one group.
+    pub fn new(stride: usize, padding: usize) -> Self {
+        Self { stride: (stride, stride), padding: (padding, padding), dilation: (1, 1), groups: 1 }
+    }
+}
+
+/// Sizes of one convolution, checked. The transposed convolution describes itself by the convolution it is the adjoint of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Geometry {
+    pub(crate) batch: usize,
+    pub(crate) in_channels: usize,
+    pub(crate) out_channels: usize,
+    pub(crate) groups: usize,
+    pub(crate) kernel: (usize, usize),
+    pub(crate) stride: (usize, usize),
+    pub(crate) padding: (usize, usize),
+    pub(crate) dilation: (usize, usize),
+    /// (height, width) of the image.
+    pub(crate) input: (usize, usize),
+    /// (height, width) of the result.
+    pub(crate) output: (usize, usize),
+}
+
+/// Positions of a kernel along one direction, or none if it does not fit.
+fn positions(input: usize, kernel: usize, stride: usize, padding: usize, dilation: usize) -> Option<usize> {
+    let reach = dilation * (kernel - 1) + 1;
+    Some((input + 2 * padding).checked_sub(reach)? / stride + 1)
+}
+
+/// Convolves `x` `(n, in, h, w)` with `weight` `(out, in / groups, kh, kw)` and adds `bias` `(out)`, to `(n, out, h', w')`
+/// with `h' = (h + 2 padding - dilation (kh - 1) - 1) / stride + 1`, rounded down.
+///
+/// candle's own goes without a bias, takes square settings only, and its backward pass is naive; on Metal it gives wrong
+/// weight gradients for batches.
+///
+/// # Errors
+/// Empty or mismatching arguments, and kernels larger than the padded image.
+pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) -> Result<Tensor> {
+    let geometry = geometry(x, weight, bias, spec)?;
+    composed::conv2d(x, weight, bias, &geometry)
+}
+
+fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) -> Result<Geometry> {
+    const OP: &str = "conv2d";
+    let (batch, in_channels, h, w) = check::image(OP, "x", x)?;
+    let (out_channels, group_channels, kh, kw) = check::image(OP, "weight", weight)?;
+    let Conv2d { stride, padding, dilation, groups } = spec;
+    check::positive(OP, "stride", stride)?;
+    check::positive(OP, "dilation", dilation)?;
+    check::same_kind(OP, "weight", weight, x)?;
+    if groups == 0 || in_channels % groups != 0 || out_channels % groups != 0 {
+        bail!("{OP}: {groups} groups divide not both {in_channels} channels of x and {out_channels} of weight");
+    }
+    if group_channels * groups != in_channels {
+        let (x, weight) = (x.dims(), weight.dims());
+        bail!("{OP}: weight {weight:?} in {groups} groups takes {} channels, x is {x:?}", group_channels * groups);
+    }
+    if let Some(bias) = bias {
+        check::vector(OP, "bias", bias, out_channels, x)?;
+    }
+    let (Some(output_h), Some(output_w)) =
+        (positions(h, kh, stride.0, padding.0, dilation.0), positions(w, kw, stride.1, padding.1, dilation.1))
+    else {
+        bail!(
+            "{OP}: weight {:?} with dilation {dilation:?} exceeds x {:?} with padding {padding:?}",
+            weight.dims(),
+            x.dims()
+        );
+    };
+    let (kernel, input, output) = ((kh, kw), (h, w), (output_h, output_w));
+    Ok(Geometry { batch, in_channels, out_channels, groups, kernel, stride, padding, dilation, input, output })
+}

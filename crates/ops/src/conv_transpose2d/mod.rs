@@ -1,0 +1,103 @@
+//! Transposed two-dimensional convolution: the adjoint of `conv2d`, as PyTorch's `conv_transpose2d`.
+
+mod composed;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{Result, Tensor, bail};
+
+use crate::check;
+use crate::conv2d::Geometry;
+
+/// How each pixel of the image is spread by the kernel. Pairs are (vertical, horizontal).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvTranspose2d {
+    /// Pixels between two spread kernels in the result, at least 1.
+    pub stride: (usize, usize),
+    /// Pixels cut off the result, on each side.
+    pub padding: (usize, usize),
+    /// Pixels added to the result at its bottom and right; less than stride or dilation.
+    pub output_padding: (usize, usize),
+    /// Pixels between two taps of the kernel, at least 1.
+    pub dilation: (usize, usize),
+    /// Blocks of channels that do not see each other; divides both channel counts.
+    pub groups: usize,
+}
+
+impl Default for ConvTranspose2d {
+    /// Stride 1, no padding, no dilation, one group.
+    fn default() -> Self {
+        Self::new(1, 0)
+    }
+}
+
+impl ConvTranspose2d {
+    /// The same stride and padding in both directions, no output padding, no dilation, one group.
+    pub fn new(stride: usize, padding: usize) -> Self {
+        Self {
+            stride: (stride, stride),
+            padding: (padding, padding),
+            output_padding: (0, 0),
+            dilation: (1, 1),
+            groups: 1,
+        }
+    }
+}
+
+/// Spreads `x` `(n, in, h, w)` by `weight` `(in, out / groups, kh, kw)` and adds `bias` `(out)`, to `(n, out, h', w')` with
+/// `h' = (h - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1`.
+///
+/// candle's own is naive on every device and knows neither groups nor a bias.
+///
+/// # Errors
+/// Empty or mismatching arguments, output padding that reaches both stride and dilation, and padding that leaves no pixel.
+pub fn conv_transpose2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: ConvTranspose2d) -> Result<Tensor> {
+    let geometry = geometry(x, weight, bias, spec)?;
+    composed::conv_transpose2d(x, weight, bias, &geometry)
+}
+
+/// The convolution from `(n, out, h', w')` to `(n, in, h, w)` whose adjoint this is.
+fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: ConvTranspose2d) -> Result<Geometry> {
+    const OP: &str = "conv_transpose2d";
+    let (batch, in_channels, h, w) = check::image(OP, "x", x)?;
+    let (weight_channels, group_channels, kh, kw) = check::image(OP, "weight", weight)?;
+    let ConvTranspose2d { stride, padding, output_padding, dilation, groups } = spec;
+    check::positive(OP, "stride", stride)?;
+    check::positive(OP, "dilation", dilation)?;
+    check::same_kind(OP, "weight", weight, x)?;
+    if weight_channels != in_channels {
+        let (x, weight) = (x.dims(), weight.dims());
+        bail!("{OP}: weight {weight:?} takes {weight_channels} channels, x is {x:?}");
+    }
+    if groups == 0 || in_channels % groups != 0 {
+        bail!("{OP}: {groups} groups do not divide the {in_channels} channels of x");
+    }
+    let out_channels = group_channels * groups;
+    if let Some(bias) = bias {
+        check::vector(OP, "bias", bias, out_channels, x)?;
+    }
+    if output_padding.0 >= stride.0.max(dilation.0) || output_padding.1 >= stride.1.max(dilation.1) {
+        bail!("{OP}: output padding {output_padding:?} reaches both stride {stride:?} and dilation {dilation:?}");
+    }
+    let size = |input: usize, kernel: usize, stride: usize, padding: usize, dilation: usize, extra: usize| {
+        ((input - 1) * stride + dilation * (kernel - 1) + extra + 1).checked_sub(2 * padding).filter(|&size| size > 0)
+    };
+    let (Some(output_h), Some(output_w)) = (
+        size(h, kh, stride.0, padding.0, dilation.0, output_padding.0),
+        size(w, kw, stride.1, padding.1, dilation.1, output_padding.1),
+    ) else {
+        bail!("{OP}: padding {padding:?} leaves nothing of x {:?} and weight {:?}", x.dims(), weight.dims());
+    };
+    Ok(Geometry {
+        batch,
+        in_channels: out_channels,
+        out_channels: in_channels,
+        groups,
+        kernel: (kh, kw),
+        stride,
+        padding,
+        dilation,
+        input: (output_h, output_w),
+        output: (h, w),
+    })
+}
