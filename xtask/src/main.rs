@@ -35,7 +35,7 @@ enum Xtask {
     Recipes(Forwarded),
     /// Set runs side by side on one page
     Compare(compare::Compare),
-    /// Compare our networks and layers with what `PyTorch` computed
+    /// Compare our networks and layers with what PyTorch computed
     Parity(parity::Parity),
     /// Run every check: tests, format, lints, documentation
     Ci(ci::Ci),
@@ -48,8 +48,14 @@ struct Forwarded {
     arguments: Vec<OsString>,
 }
 
-fn main() -> Result<ExitCode> {
-    let xtask = Xtask::parse();
+fn main() -> ExitCode {
+    run(Xtask::parse()).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(xtask: Xtask) -> Result<ExitCode> {
     let shell = Shell::new()?;
     match xtask {
         Xtask::Train(train) => program::run(&shell, "train", &program::with_recipe(train.arguments)),

@@ -1,4 +1,4 @@
-//! `cargo xtask parity`: our networks and layers against files that hold what `PyTorch` computed.
+//! `cargo xtask parity`: our networks and layers against files that hold what PyTorch computed.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
