@@ -1,1 +1,33 @@
 //! Networks and the named, seeded parameters in them.
+//!
+//! A network is built from [`Parameters`]: it asks for each of its weights by the name that `PyTorch`'s `state_dict` gives it, and a
+//! weight that is not there yet is drawn from (seed, name). So the same seed gives the same network whatever is built before it,
+//! on every device, and a checkpoint of the lab report's listings loads by name.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use img2seg_models::{Parameters, UNet, UNetConfig};
+//!
+//! let parameters = Parameters::new(7, &Device::Cpu);
+//! let unet = UNet::new(&parameters, &UNetConfig { base_channels: 2 }, 3, 19)?;
+//! let photos = Tensor::zeros((1, 3, 16, 32), DType::F32, &Device::Cpu)?;
+//!
+//! let logits = unet.forward_t(&photos, false)?;
+//! assert_eq!(logits.dims(), [1, 19, 16, 32]);
+//! assert_eq!(parameters.trainable()[0].0, "b.bn1.bias");
+//! # Ok::<(), candle_core::Error>(())
+//! ```
+
+pub mod cgan;
+pub mod layers;
+mod parameters;
+mod pixelwise;
+mod sizes;
+mod unet;
+mod weights;
+
+pub use cgan::{Discriminator, DiscriminatorConfig, Generator, GeneratorConfig};
+pub use parameters::{Init, Parameters};
+pub use pixelwise::{Pixelwise, PixelwiseConfig};
+pub use unet::{UNet, UNetConfig};
+pub use weights::{load_weights, save_weights};
