@@ -21,7 +21,12 @@
 //! ```
 
 mod check;
+mod elementwise;
+mod matmul;
+mod node;
 mod taps;
+#[cfg(test)]
+mod verify;
 
 mod activation;
 mod adam;

@@ -3,13 +3,19 @@
 use candle_core::{Result, Tensor};
 
 use crate::check;
+use crate::elementwise::{map2, sum2};
+use crate::node::{has_kernel, node, values};
 
 /// Mean of `(prediction - target)^2`, any shape.
 ///
 /// # Errors
 /// Empty or mismatching arguments.
 pub fn mse(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
-    difference("mse", prediction, target)?.sqr()?.mean_all()
+    check_pair("mse", prediction, target)?;
+    if !has_kernel(prediction) {
+        return (prediction - target)?.sqr()?.mean_all();
+    }
+    mean_of_differences("mse", prediction, target, |d| d * d, |d| 2. * d)
 }
 
 /// Mean of `|prediction - target|`, any shape; the gradient of a difference of 0 is 0 (candle's `abs` has 1).
@@ -17,13 +23,84 @@ pub fn mse(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Empty or mismatching arguments.
 pub fn l1(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
-    let difference = difference("l1", prediction, target)?;
-    let sign = difference.detach().sign()?;
-    (difference * sign)?.mean_all()
+    check_pair("l1", prediction, target)?;
+    if !has_kernel(prediction) {
+        let difference = (prediction - target)?;
+        let sign = difference.detach().sign()?;
+        return (difference * sign)?.mean_all();
+    }
+    mean_of_differences("l1", prediction, target, f64::abs, |d| if d == 0. { d } else { 1f32.copysign(d) })
 }
 
-fn difference(op: &str, prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
+fn check_pair(op: &str, prediction: &Tensor, target: &Tensor) -> Result<()> {
     check::not_empty(op, "prediction", prediction)?;
-    check::same_shape(op, "target", target, prediction)?;
-    prediction - target
+    check::same_shape(op, "target", target, prediction)
+}
+
+/// The mean of a loss of each difference, with the loss's slope.
+fn mean_of_differences(
+    op: &'static str,
+    prediction: &Tensor,
+    target: &Tensor,
+    loss: impl Fn(f64) -> f64 + Sync,
+    slope: impl Fn(f32) -> f32 + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let [prediction, target] = [prediction.contiguous()?, target.contiguous()?];
+    let count = prediction.elem_count() as f64;
+    let total = sum2(&values(&prediction)?, &values(&target)?, |p, t| loss(f64::from(p) - f64::from(t)));
+    let (p, t) = (prediction.detach(), target.detach());
+    node(op, &[&prediction, &target], vec![(total / count) as f32], (), move |pass| {
+        let scale = (f64::from(pass.gradient.to_scalar::<f32>()?) / count) as f32;
+        let towards = |sign: f32| {
+            let gradient = map2(&values(&p)?, &values(&t)?, |p, t| slope(p - t) * (sign * scale));
+            Tensor::from_vec(gradient, p.shape(), p.device())
+        };
+        let [for_prediction, for_target, _] = pass.needed;
+        Ok([for_prediction.then(|| towards(1.)).transpose()?, for_target.then(|| towards(-1.)).transpose()?, None])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Result, Tensor};
+
+    use super::{l1, mse};
+    use crate::verify::{self, draw, refusal};
+
+    type Loss = fn(&Tensor, &Tensor) -> Result<Tensor>;
+
+    #[test]
+    fn holds_everywhere() {
+        for loss in [mse as Loss, l1] {
+            for shape in [vec![2, 3, 5, 4], vec![1], vec![40_000]] {
+                let inputs = [draw(shape.clone(), 1), draw(shape, 2)];
+                verify::assert_op(&|inputs| loss(&inputs[0], &inputs[1]), &inputs);
+                verify::assert_op(&|i| loss(&i[0], &inputs[1].to_dtype(i[0].dtype())?), &inputs[..1]);
+            }
+        }
+    }
+
+    #[test]
+    fn no_difference_has_no_gradient() {
+        for dtype in [DType::F32, DType::F64] {
+            let x = Tensor::new(&[1f32, 2.], &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+            let target = Tensor::new(&[1f32, 4.], &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+            let one = Tensor::ones((), dtype, &Device::Cpu).unwrap();
+            for (loss, value, gradient) in [(mse as Loss, 2., [0., -2.]), (l1, 1., [0., -0.5])] {
+                let (y, gradients) = verify::differentiate(&|i| loss(&i[0], &target), std::slice::from_ref(&x), &one);
+                assert_eq!(verify::values(&y), [value]);
+                assert_eq!(verify::values(&gradients[0]), gradient);
+            }
+        }
+    }
+
+    #[test]
+    fn nan_passes_and_mismatches_are_refused() {
+        let nan = Tensor::new(&[f32::NAN, 0.], &Device::Cpu).unwrap();
+        for loss in [mse as Loss, l1] {
+            assert!(verify::values(&loss(&nan, &draw(2, 1)).unwrap())[0].is_nan());
+        }
+        assert_eq!(refusal(mse(&nan, &draw(3, 1))), "mse: target has shape [3], not [2]");
+        assert_eq!(refusal(l1(&draw((2, 0), 1), &draw((2, 0), 1))), "l1: prediction is empty: its shape is [2, 0]");
+    }
 }

@@ -1,12 +1,18 @@
 //! Activations, with PyTorch's gradients at zero (candle's ReLU has 1 there, its leaky ReLU the mean of both slopes).
 
 mod composed;
+mod cpu;
 #[cfg(test)]
 mod tests;
 
 use candle_core::{Result, Tensor};
 
 pub(crate) use composed::minus_absolute;
+pub(crate) use cpu::{Activate, ForActivation, exp_negative, sigmoid as sigmoid_of};
+
+use crate::elementwise::{map, map2};
+use crate::node::{has_kernel, node, values};
+use cpu::{LeakyRelu, Relu};
 
 /// What a normalisation applies to its result.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,20 +37,55 @@ impl Activation {
 
 /// `max(x, 0)` of any shape; the gradient at 0 is 0.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    composed::relu(x)
+    if !has_kernel(x) {
+        return composed::relu(x);
+    }
+    // The result says as much about the gradient as x does, and the next op keeps it anyway.
+    from_result("relu", x, |x| Relu.value(x), |y, gradient| Relu.gradient(y, gradient))
 }
 
 /// `x` above zero and `slope * x` elsewhere; the gradient at 0 is the slope.
 pub fn leaky_relu(x: &Tensor, slope: f64) -> Result<Tensor> {
-    composed::leaky_relu(x, slope)
+    if !has_kernel(x) {
+        return composed::leaky_relu(x, slope);
+    }
+    let activation = LeakyRelu(slope as f32);
+    let x = x.contiguous()?;
+    let y = map(&values(&x)?, |x| activation.value(x));
+    let input = x.detach();
+    node("leaky_relu", &[&x], y, x.shape(), move |pass| {
+        let gradient = map2(&values(&input)?, &values(pass.gradient)?, |x, gradient| activation.gradient(x, gradient));
+        Ok([Some(Tensor::from_vec(gradient, input.shape(), input.device())?), None, None])
+    })
 }
 
 /// Hyperbolic tangent of any shape.
 pub fn tanh(x: &Tensor) -> Result<Tensor> {
-    x.tanh()
+    if !has_kernel(x) {
+        return x.tanh();
+    }
+    from_result("tanh", x, cpu::tanh, |y, gradient| gradient * (1. - y * y))
 }
 
 /// `1 / (1 + exp(-x))` of any shape, without overflow at either end.
 pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
-    composed::sigmoid(x)
+    if !has_kernel(x) {
+        return composed::sigmoid(x);
+    }
+    from_result("sigmoid", x, cpu::sigmoid, |y, gradient| gradient * y * (1. - y))
+}
+
+/// An activation whose gradient is a function of its result.
+fn from_result(
+    name: &'static str,
+    x: &Tensor,
+    value: impl Fn(f32) -> f32 + Sync,
+    gradient: impl Fn(f32, f32) -> f32 + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    let y = map(&values(&x)?, value);
+    node(name, &[&x], y, x.shape(), move |pass| {
+        let gradient = map2(&values(pass.result)?, &values(pass.gradient)?, &gradient);
+        Ok([Some(Tensor::from_vec(gradient, pass.result.shape(), pass.result.device())?), None, None])
+    })
 }

@@ -1,1 +1,72 @@
+use candle_core::{DType, Device, Result, Tensor};
 
+use crate::verify::{self, Case, draw};
+use crate::{leaky_relu, relu, sigmoid, tanh};
+
+type Unary = fn(&Tensor) -> Result<Tensor>;
+
+fn at(op: Unary, x: &[f32], dtype: DType) -> (Vec<f64>, Vec<f64>) {
+    let x = Tensor::new(x, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+    let (y, gradients) =
+        verify::differentiate(&|inputs| op(&inputs[0]), std::slice::from_ref(&x), &x.ones_like().unwrap());
+    (verify::values(&y), verify::values(&gradients[0]))
+}
+
+#[test]
+fn leaky_relu_agrees_with_pytorch() {
+    for case in Case::all("leaky_relu") {
+        let slope = case.number("slope");
+        case.check(&["x"], &|inputs| leaky_relu(&inputs[0], slope));
+    }
+}
+
+#[test]
+fn holds_everywhere() {
+    let ops: [Unary; 4] = [relu, |x| leaky_relu(x, 0.2), tanh, sigmoid];
+    for op in ops {
+        for shape in [vec![2, 3, 5, 7], vec![1], vec![40_001]] {
+            let x = (draw(shape, 1) * 2.).unwrap();
+            verify::assert_op(&|inputs| op(&inputs[0]), &[x]);
+        }
+    }
+}
+
+#[test]
+fn gradients_at_zero_are_pytorchs() {
+    for dtype in [DType::F32, DType::F64] {
+        assert_eq!(at(relu, &[0., -0., 1.], dtype), (vec![0., 0., 1.], vec![0., 0., 1.]));
+        assert_eq!(at(|x| leaky_relu(x, 0.25), &[0., -4., 1.], dtype), (vec![0., -1., 1.], vec![0.25, 0.25, 1.]));
+        assert_eq!(at(sigmoid, &[0.], dtype), (vec![0.5], vec![0.25]));
+        assert_eq!(at(tanh, &[0.], dtype), (vec![0.], vec![1.]));
+    }
+}
+
+#[test]
+fn nothing_overflows_and_nan_passes() {
+    for dtype in [DType::F32, DType::F64] {
+        let ends = [f32::NEG_INFINITY, -1e30, -200., 200., 1e30, f32::INFINITY];
+        assert_eq!(at(sigmoid, &ends, dtype).0.iter().map(|y| y.round()).collect::<Vec<_>>(), [0., 0., 0., 1., 1., 1.]);
+        assert!(
+            at(sigmoid, &[-200., 200., -1e30, 1e30], dtype)
+                .1
+                .iter()
+                .all(|gradient| gradient.abs() < 1e-80_f64.max(1e-30))
+        );
+        assert_eq!(at(tanh, &ends, dtype).0, [-1., -1., -1., 1., 1., 1.]);
+        let ops: [Unary; 4] = [relu, |x| leaky_relu(x, 0.2), tanh, sigmoid];
+        for op in ops {
+            assert!(at(op, &[f32::NAN], dtype).0[0].is_nan());
+        }
+        assert_eq!(at(relu, &ends[4..], dtype).0, [f64::from(1e30f32), f64::INFINITY]);
+    }
+}
+
+#[test]
+fn small_values_keep_their_digits() {
+    let x: Vec<f32> = (0..2000).map(|i| (f32::from(i as u16) - 1000.) * 1e-3 * 1.7f32.powi(i % 7 - 12)).collect();
+    let (y, _) = at(tanh, &x, DType::F32);
+    for (x, y) in x.iter().zip(y) {
+        let expected = f64::from(*x).tanh();
+        assert!((y - expected).abs() <= 3e-7 * expected.abs(), "tanh({x}) = {y}, not {expected}");
+    }
+}

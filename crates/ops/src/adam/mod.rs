@@ -1,12 +1,14 @@
 //! One step of Adam, in place.
 
 mod composed;
+mod cpu;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Result, Tensor, Var, bail};
+use candle_core::{Result, Tensor, Var};
 
-use crate::check;
+use crate::check::{self, refuse};
+use crate::node::has_kernel;
 
 /// Settings of a step (Kingma and Ba 2015), with decoupled weight decay (Loshchilov and Hutter 2019).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,6 +36,19 @@ struct Factors {
     epsilon: f64,
 }
 
+impl AdamStep {
+    fn factors(&self, step: u64) -> Factors {
+        Factors {
+            keep: 1. - self.learning_rate * self.weight_decay,
+            beta1: self.beta1,
+            beta2: self.beta2,
+            step_size: self.learning_rate / (1. - self.beta1.powf(step as f64)),
+            denominator: (1. - self.beta2.powf(step as f64)).sqrt(),
+            epsilon: self.epsilon,
+        }
+    }
+}
+
 /// Moves `parameter` by one step of Adam along `gradient` and updates both moments (all of one shape); `step` counts from 1.
 ///
 /// PyTorch's formula: `parameter -= learning_rate / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + epsilon)`.
@@ -54,19 +69,16 @@ pub fn adam_step(
     check::same_shape(OP, "second_moment", second_moment, parameter)?;
     let ids = [parameter.id(), first_moment.id(), second_moment.id()];
     if ids[0] == ids[1] || ids[0] == ids[2] || ids[1] == ids[2] {
-        bail!("{OP}: parameter, first_moment and second_moment are not three variables");
+        refuse!("{OP}: parameter, first_moment and second_moment are not three variables");
     }
     if step == 0 {
-        bail!("{OP}: steps count from 1");
+        refuse!("{OP}: steps count from 1");
     }
-    let &AdamStep { learning_rate, beta1, beta2, epsilon, weight_decay } = settings;
-    let factors = Factors {
-        keep: 1. - learning_rate * weight_decay,
-        beta1,
-        beta2,
-        step_size: learning_rate / (1. - beta1.powf(step as f64)),
-        denominator: (1. - beta2.powf(step as f64)).sqrt(),
-        epsilon,
-    };
-    composed::adam_step(parameter, &gradient.detach(), first_moment, second_moment, &factors)
+    let factors = settings.factors(step);
+    let gradient = gradient.detach();
+    if has_kernel(parameter) {
+        cpu::adam_step(parameter, &gradient, first_moment, second_moment, &factors)
+    } else {
+        composed::adam_step(parameter, &gradient, first_moment, second_moment, &factors)
+    }
 }

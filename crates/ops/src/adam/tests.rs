@@ -1,1 +1,89 @@
+use candle_core::{DType, Device, Tensor, Var};
 
+use super::composed;
+use crate::verify::{assert_close, draw, refusal, values};
+use crate::{AdamStep, adam_step};
+
+const SETTINGS: AdamStep = AdamStep { learning_rate: 1e-2, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1 };
+
+fn variables(shape: &[usize], dtype: DType) -> [Var; 3] {
+    let zeros = Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
+    let start = draw(shape, 1).to_dtype(dtype).unwrap();
+    [start, zeros.clone(), zeros].map(|x| Var::from_tensor(&x).unwrap())
+}
+
+/// The formula of PyTorch's AdamW, one element at a time in f64.
+fn reference(start: &[f64], gradients: &[Vec<f64>], s: &AdamStep) -> Vec<f64> {
+    let (mut parameter, mut m, mut v) = (start.to_vec(), vec![0.; start.len()], vec![0.; start.len()]);
+    for (step, gradient) in (1..).zip(gradients) {
+        for i in 0..start.len() {
+            parameter[i] *= 1. - s.learning_rate * s.weight_decay;
+            m[i] = s.beta1 * m[i] + (1. - s.beta1) * gradient[i];
+            v[i] = s.beta2 * v[i] + (1. - s.beta2) * gradient[i] * gradient[i];
+            let denominator = v[i].sqrt() / (1. - s.beta2.powi(step)).sqrt() + s.epsilon;
+            parameter[i] -= s.learning_rate / (1. - s.beta1.powi(step)) * m[i] / denominator;
+        }
+    }
+    parameter
+}
+
+#[test]
+fn steps_are_those_of_adamw() {
+    for shape in [vec![3, 5], vec![20_000]] {
+        for dtype in [DType::F32, DType::F64] {
+            let [parameter, m, v] = variables(&shape, dtype);
+            let start = values(&parameter);
+            let gradients: Vec<Tensor> = (2..7).map(|seed| draw(&shape[..], seed).to_dtype(dtype).unwrap()).collect();
+            for (step, gradient) in (1..).zip(&gradients) {
+                adam_step(&parameter, gradient, &m, &v, step, &SETTINGS).unwrap();
+            }
+            let gradients: Vec<Vec<f64>> = gradients.iter().map(values).collect();
+            let expected =
+                Tensor::from_vec(reference(&start, &gradients, &SETTINGS), &shape[..], &Device::Cpu).unwrap();
+            assert_close("parameter", &parameter, &expected, 2e-7);
+        }
+    }
+}
+
+#[test]
+fn kernel_and_composed_path_agree() {
+    let [a, b] = [(); 2].map(|()| variables(&[7, 11], DType::F32));
+    for step in 1..4 {
+        // Any memory order of the gradient.
+        let gradient = draw((11, 7), step).t().unwrap();
+        adam_step(&a[0], &gradient, &a[1], &a[2], step, &SETTINGS).unwrap();
+        composed::adam_step(&b[0], &gradient, &b[1], &b[2], &SETTINGS.factors(step)).unwrap();
+    }
+    for (a, b) in a.iter().zip(&b) {
+        assert_close("variable", a, b, 1e-6);
+    }
+}
+
+#[test]
+fn the_variable_is_changed_in_place() {
+    let [parameter, m, v] = variables(&[4], DType::F32);
+    let view = parameter.as_detached_tensor();
+    adam_step(&parameter, &draw(4, 2), &m, &v, 1, &SETTINGS).unwrap();
+    assert_eq!(values(&view), values(&parameter));
+}
+
+#[test]
+fn nan_stays_in_its_element() {
+    let [parameter, m, v] = variables(&[3], DType::F32);
+    let gradient = Tensor::new(&[1f32, f32::NAN, 1.], &Device::Cpu).unwrap();
+    adam_step(&parameter, &gradient, &m, &v, 1, &SETTINGS).unwrap();
+    assert_eq!(values(&parameter).into_iter().map(f64::is_nan).collect::<Vec<_>>(), [false, true, false]);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let [parameter, m, v] = variables(&[3], DType::F32);
+    let gradient = draw(3, 1);
+    let refused = |gradient: &Tensor, m: &Var, step| refusal(adam_step(&parameter, gradient, m, &v, step, &SETTINGS));
+    assert_eq!(refused(&draw(4, 1), &m, 1), "adam_step: gradient has shape [4], not [3]");
+    assert_eq!(refused(&gradient, &m, 0), "adam_step: steps count from 1");
+    assert_eq!(
+        refused(&gradient, &v, 1),
+        "adam_step: parameter, first_moment and second_moment are not three variables"
+    );
+}

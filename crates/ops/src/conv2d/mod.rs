@@ -1,12 +1,14 @@
 //! Two-dimensional convolution (cross-correlation, as PyTorch's `conv2d`).
 
 mod composed;
+pub(crate) mod cpu;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
 
-use crate::check;
+use crate::check::{self, refuse};
+use crate::node::{has_kernel, node, values};
 
 /// How the kernel moves over the image. Pairs are (vertical, horizontal).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +70,32 @@ fn positions(input: usize, kernel: usize, stride: usize, padding: usize, dilatio
 /// Empty or mismatching arguments, and kernels larger than the padded image.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) -> Result<Tensor> {
     let geometry = geometry(x, weight, bias, spec)?;
-    composed::conv2d(x, weight, bias, &geometry)
+    if has_kernel(x) { kernels(x, weight, bias, geometry) } else { composed::conv2d(x, weight, bias, &geometry) }
+}
+
+fn kernels(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> Result<Tensor> {
+    let [x, weight] = [x.contiguous()?, weight.contiguous()?];
+    let bias = bias.map(Tensor::contiguous).transpose()?;
+    let y = {
+        let bias = bias.as_ref().map(values).transpose()?;
+        cpu::forward(&g, &values(&x)?, &values(&weight)?, bias.as_deref())
+    };
+    let mut inputs = vec![&x, &weight];
+    inputs.extend(&bias);
+    let (input, kernel) = (x.detach(), weight.detach());
+    node("conv2d", &inputs, y, (g.batch, g.out_channels, g.output.0, g.output.1), move |pass| {
+        let [needs_x, needs_weight, needs_bias] = pass.needed;
+        let y = values(pass.gradient)?;
+        let x =
+            || Tensor::from_vec(cpu::input_gradient(&g, &y, &values(&kernel)?, None), input.shape(), input.device());
+        let weight =
+            || Tensor::from_vec(cpu::weight_gradient(&g, &values(&input)?, &y), kernel.shape(), kernel.device());
+        let bias = || {
+            let bias = cpu::bias_gradient(&y, g.out_channels, g.output.0 * g.output.1);
+            Tensor::from_vec(bias, g.out_channels, input.device())
+        };
+        Ok([needs_x.then(x).transpose()?, needs_weight.then(weight).transpose()?, needs_bias.then(bias).transpose()?])
+    })
 }
 
 fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) -> Result<Geometry> {
@@ -80,11 +107,11 @@ fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) ->
     check::positive(OP, "dilation", dilation)?;
     check::same_kind(OP, "weight", weight, x)?;
     if groups == 0 || in_channels % groups != 0 || out_channels % groups != 0 {
-        bail!("{OP}: {groups} groups divide not both {in_channels} channels of x and {out_channels} of weight");
+        refuse!("{OP}: {groups} groups divide not both {in_channels} channels of x and {out_channels} of weight");
     }
     if group_channels * groups != in_channels {
         let (x, weight) = (x.dims(), weight.dims());
-        bail!("{OP}: weight {weight:?} in {groups} groups takes {} channels, x is {x:?}", group_channels * groups);
+        refuse!("{OP}: weight {weight:?} in {groups} groups takes {} channels, x is {x:?}", group_channels * groups);
     }
     if let Some(bias) = bias {
         check::vector(OP, "bias", bias, out_channels, x)?;
@@ -92,7 +119,7 @@ fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) ->
     let (Some(output_h), Some(output_w)) =
         (positions(h, kh, stride.0, padding.0, dilation.0), positions(w, kw, stride.1, padding.1, dilation.1))
     else {
-        bail!(
+        refuse!(
             "{OP}: weight {:?} with dilation {dilation:?} exceeds x {:?} with padding {padding:?}",
             weight.dims(),
             x.dims()

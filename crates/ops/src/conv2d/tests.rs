@@ -1,1 +1,129 @@
+use candle_core::{DType, Device, Tensor};
+use proptest::prelude::*;
 
+use crate::verify::{self, Case, draw, refusal};
+use crate::{Conv2d, conv2d};
+
+fn op(spec: Conv2d) -> impl Fn(&[Tensor]) -> candle_core::Result<Tensor> + Sync {
+    move |inputs| conv2d(&inputs[0], &inputs[1], inputs.get(2), spec)
+}
+
+#[test]
+fn agrees_with_pytorch() {
+    for case in Case::all("conv2d") {
+        case.check(&["x", "weight", "bias"], &op(Conv2d::new(case.size("stride"), case.size("padding"))));
+    }
+}
+
+#[test]
+fn holds_everywhere() {
+    let specs = [
+        // Stride 1 with a halo, and with more padding than the kernel reaches.
+        (Conv2d::new(1, 1), (2, 5, 7, 6), (4, 5, 3, 3)),
+        (Conv2d::new(1, 3), (1, 2, 4, 5), (3, 2, 2, 3)),
+        // Without im2col.
+        (Conv2d::default(), (3, 6, 5, 7), (4, 6, 1, 1)),
+        // Strides that leave pixels over, unequal in both directions.
+        (Conv2d::new(2, 1), (2, 3, 9, 8), (5, 3, 4, 4)),
+        (Conv2d { stride: (3, 2), padding: (0, 2), dilation: (1, 2), groups: 2 }, (2, 4, 11, 9), (6, 2, 2, 3)),
+        // One channel a group.
+        (Conv2d { groups: 5, ..Conv2d::new(1, 1) }, (1, 5, 6, 4), (5, 1, 3, 3)),
+        (Conv2d { dilation: (2, 3), ..Conv2d::new(1, 2) }, (2, 3, 9, 11), (2, 3, 3, 3)),
+        // One pixel out.
+        (Conv2d::new(1, 0), (2, 7, 4, 4), (3, 7, 4, 4)),
+    ];
+    for (spec, x, weight) in specs {
+        let inputs = [draw(x, 1), draw(weight, 2), draw(weight.0, 3)];
+        verify::assert_op(&op(spec), &inputs);
+        verify::assert_like_f64(&op(spec), &inputs[..2]);
+    }
+}
+
+#[test]
+fn holds_across_tiles_and_blocks() {
+    // More pixels than a tile, more channels than a block.
+    for (spec, x, weight) in [
+        (Conv2d::new(1, 1), (2, 3, 40, 57), (70, 3, 3, 3)),
+        (Conv2d::new(1, 1), (1, 150, 9, 9), (140, 150, 3, 3)),
+        (Conv2d::new(2, 1), (2, 70, 34, 34), (8, 70, 4, 4)),
+    ] {
+        let inputs = [draw(x, 4), draw(weight, 5), draw(weight.0, 6)];
+        verify::assert_like_f64(&op(spec), &inputs);
+        verify::assert_any_pool(&op(spec), &inputs);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn any_shape_agrees_with_f64(
+        (n, groups, h, w) in (1usize..4, 1usize..4, 1usize..30, 1usize..30),
+        (group_in, group_out, kh, kw) in (1usize..9, 1usize..9, 1usize..5, 1usize..5),
+        (sy, sx, py, px, dy, dx) in (1usize..4, 1usize..4, 0usize..4, 0usize..4, 1usize..3, 1usize..3),
+        bias: bool,
+    ) {
+        prop_assume!(h + 2 * py > dy * (kh - 1) && w + 2 * px > dx * (kw - 1));
+        let spec = Conv2d { stride: (sy, sx), padding: (py, px), dilation: (dy, dx), groups };
+        let weight = draw((group_out * groups, group_in, kh, kw), 8);
+        let mut inputs = vec![draw((n, group_in * groups, h, w), 7), weight];
+        if bias {
+            inputs.push(draw(group_out * groups, 9));
+        }
+        verify::assert_like_f64(&op(spec), &inputs);
+    }
+}
+
+#[test]
+fn gradients_that_nobody_needs_are_not_computed() {
+    let (x, weight) = (draw((1, 2, 4, 4), 1), draw((2, 2, 3, 3), 2));
+    let weight = candle_core::Var::from_tensor(&weight).unwrap();
+    let y = conv2d(&x, &weight, None, Conv2d::new(1, 1)).unwrap();
+    let gradients = y.sum_all().unwrap().backward().unwrap();
+    assert!(gradients.get(&weight).is_some_and(|gradient| !gradient.track_op()));
+    let untracked = conv2d(&x, &weight.as_detached_tensor(), None, Conv2d::new(1, 1)).unwrap();
+    assert!(!untracked.track_op());
+}
+
+#[test]
+fn nan_and_infinity_pass() {
+    let weight = draw((2, 1, 3, 3), 1);
+    for value in [f32::NAN, f32::INFINITY] {
+        let mut x = vec![0f32; 64];
+        x[9 * 3] = value; // (3, 3)
+        let x = Tensor::from_vec(x, (1, 1, 8, 8), &Device::Cpu).unwrap();
+        let y = verify::values(&conv2d(&x, &weight, None, Conv2d::new(1, 1)).unwrap());
+        for (at, y) in y.iter().enumerate() {
+            let (row, column) = (at / 8 % 8, at % 8);
+            let touched = (2..5).contains(&row) && (2..5).contains(&column);
+            assert_eq!(!y.is_finite(), touched, "{value} at ({row}, {column})");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let x = draw((1, 4, 5, 5), 1);
+    let weight = draw((6, 4, 3, 3), 2);
+    let refused = |x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec| refusal(conv2d(x, weight, bias, spec));
+    let plain = Conv2d::default();
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(refused(&zeros(&[0, 4, 5, 5]), &weight, None, plain), "conv2d: x is empty: its shape is [0, 4, 5, 5]");
+    assert_eq!(refused(&x, &zeros(&[6, 4, 0, 3]), None, plain), "conv2d: weight is empty: its shape is [6, 4, 0, 3]");
+    assert_eq!(refused(&zeros(&[4, 5, 5]), &weight, None, plain), "conv2d: x has shape [4, 5, 5], not (n, c, h, w)");
+    assert_eq!(
+        refused(&x, &draw((6, 3, 3, 3), 2), None, plain),
+        "conv2d: weight [6, 3, 3, 3] in 1 groups takes 3 channels, x is [1, 4, 5, 5]"
+    );
+    assert_eq!(
+        refused(&x, &weight, None, Conv2d { groups: 3, ..plain }),
+        "conv2d: 3 groups divide not both 4 channels of x and 6 of weight"
+    );
+    assert_eq!(refused(&x, &weight, Some(&draw(5, 3)), plain), "conv2d: bias has shape [5], not [6]");
+    assert_eq!(
+        refused(&x, &draw((6, 4, 6, 3), 2), None, plain),
+        "conv2d: weight [6, 4, 6, 3] with dilation (1, 1) exceeds x [1, 4, 5, 5] with padding (0, 0)"
+    );
+    assert_eq!(refused(&x, &weight, None, Conv2d { stride: (1, 0), ..plain }), "conv2d: stride (1, 0) has a zero");
+    let wide = weight.to_dtype(DType::F64).unwrap();
+    assert_eq!(refused(&x, &wide, None, plain), "conv2d: weight is F64 where F32 is expected");
+}

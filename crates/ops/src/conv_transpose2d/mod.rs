@@ -4,10 +4,11 @@ mod composed;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
 
-use crate::check;
-use crate::conv2d::Geometry;
+use crate::check::{self, refuse};
+use crate::conv2d::{Geometry, cpu};
+use crate::node::{has_kernel, node, values};
 
 /// How each pixel of the image is spread by the kernel. Pairs are (vertical, horizontal).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +54,36 @@ impl ConvTranspose2d {
 /// Empty or mismatching arguments, output padding that reaches both stride and dilation, and padding that leaves no pixel.
 pub fn conv_transpose2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: ConvTranspose2d) -> Result<Tensor> {
     let geometry = geometry(x, weight, bias, spec)?;
-    composed::conv_transpose2d(x, weight, bias, &geometry)
+    if has_kernel(x) {
+        kernels(x, weight, bias, geometry)
+    } else {
+        composed::conv_transpose2d(x, weight, bias, &geometry)
+    }
+}
+
+/// What the convolution sends forth we send back, and the other way round.
+fn kernels(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> Result<Tensor> {
+    let [x, weight] = [x.contiguous()?, weight.contiguous()?];
+    let bias = bias.map(Tensor::contiguous).transpose()?;
+    let y = {
+        let bias = bias.as_ref().map(values).transpose()?;
+        cpu::input_gradient(&g, &values(&x)?, &values(&weight)?, bias.as_deref())
+    };
+    let mut inputs = vec![&x, &weight];
+    inputs.extend(&bias);
+    let (input, kernel) = (x.detach(), weight.detach());
+    node("conv_transpose2d", &inputs, y, (g.batch, g.in_channels, g.input.0, g.input.1), move |pass| {
+        let [needs_x, needs_weight, needs_bias] = pass.needed;
+        let y = values(pass.gradient)?;
+        let x = || Tensor::from_vec(cpu::forward(&g, &y, &values(&kernel)?, None), input.shape(), input.device());
+        let weight =
+            || Tensor::from_vec(cpu::weight_gradient(&g, &y, &values(&input)?), kernel.shape(), kernel.device());
+        let bias = || {
+            let bias = cpu::bias_gradient(&y, g.in_channels, g.input.0 * g.input.1);
+            Tensor::from_vec(bias, g.in_channels, input.device())
+        };
+        Ok([needs_x.then(x).transpose()?, needs_weight.then(weight).transpose()?, needs_bias.then(bias).transpose()?])
+    })
 }
 
 /// The convolution from `(n, out, h', w')` to `(n, in, h, w)` whose adjoint this is.
@@ -67,17 +97,17 @@ fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: ConvTransp
     check::same_kind(OP, "weight", weight, x)?;
     if weight_channels != in_channels {
         let (x, weight) = (x.dims(), weight.dims());
-        bail!("{OP}: weight {weight:?} takes {weight_channels} channels, x is {x:?}");
+        refuse!("{OP}: weight {weight:?} takes {weight_channels} channels, x is {x:?}");
     }
     if groups == 0 || in_channels % groups != 0 {
-        bail!("{OP}: {groups} groups do not divide the {in_channels} channels of x");
+        refuse!("{OP}: {groups} groups do not divide the {in_channels} channels of x");
     }
     let out_channels = group_channels * groups;
     if let Some(bias) = bias {
         check::vector(OP, "bias", bias, out_channels, x)?;
     }
     if output_padding.0 >= stride.0.max(dilation.0) || output_padding.1 >= stride.1.max(dilation.1) {
-        bail!("{OP}: output padding {output_padding:?} reaches both stride {stride:?} and dilation {dilation:?}");
+        refuse!("{OP}: output padding {output_padding:?} reaches both stride {stride:?} and dilation {dilation:?}");
     }
     let size = |input: usize, kernel: usize, stride: usize, padding: usize, dilation: usize, extra: usize| {
         ((input - 1) * stride + dilation * (kernel - 1) + extra + 1).checked_sub(2 * padding).filter(|&size| size > 0)
@@ -86,7 +116,7 @@ fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: ConvTransp
         size(h, kh, stride.0, padding.0, dilation.0, output_padding.0),
         size(w, kw, stride.1, padding.1, dilation.1, output_padding.1),
     ) else {
-        bail!("{OP}: padding {padding:?} leaves nothing of x {:?} and weight {:?}", x.dims(), weight.dims());
+        refuse!("{OP}: padding {padding:?} leaves nothing of x {:?} and weight {:?}", x.dims(), weight.dims());
     };
     Ok(Geometry {
         batch,

@@ -1,12 +1,15 @@
 //! Softmax cross-entropy of a label per pixel.
 
 mod composed;
+mod cpu;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor};
 
-use crate::check;
+use crate::check::{self, refuse};
+use crate::node::{has_kernel, node, values};
+use cpu::Labels;
 
 /// The label of pixels that count for nothing.
 pub const VOID: u32 = 255;
@@ -22,24 +25,35 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, class_weights: Option<&Te
     const OP: &str = "cross_entropy";
     let (n, c, h, w) = check::image(OP, "logits", logits)?;
     if labels.dims() != [n, h, w] {
-        bail!("{OP}: labels have shape {:?}, logits {:?}", labels.dims(), logits.dims());
+        refuse!("{OP}: labels have shape {:?}, logits {:?}", labels.dims(), logits.dims());
     }
     if labels.dtype() != DType::U32 {
-        bail!("{OP}: labels are {:?}, not U32", labels.dtype());
+        refuse!("{OP}: labels are {:?}, not U32", labels.dtype());
     }
     if c > VOID as usize {
-        bail!("{OP}: logits {:?} have more than {VOID} classes, and label {VOID} is void", logits.dims());
+        refuse!("{OP}: logits {:?} have more than {VOID} classes, and label {VOID} is void", logits.dims());
     }
     if let Some(weights) = class_weights {
         check::vector(OP, "class_weights", weights, c, logits)?;
     }
-    if let Some(label) = unknown_label(labels, c)? {
-        bail!("{OP}: label {label} is neither one of {c} classes nor {VOID} (void)");
+    let class_ids = labels.flatten_all()?.to_vec1::<u32>()?;
+    if let Some(label) = class_ids.iter().find(|&&label| label as usize >= c && label != VOID) {
+        refuse!("{OP}: label {label} is neither one of {c} classes nor {VOID} (void)");
     }
-    composed::cross_entropy(logits, labels, class_weights.map(Tensor::detach).as_ref())
-}
-
-fn unknown_label(labels: &Tensor, classes: usize) -> Result<Option<u32>> {
-    let labels = labels.flatten_all()?.to_vec1::<u32>()?;
-    Ok(labels.into_iter().find(|&label| label as usize >= classes && label != VOID))
+    let class_weights = class_weights.map(Tensor::detach);
+    if !has_kernel(logits) {
+        return composed::cross_entropy(logits, labels, class_weights.as_ref());
+    }
+    let weights = class_weights.map(|weights| weights.to_vec1()).transpose()?;
+    let (labels, pixels) = (Labels { labels: class_ids, weights }, h * w);
+    let logits = logits.contiguous()?;
+    let forward = cpu::forward(&values(&logits)?, &labels, c, pixels);
+    // Without a counted pixel the sum is 0, and so is its quotient by 1.
+    let total = if forward.weight == 0. { 1. } else { forward.weight };
+    let input = logits.detach();
+    node(OP, &[&logits], vec![(forward.loss / total) as f32], (), move |pass| {
+        let scale = f64::from(pass.gradient.to_scalar::<f32>()?) / total;
+        let gradient = cpu::backward(&values(&input)?, &labels, &forward.softmax, c, pixels, scale as f32);
+        Ok([Some(Tensor::from_vec(gradient, input.shape(), input.device())?), None, None])
+    })
 }

@@ -1,12 +1,15 @@
 //! Max-pooling over windows that do not overlap.
 
 mod composed;
+mod cpu;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
 
-use crate::check;
+use crate::check::{self, refuse};
+use crate::node::{has_kernel, node, values};
+use cpu::Windows;
 
 /// The largest value of each `kernel x kernel` window of `x` `(n, c, h, w)`, to `(n, c, h / kernel, w / kernel)` rounded down:
 /// PyTorch's `max_pool2d` with stride = kernel. The first maximum in row order gets the gradient; NaN counts as largest.
@@ -17,10 +20,19 @@ use crate::check;
 /// Empty images, kernel 0, and images smaller than the kernel.
 pub fn max_pool2d(x: &Tensor, kernel: usize) -> Result<Tensor> {
     const OP: &str = "max_pool2d";
-    let (_, _, h, w) = check::image(OP, "x", x)?;
+    let (n, c, h, w) = check::image(OP, "x", x)?;
     check::positive(OP, "kernel", (kernel, kernel))?;
     if h < kernel || w < kernel {
-        bail!("{OP}: kernel {kernel} exceeds x {:?}", x.dims());
+        refuse!("{OP}: kernel {kernel} exceeds x {:?}", x.dims());
     }
-    composed::max_pool2d(x, kernel)
+    if !has_kernel(x) || kernel > cpu::LARGEST_KERNEL {
+        return composed::max_pool2d(x, kernel);
+    }
+    let x = x.contiguous()?;
+    let windows = Windows { kernel, input: (h, w), output: (h / kernel, w / kernel) };
+    let (y, places) = cpu::forward(windows, &values(&x)?);
+    node(OP, &[&x], y, (n, c, h / kernel, w / kernel), move |pass| {
+        let gradient = cpu::backward(windows, &values(pass.gradient)?, &places);
+        Ok([Some(Tensor::from_vec(gradient, (n, c, h, w), pass.gradient.device())?), None, None])
+    })
 }

@@ -1,1 +1,65 @@
+use candle_core::{DType, Device, Tensor};
 
+use crate::max_pool2d;
+use crate::verify::{self, Case, draw, refusal};
+
+#[test]
+fn agrees_with_pytorch() {
+    for case in Case::all("max_pool2d") {
+        let kernel = case.size("kernel");
+        case.check(&["x"], &|inputs| max_pool2d(&inputs[0], kernel));
+    }
+}
+
+#[test]
+fn holds_everywhere() {
+    for (shape, kernel) in [
+        ((2, 3, 8, 6), 2),
+        ((1, 2, 7, 5), 2),
+        ((2, 1, 10, 13), 3),
+        ((1, 1, 4, 4), 4),
+        ((1, 2, 3, 3), 1),
+        ((1, 1, 40, 37), 17),
+    ] {
+        verify::assert_op(&|inputs| max_pool2d(&inputs[0], kernel), &[draw(shape, 1)]);
+    }
+}
+
+#[test]
+fn the_first_maximum_gets_the_gradient() {
+    for dtype in [DType::F32, DType::F64] {
+        let x =
+            Tensor::new(&[[[[1f32, 1., 0., 2.], [1., 1., 2., 2.]]]], &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+        let cotangent = Tensor::new(&[[[[3f32, 5.]]]], &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+        let (y, gradients) = verify::differentiate(&|inputs| max_pool2d(&inputs[0], 2), &[x], &cotangent);
+        assert_eq!(verify::values(&y), [1., 2.]);
+        assert_eq!(verify::values(&gradients[0]), [3., 0., 0., 5., 0., 0., 0., 0.]);
+    }
+}
+
+#[test]
+fn nan_is_largest() {
+    for dtype in [DType::F32, DType::F64] {
+        for at in 0..4 {
+            let mut x = [1f32, f32::INFINITY, -1., 0.];
+            x[at] = f32::NAN;
+            let x = Tensor::new(&x, &Device::Cpu).unwrap().reshape((1, 1, 2, 2)).unwrap().to_dtype(dtype).unwrap();
+            let (y, gradients) = verify::differentiate(
+                &|i| max_pool2d(&i[0], 2),
+                &[x.clone()],
+                &Tensor::ones((1, 1, 1, 1), dtype, &Device::Cpu).unwrap(),
+            );
+            assert!(verify::values(&y)[0].is_nan());
+            assert_eq!(verify::values(&gradients[0])[at], 1.);
+        }
+    }
+    let lowest = Tensor::full(f32::NEG_INFINITY, (1, 1, 2, 2), &Device::Cpu).unwrap();
+    assert_eq!(verify::values(&max_pool2d(&lowest, 2).unwrap()), [f64::NEG_INFINITY]);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let x = draw((1, 1, 3, 8), 1);
+    assert_eq!(refusal(max_pool2d(&x, 4)), "max_pool2d: kernel 4 exceeds x [1, 1, 3, 8]");
+    assert_eq!(refusal(max_pool2d(&x, 0)), "max_pool2d: kernel (0, 0) has a zero");
+}

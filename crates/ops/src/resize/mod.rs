@@ -1,12 +1,14 @@
 //! Resampling to a size, as PyTorch's `interpolate` with `align_corners = false` and no antialiasing.
 
 mod composed;
+mod cpu;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
 
-use crate::check;
+use crate::check::{self, refuse};
+use crate::node::{has_kernel, node, values};
 
 /// How a pixel of the result is made of pixels of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,14 +27,23 @@ pub enum Resize {
 /// Empty images and sizes.
 pub fn resize(x: &Tensor, height: usize, width: usize, how: Resize) -> Result<Tensor> {
     const OP: &str = "resize";
-    let (_, _, h, w) = check::image(OP, "x", x)?;
+    let (n, c, h, w) = check::image(OP, "x", x)?;
     if height == 0 || width == 0 {
-        bail!("{OP}: size ({height}, {width}) has a zero");
+        refuse!("{OP}: size ({height}, {width}) has a zero");
     }
     if (h, w) == (height, width) {
         return Ok(x.clone());
     }
-    composed::resize(x, &Axis::new(h, height, how), &Axis::new(w, width, how))
+    let (vertical, horizontal) = (Axis::new(h, height, how), Axis::new(w, width, how));
+    if !has_kernel(x) {
+        return composed::resize(x, &vertical, &horizontal);
+    }
+    let x = x.contiguous()?;
+    let y = cpu::forward(&values(&x)?, (h, w), &vertical, &horizontal);
+    node(OP, &[&x], y, (n, c, height, width), move |pass| {
+        let gradient = cpu::backward(&values(pass.gradient)?, (h, w), &vertical, &horizontal);
+        Ok([Some(Tensor::from_vec(gradient, (n, c, h, w), pass.gradient.device())?), None, None])
+    })
 }
 
 /// Along one direction, pixel `i` of the result is `(1 - weight[i]) x[from[i]] + weight[i] x[to[i]]`.
@@ -63,6 +74,15 @@ impl Axis {
             axis.weight.push(weight);
         }
         axis
+    }
+
+    /// From, to and weight of each pixel.
+    fn steps(&self) -> impl Iterator<Item = (usize, usize, f32)> {
+        self.from
+            .iter()
+            .zip(&self.to)
+            .zip(&self.weight)
+            .map(|((&from, &to), &weight)| (from as usize, to as usize, weight))
     }
 
     /// Whether every pixel is one pixel of the image, as it is.

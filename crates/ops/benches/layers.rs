@@ -1,0 +1,117 @@
+//! Times single layers: `cargo bench -p img2seg-ops [FILTER]`, median and minimum in ms of forward and each gradient.
+//!
+//! Gradients are timed as `backward()` of the layer alone, candle's zeros and sums included. `RAYON_NUM_THREADS` sets
+//! the threads. The allocator is the system's: `MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592`
+//! keeps it from returning memory, as a training program should.
+
+use std::time::Instant;
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use img2seg_ops::{
+    Activation, AdamStep, Conv2d, ConvTranspose2d, adam_step, batch_norm_eval, batch_norm_train, bce_with_logits, conv_transpose2d,
+    conv2d, cross_entropy, leaky_relu, max_pool2d, mse, relu, tanh,
+};
+
+const ROUNDS: usize = 15;
+
+/// Median and minimum in ms.
+fn time(mut work: impl FnMut() -> Result<Tensor>) -> Result<(f64, f64)> {
+    work()?;
+    let mut times = Vec::with_capacity(ROUNDS);
+    for _ in 0..ROUNDS {
+        let start = Instant::now();
+        let result = work()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+        drop(result);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok((times[ROUNDS / 2], times[0]))
+}
+
+/// Values in -1..1.
+fn draw(shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
+    let shape = shape.into();
+    let values = (0..shape.elem_count() as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.);
+    Tensor::from_vec(values.collect::<Vec<f32>>(), shape, &Device::Cpu)
+}
+
+/// Times the op forward, and backward for each of its inputs alone.
+fn report(name: &str, inputs: &[Tensor], op: &dyn Fn(&[Tensor]) -> Result<Tensor>) -> Result<()> {
+    if std::env::args().skip(1).any(|filter| !filter.starts_with('-') && !name.contains(&filter)) {
+        return Ok(());
+    }
+    let (median, minimum) = time(|| op(inputs))?;
+    print!("{name:<34} {median:8.2} {minimum:8.2}");
+    for at in 0..inputs.len() {
+        let mut inputs = inputs.to_vec();
+        inputs[at] = Var::from_tensor(&inputs[at])?.into_inner();
+        let y = op(&inputs)?;
+        let (median, minimum) = time(|| Ok(y.backward()?.remove(&inputs[at]).expect("the input is a variable")))?;
+        print!(" {median:8.2} {minimum:8.2}");
+    }
+    println!();
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    println!("{:<34} {:>17} {:>17} {:>17} {:>17}", "ms, median and minimum", "forward", "d/dx", "d/dweight", "d/dbias");
+    for (n, i, o, size) in [
+        (4, 3, 16, 128),
+        (4, 16, 16, 128),
+        (4, 32, 16, 128),
+        (4, 32, 32, 128),
+        (4, 64, 64, 128),
+        (4, 32, 32, 64),
+        (4, 64, 64, 64),
+        (4, 128, 128, 32),
+        (4, 256, 256, 16),
+        (4, 256, 256, 8),
+        (1, 512, 512, 16),
+    ] {
+        let inputs = [draw((n, i, size, size))?, draw((o, i, 3, 3))?, draw(o)?];
+        report(&format!("conv 3x3 {n} {i}->{o} @{size}"), &inputs, &|x| conv2d(&x[0], &x[1], Some(&x[2]), Conv2d::new(1, 1)))?;
+    }
+    for (n, i, o, size) in [(4, 6, 64, 128), (4, 64, 128, 64), (4, 128, 256, 32), (4, 256, 512, 16)] {
+        let inputs = [draw((n, i, size, size))?, draw((o, i, 4, 4))?];
+        report(&format!("conv 4x4 s2 {n} {i}->{o} @{size}"), &inputs, &|x| conv2d(&x[0], &x[1], None, Conv2d::new(2, 1)))?;
+    }
+    let inputs = [draw((4, 512, 8, 8))?, draw((1024, 512, 4, 4))?];
+    report("conv 4x4 s1 4 512->1024 @8", &inputs, &|x| conv2d(&x[0], &x[1], None, Conv2d::default()))?;
+    let inputs = [draw((4, 16, 128, 128))?, draw((19, 16, 1, 1))?, draw(19)?];
+    report("conv 1x1 4 16->19 @128", &inputs, &|x| conv2d(&x[0], &x[1], Some(&x[2]), Conv2d::default()))?;
+    for (n, i, o, kernel, size) in [(4, 32, 16, 2, 64), (4, 64, 32, 2, 64), (4, 256, 128, 2, 8), (4, 128, 64, 4, 32), (4, 512, 256, 4, 8)] {
+        let inputs = [draw((n, i, size, size))?, draw((i, o, kernel, kernel))?];
+        let spec = ConvTranspose2d::new(2, (kernel - 2) / 2);
+        report(&format!("conv_transpose {kernel}x{kernel} s2 {n} {i}->{o} @{size}"), &inputs, &|x| conv_transpose2d(&x[0], &x[1], None, spec))?;
+    }
+    for (c, size) in [(16, 128), (64, 128), (128, 64), (256, 16)] {
+        let inputs = [draw((4, c, size, size))?, draw(c)?, draw(c)?];
+        report(&format!("batch_norm relu train 4 {c} @{size}"), &inputs, &|x| {
+            Ok(batch_norm_train(&x[0], &x[1], &x[2], 1e-5, Activation::Relu)?.0)
+        })?;
+        let (mean, variance) = (draw(c)?, (draw(c)? + 2.)?);
+        report(&format!("batch_norm relu eval 4 {c} @{size}"), &inputs, &|x| {
+            batch_norm_eval(&x[0], &x[1], &x[2], &mean, &variance, 1e-5, Activation::Relu)
+        })?;
+    }
+    let x = [draw((4, 32, 128, 128))?];
+    report("max_pool 4 32 @128", &x, &|x| max_pool2d(&x[0], 2))?;
+    report("relu 4 32 @128", &x, &|x| relu(&x[0]))?;
+    report("leaky_relu 4 32 @128", &x, &|x| leaky_relu(&x[0], 0.2))?;
+    report("tanh 4 32 @128", &x, &|x| tanh(&x[0]))?;
+    let labels: Vec<u32> = (0..4 * 128 * 128).map(|i| i % 19).collect();
+    let labels = Tensor::from_vec(labels, (4, 128, 128), &Device::Cpu)?;
+    report("cross_entropy 4 19 @128", &[draw((4, 19, 128, 128))?], &|x| cross_entropy(&x[0], &labels, None))?;
+    report("bce_with_logits 4 1 @32", &[draw((4, 1, 32, 32))?], &|x| bce_with_logits(&x[0], 1.))?;
+    let target = draw((4, 3, 128, 128))?;
+    report("mse 4 3 @128", &[draw((4, 3, 128, 128))?], &|x| mse(&x[0], &target))?;
+
+    let zeros = Tensor::zeros(4 << 20, DType::F32, &Device::Cpu)?;
+    let [parameter, first, second] = [Var::from_tensor(&zeros)?, Var::from_tensor(&zeros)?, Var::from_tensor(&zeros)?];
+    let gradient = draw(4 << 20)?;
+    let settings = AdamStep { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0. };
+    report("adam_step 4 Mi parameters", &[], &|_| {
+        adam_step(&parameter, &gradient, &first, &second, 1, &settings)?;
+        Ok(parameter.as_detached_tensor())
+    })
+}

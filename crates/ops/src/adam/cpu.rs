@@ -1,0 +1,92 @@
+//! Adam in one pass over parameter, gradient and moments.
+
+use std::cell::RefCell;
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, Var};
+use rayon::prelude::*;
+
+use super::Factors;
+use crate::check::refuse;
+use crate::elementwise::{CHUNK, vectorised};
+use crate::node::values;
+
+/// candle lends one tensor at a time for writing, so the loan of the next is taken while the last is held.
+pub(super) fn adam_step(parameter: &Var, gradient: &Tensor, first: &Var, second: &Var, f: &Factors) -> Result<()> {
+    let gradient = gradient.contiguous()?;
+    let gradient = values(&gradient)?;
+    let f = Single::from(f);
+    lend(parameter, &|parameter| {
+        let parameter = RefCell::new(parameter);
+        lend(first, &|first| {
+            let first = RefCell::new(first);
+            lend(second, &|second| {
+                step(&mut parameter.borrow_mut(), &gradient, &mut first.borrow_mut(), second, f);
+                Ok(())
+            })
+        })
+    })
+}
+
+fn lend(variable: &Var, work: &dyn Fn(&mut [f32]) -> Result<()>) -> Result<()> {
+    variable.inplace_op1(&Loan(work))
+}
+
+struct Loan<'a>(&'a dyn Fn(&mut [f32]) -> Result<()>);
+
+impl InplaceOp1 for Loan<'_> {
+    fn name(&self) -> &'static str {
+        "adam_step"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            refuse!("adam_step: a variable is not contiguous: {layout:?}");
+        };
+        match storage {
+            CpuStorage::F32(values) => (self.0)(&mut values[start..end]),
+            _ => refuse!("adam_step: a variable is not f32"),
+        }
+    }
+}
+
+/// The factors in f32.
+#[derive(Clone, Copy)]
+struct Single {
+    keep: f32,
+    beta1: f32,
+    rest1: f32,
+    beta2: f32,
+    rest2: f32,
+    step_size: f32,
+    inverse_denominator: f32,
+    epsilon: f32,
+}
+
+impl From<&Factors> for Single {
+    fn from(f: &Factors) -> Self {
+        Self {
+            keep: f.keep as f32,
+            beta1: f.beta1 as f32,
+            rest1: (1. - f.beta1) as f32,
+            beta2: f.beta2 as f32,
+            rest2: (1. - f.beta2) as f32,
+            step_size: f.step_size as f32,
+            inverse_denominator: (1. / f.denominator) as f32,
+            epsilon: f.epsilon as f32,
+        }
+    }
+}
+
+fn step(parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32], f: Single) {
+    let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
+    let chunks = parameter.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(moments);
+    chunks.for_each(|((parameter, gradient), (first, second))| {
+        vectorised(|| {
+            for ((p, &g), (m, v)) in parameter.iter_mut().zip(gradient).zip(first.iter_mut().zip(second)) {
+                *m = *m * f.beta1 + g * f.rest1;
+                *v = *v * f.beta2 + g * g * f.rest2;
+                *p = *p * f.keep - f.step_size * (*m / (v.sqrt() * f.inverse_denominator + f.epsilon));
+            }
+        });
+    });
+}

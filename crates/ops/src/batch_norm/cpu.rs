@@ -1,0 +1,253 @@
+//! Batch normalisation and activation, channel by channel: statistics and result while the channel is in the cache.
+#![allow(unsafe_code, reason = "results are written without being zeroed first")]
+
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
+use crate::Activation;
+use crate::activation::{Activate, ForActivation};
+use crate::elementwise::{lanes, lanes2, vectorised, written};
+
+/// `y = activation((x - mean) * scale + shift)` of one channel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Channel {
+    pub(super) mean: f32,
+    pub(super) inverse_deviation: f32,
+    pub(super) scale: f32,
+    pub(super) shift: f32,
+}
+
+impl Channel {
+    pub(super) fn new(mean: f64, variance: f64, weight: f32, bias: f32, epsilon: f64) -> Self {
+        let inverse_deviation = 1. / (variance + epsilon).sqrt();
+        let scale = f64::from(weight) * inverse_deviation;
+        // What rounding the mean to f32 takes off is put back.
+        let shift = f64::from(bias) + (f64::from(mean as f32) - mean) * scale;
+        Self {
+            mean: mean as f32,
+            inverse_deviation: inverse_deviation as f32,
+            scale: scale as f32,
+            shift: shift as f32,
+        }
+    }
+
+    #[inline(always)]
+    fn before_activation(self, x: f32) -> f32 {
+        (x - self.mean) * self.scale + self.shift
+    }
+}
+
+/// Images, channels and pixels of an image.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub(super) n: usize,
+    pub(super) c: usize,
+    pub(super) pixels: usize,
+}
+
+impl Size {
+    fn len(self) -> usize {
+        self.n * self.c * self.pixels
+    }
+
+    /// The planes of a channel, image by image.
+    fn planes(self, x: &[f32], channel: usize) -> impl Iterator<Item = &[f32]> {
+        x.chunks_exact(self.pixels).skip(channel).step_by(self.c)
+    }
+
+    /// All planes to be written, by channel.
+    fn channels<T>(self, x: &mut [T]) -> Vec<Vec<&mut [T]>> {
+        let mut channels: Vec<Vec<&mut [T]>> = (0..self.c).map(|_| Vec::with_capacity(self.n)).collect();
+        for (i, plane) in x.chunks_exact_mut(self.pixels).enumerate() {
+            channels[i % self.c].push(plane);
+        }
+        channels
+    }
+}
+
+/// What the training pass gives: the result, its channels, and the batch's statistics.
+pub(super) struct Trained {
+    pub(super) y: Vec<f32>,
+    pub(super) channels: Vec<Channel>,
+    pub(super) mean: Vec<f32>,
+    pub(super) unbiased_variance: Vec<f32>,
+}
+
+pub(super) fn train(
+    size: Size,
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    epsilon: f64,
+    activation: Activation,
+) -> Trained {
+    let count = (size.n * size.pixels) as f64;
+    let mut moments = vec![(0., 0.); size.c];
+    let channel_of = |channel: usize, (mean, variance): (f64, f64)| {
+        Channel::new(mean, variance, weight[channel], bias[channel], epsilon)
+    };
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        size.channels(out).into_par_iter().zip(&mut moments).enumerate().for_each(|(at, (out, moments))| {
+            *moments = self::moments(size.planes(x, at), count);
+            activation.choose(Normalise { x: size.planes(x, at), y: out, channel: channel_of(at, *moments) });
+        });
+    };
+    // SAFETY: each plane is in one channel, and `Normalise` writes all of it.
+    let y = unsafe { written(size.len(), write) };
+    Trained {
+        y,
+        channels: moments.iter().enumerate().map(|(at, &moments)| channel_of(at, moments)).collect(),
+        mean: moments.iter().map(|&(mean, _)| mean as f32).collect(),
+        unbiased_variance: moments.iter().map(|&(_, variance)| (variance * (count / (count - 1.))) as f32).collect(),
+    }
+}
+
+pub(super) fn eval(size: Size, x: &[f32], channels: &[Channel], activation: Activation) -> Vec<f32> {
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        size.channels(out).into_par_iter().zip(channels).enumerate().for_each(|(at, (out, &channel))| {
+            activation.choose(Normalise { x: size.planes(x, at), y: out, channel });
+        });
+    };
+    // SAFETY: each plane is in one channel, and `Normalise` writes all of it.
+    unsafe { written(size.len(), write) }
+}
+
+/// Mean and biased variance.
+fn moments<'a>(planes: impl Iterator<Item = &'a [f32]>, count: f64) -> (f64, f64) {
+    let (mut sum, mut squares) = (0., 0.);
+    for plane in planes {
+        let [s, q] = vectorised(|| {
+            lanes(plane, |[s, q], x| {
+                let x = f64::from(x);
+                *s += x;
+                *q += x * x;
+            })
+        });
+        sum += s;
+        squares += q;
+    }
+    let mean = sum / count;
+    let variance = squares / count - mean * mean;
+    // Rounding may leave a constant channel slightly below zero. A comparison keeps NaN.
+    (mean, if variance < 0. { 0. } else { variance })
+}
+
+struct Normalise<'a, P> {
+    x: P,
+    y: Vec<&'a mut [MaybeUninit<f32>]>,
+    channel: Channel,
+}
+
+impl<'a, P: Iterator<Item = &'a [f32]>> ForActivation for Normalise<'_, P> {
+    type Output = ();
+
+    fn run(self, activation: impl Activate) {
+        for (x, y) in self.x.zip(self.y) {
+            vectorised(|| {
+                for (y, &x) in y.iter_mut().zip(x) {
+                    y.write(activation.value(self.channel.before_activation(x)));
+                }
+            });
+        }
+    }
+}
+
+/// Gradients of x, weight and bias.
+pub(super) struct Gradients {
+    pub(super) x: Option<Vec<f32>>,
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+}
+
+/// With `through_statistics` the mean and variance of `channels` depend on x, else they are constants.
+///
+/// With g the gradient before the activation, d = x - mean and sums over the channel's N pixels:
+/// `dbias = sum g`, `dweight = sum g d / deviation`, `dx = scale (g - sum g / N - d / deviation^2 sum g d / N)`.
+pub(super) fn backward(
+    size: Size,
+    x: &[f32],
+    gradient: &[f32],
+    channels: &[Channel],
+    activation: Activation,
+    through_statistics: bool,
+    needs_x: bool,
+) -> Gradients {
+    let count = (size.n * size.pixels) as f64;
+    let mut sums = vec![[0.; 2]; size.c];
+    let both = |at: usize| size.planes(x, at).zip(size.planes(gradient, at));
+    let x = if needs_x {
+        let write = |out: &mut [MaybeUninit<f32>]| {
+            size.channels(out).into_par_iter().zip(&mut sums).enumerate().for_each(|(at, (out, sums))| {
+                let channel = channels[at];
+                *sums = activation.choose(Sums { planes: both(at), channel });
+                let mean = if through_statistics { sums.map(|sum| sum / count) } else { [0.; 2] };
+                activation.choose(Spread { planes: both(at), out, channel, mean });
+            });
+        };
+        // SAFETY: each plane is in one channel, and `Spread` writes all of it.
+        Some(unsafe { written(size.len(), write) })
+    } else {
+        sums.par_iter_mut().enumerate().for_each(|(at, sums)| {
+            *sums = activation.choose(Sums { planes: both(at), channel: channels[at] });
+        });
+        None
+    };
+    Gradients {
+        x,
+        weight: sums.iter().zip(channels).map(|(s, c)| (s[1] * f64::from(c.inverse_deviation)) as f32).collect(),
+        bias: sums.iter().map(|sums| sums[0] as f32).collect(),
+    }
+}
+
+/// `[sum g, sum g d]` of a channel.
+struct Sums<P> {
+    planes: P,
+    channel: Channel,
+}
+
+impl<'a, P: Iterator<Item = (&'a [f32], &'a [f32])>> ForActivation for Sums<P> {
+    type Output = [f64; 2];
+
+    fn run(self, activation: impl Activate) -> [f64; 2] {
+        let mut total = [0.; 2];
+        for (x, gradient) in self.planes {
+            let sums = vectorised(|| {
+                lanes2(x, gradient, |[plain, centred], x, gradient| {
+                    let g = f64::from(activation.gradient(self.channel.before_activation(x), gradient));
+                    *plain += g;
+                    *centred += g * f64::from(x - self.channel.mean);
+                })
+            });
+            total[0] += sums[0];
+            total[1] += sums[1];
+        }
+        total
+    }
+}
+
+struct Spread<'a, P> {
+    planes: P,
+    out: Vec<&'a mut [MaybeUninit<f32>]>,
+    channel: Channel,
+    /// Means of g and of g d.
+    mean: [f64; 2],
+}
+
+impl<'a, P: Iterator<Item = (&'a [f32], &'a [f32])>> ForActivation for Spread<'_, P> {
+    type Output = ();
+
+    fn run(self, activation: impl Activate) {
+        let channel = self.channel;
+        let constant = self.mean[0] as f32;
+        let slope = (self.mean[1] * f64::from(channel.inverse_deviation) * f64::from(channel.inverse_deviation)) as f32;
+        for ((x, gradient), out) in self.planes.zip(self.out) {
+            vectorised(|| {
+                for (out, (&x, &gradient)) in out.iter_mut().zip(x.iter().zip(gradient)) {
+                    let g = activation.gradient(channel.before_activation(x), gradient);
+                    out.write(channel.scale * (g - constant - (x - channel.mean) * slope));
+                }
+            });
+        }
+    }
+}

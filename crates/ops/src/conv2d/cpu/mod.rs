@@ -1,0 +1,203 @@
+//! Convolution, its adjoint and the gradient of its kernel, by im2col and matrix products.
+//!
+//! Work is cut by shape alone, each piece writes what no other writes, and each element is summed in one order: results
+//! have the same bits for any number of threads.
+#![allow(unsafe_code, reason = "pieces of work write strided blocks of one result")]
+
+mod columns;
+
+use rayon::prelude::*;
+
+use super::Geometry;
+use crate::elementwise::{lanes, vectorised, written};
+use crate::matmul::{Matrix, Shared};
+use columns::{TILE, add_to_image, from_image, with_buffer};
+
+/// Channels of the result that one piece of work computes: enough to outweigh filling the columns again for the next.
+const OUT_BLOCK: usize = 128;
+
+/// Pieces of work that keep a usual number of threads busy.
+const PIECES: usize = 16;
+
+/// `(n, out, h', w')` from `x` `(n, in, h, w)`.
+pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let (depth, pixels, planes) = (g.group_in() * g.taps(), g.output_pixels(), g.input_pixels());
+    let blocks = g.group_out().div_ceil(OUT_BLOCK);
+    let block = g.group_out().div_ceil(blocks);
+    let len = g.batch * g.out_channels * pixels;
+    let piece = |out: Shared, at: usize| {
+        let (at, tile) = (at / g.tiles(), g.tile(at % g.tiles()));
+        let (at, first) = (at / blocks, at % blocks * block);
+        let (image, group) = (at / g.groups, at % g.groups);
+        let first_out = group * g.group_out() + first;
+        let count = block.min(g.group_out() - first);
+        let start = (image * g.out_channels + first_out) * pixels + tile.start;
+        if let Some(bias) = bias {
+            for (row, &bias) in bias[first_out..first_out + count].iter().enumerate() {
+                // SAFETY: the rows of this tile are this piece's alone; `out` is alive while pieces run.
+                unsafe { out.fill(start + row * pixels, tile.len(), bias) };
+            }
+        }
+        let x = &x[(image * g.in_channels + group * g.group_in()) * planes..][..g.group_in() * planes];
+        let weight = &weight[first_out * depth..][..count * depth];
+        let product = |accumulate, from: usize, len: usize, values: &[f32], row| {
+            let a = Matrix { values: &weight[from..], row: depth, column: 1 };
+            let b = Matrix { values, row, column: 1 };
+            // SAFETY: as above, and the first product accumulates onto the bias only.
+            unsafe { out.multiply((start, pixels), accumulate, (count, tile.len(), len), a, b) };
+        };
+        if g.is_pointwise() {
+            return product(bias.is_some(), 0, depth, &x[tile.start..], planes);
+        }
+        let step = g.channels_at_once();
+        with_buffer(step * g.taps() * tile.len(), |columns| {
+            for (at, x) in x.chunks(step * planes).enumerate() {
+                from_image(g, x, &tile, columns);
+                let len = x.len() / planes * g.taps();
+                product(bias.is_some() || at > 0, at * step * g.taps(), len, columns, tile.len());
+            }
+        });
+    };
+    let write = |out: &mut [std::mem::MaybeUninit<f32>]| {
+        let out = Shared::new(out.as_mut_ptr().cast(), len);
+        (0..g.batch * g.groups * blocks * g.tiles()).into_par_iter().for_each(|at| piece(out, at));
+    };
+    // SAFETY: the pieces cover all images, groups, channels and tiles, and each product writes all of its block.
+    unsafe { written(len, write) }
+}
+
+/// The adjoint of [`forward`] in x: `(n, in, h, w)` from `y` `(n, out, h', w')`. `bias` `(in)` is added for the transposed
+/// convolution.
+pub(crate) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    match reversed(g) {
+        Some(reversed) => forward(&reversed, y, &flipped(g, weight), bias),
+        None => scattered(g, y, weight, bias),
+    }
+}
+
+/// With stride 1 the adjoint is a convolution with the flipped kernel, if its padding is not negative.
+fn reversed(g: &Geometry) -> Option<Geometry> {
+    let padding = |kernel: usize, dilation: usize, padding: usize| (dilation * (kernel - 1)).checked_sub(padding);
+    let vertical = padding(g.kernel.0, g.dilation.0, g.padding.0)?;
+    let horizontal = padding(g.kernel.1, g.dilation.1, g.padding.1)?;
+    (g.stride == (1, 1)).then_some(Geometry {
+        in_channels: g.out_channels,
+        out_channels: g.in_channels,
+        padding: (vertical, horizontal),
+        input: g.output,
+        output: g.input,
+        ..*g
+    })
+}
+
+/// `(out, in / groups, kh, kw)` to `(in, out / groups, kh, kw)`, the taps in reverse order.
+fn flipped(g: &Geometry, weight: &[f32]) -> Vec<f32> {
+    let taps = g.taps();
+    let mut flipped = vec![0.; weight.len()];
+    flipped.par_chunks_mut(g.group_out() * taps).enumerate().for_each(|(channel, flipped)| {
+        let (group, channel) = (channel / g.group_in(), channel % g.group_in());
+        for (at, flipped) in flipped.chunks_exact_mut(taps).enumerate() {
+            let from = ((group * g.group_out() + at) * g.group_in() + channel) * taps;
+            for (flipped, &weight) in flipped.iter_mut().zip(weight[from..from + taps].iter().rev()) {
+                *flipped = weight;
+            }
+        }
+    });
+    flipped
+}
+
+/// The adjoint by col2im: each piece of work owns some channels of one image and adds all that its pixels are sent.
+fn scattered(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let (taps, pixels, planes) = (g.taps(), g.output_pixels(), g.input_pixels());
+    let shares = PIECES.div_ceil(g.batch * g.groups).max(g.group_in().div_ceil(g.channels_at_once()));
+    let block = g.group_in().div_ceil(shares);
+    let mut x = vec![0.; g.batch * g.in_channels * planes];
+    let pieces: Vec<(usize, usize, &mut [f32])> = x
+        .chunks_mut(g.group_in() * planes)
+        .enumerate()
+        .flat_map(|(at, x)| x.chunks_mut(block * planes).enumerate().map(move |(share, x)| (at, share * block, x)))
+        .collect();
+    pieces.into_par_iter().for_each(|(at, first, x)| {
+        let (image, group) = (at / g.groups, at % g.groups);
+        let count = x.len() / planes;
+        if let Some(bias) = bias {
+            for (plane, &bias) in x.chunks_exact_mut(planes).zip(&bias[group * g.group_in() + first..]) {
+                plane.fill(bias);
+            }
+        }
+        let y = &y[(image * g.out_channels + group * g.group_out()) * pixels..][..g.group_out() * pixels];
+        let weight = &weight[(group * g.group_out() * g.group_in() + first) * taps..];
+        with_buffer(count * taps * TILE.min(pixels), |columns| {
+            for tile in (0..g.tiles()).map(|at| g.tile(at)) {
+                let a = Matrix { values: weight, row: 1, column: g.group_in() * taps };
+                let b = Matrix { values: &y[tile.start..], row: pixels, column: 1 };
+                let out = Shared::new(columns.as_mut_ptr(), columns.len());
+                // SAFETY: the buffer is this thread's alone.
+                unsafe { out.multiply((0, tile.len()), false, (count * taps, tile.len(), g.group_out()), a, b) };
+                add_to_image(g, x, &tile, columns);
+            }
+        });
+    });
+    x
+}
+
+/// The gradient of the kernel, `(out, in / groups, kh, kw)`.
+pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
+    let (taps, pixels, planes) = (g.taps(), g.output_pixels(), g.input_pixels());
+    let depth = g.group_in() * taps;
+    let len = g.out_channels * depth;
+    let out_blocks = g.group_out().div_ceil(OUT_BLOCK);
+    let out_block = g.group_out().div_ceil(out_blocks);
+    let in_blocks = g.group_in().div_ceil(g.channels_at_once());
+    let in_block = g.group_in().div_ceil(in_blocks);
+    let blocks = g.groups * out_blocks * in_blocks;
+    let tiles = g.batch * g.tiles();
+    // Sums over parts of the pixels, added up in order at the end.
+    let parts = PIECES.div_ceil(blocks).min(tiles);
+    let mut sums = vec![0.; parts * len];
+    let shared = Shared::new(sums.as_mut_ptr(), sums.len());
+    (0..blocks * parts).into_par_iter().for_each(|at| {
+        let (block, part) = (at / parts, at % parts);
+        let (block, first_in) = (block / in_blocks, block % in_blocks * in_block);
+        let (group, first_out) = (block / out_blocks, block % out_blocks * out_block);
+        let ins = in_block.min(g.group_in() - first_in);
+        let outs = out_block.min(g.group_out() - first_out);
+        let first_out = group * g.group_out() + first_out;
+        let start = part * len + first_out * depth + first_in * taps;
+        let product = |tile: &std::ops::Range<usize>, y: &[f32], values: &[f32], column: usize| {
+            let a = Matrix { values: &y[tile.start..], row: pixels, column: 1 };
+            let b = Matrix { values, row: 1, column };
+            // SAFETY: this block of this part is this piece's alone, zeroed above, and `sums` is alive while pieces run.
+            unsafe { shared.multiply((start, depth), true, (outs, ins * taps, tile.len()), a, b) };
+        };
+        with_buffer(if g.is_pointwise() { 0 } else { ins * taps * TILE.min(pixels) }, |columns| {
+            for at in part * tiles / parts..(part + 1) * tiles / parts {
+                let (image, tile) = (at / g.tiles(), g.tile(at % g.tiles()));
+                let y = &y[(image * g.out_channels + first_out) * pixels..][..outs * pixels];
+                let first_in = image * g.in_channels + group * g.group_in() + first_in;
+                let x = &x[first_in * planes..][..ins * planes];
+                if g.is_pointwise() {
+                    product(&tile, y, &x[tile.start..], planes);
+                } else {
+                    from_image(g, x, &tile, columns);
+                    product(&tile, y, columns, tile.len());
+                }
+            }
+        });
+    });
+    let (weight, rest) = sums.split_at_mut(len);
+    for part in rest.chunks_exact(len) {
+        weight.iter_mut().zip(part).for_each(|(weight, part)| *weight += part);
+    }
+    sums.truncate(len);
+    sums
+}
+
+/// The gradient of a bias: the sum of each channel of `y` `(n, channels, pixels)`.
+pub(crate) fn bias_gradient(y: &[f32], channels: usize, pixels: usize) -> Vec<f32> {
+    let planes: Vec<f64> = y
+        .par_chunks(pixels)
+        .map(|plane| vectorised(|| lanes(plane, |[sum], value| *sum += f64::from(value))[0]))
+        .collect();
+    (0..channels).map(|at| planes.iter().skip(at).step_by(channels).sum::<f64>() as f32).collect()
+}

@@ -1,0 +1,116 @@
+//! Loops over flat memory: in parallel by chunks of one size, so that sums have one order for any number of threads.
+#![allow(unsafe_code, reason = "vectors are filled without being zeroed first, and compiled for AVX2 where it is")]
+
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
+/// Elements of one piece of work.
+pub(crate) const CHUNK: usize = 1 << 14;
+
+/// Calls `work` in a copy that is compiled for AVX2 where the processor has it.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "only what is inlined into the wide copy is compiled for AVX2")]
+pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn wide<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has what `wide` is compiled for.
+            return unsafe { wide(work) };
+        }
+    }
+    work()
+}
+
+/// A vector that `write` fills, without being zeroed first.
+///
+/// # Safety
+/// `write` has to write every element.
+pub(crate) unsafe fn written<T>(len: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
+    let mut values = Vec::with_capacity(len);
+    write(&mut values.spare_capacity_mut()[..len]);
+    // SAFETY: the capacity is at least `len`, and the caller says that each element is written.
+    unsafe { values.set_len(len) };
+    values
+}
+
+/// `f` of each element.
+pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
+            vectorised(|| {
+                for (out, &x) in out.iter_mut().zip(x) {
+                    out.write(f(x));
+                }
+            });
+        });
+    };
+    // SAFETY: the chunks cover `out` and `x`, which are of one length.
+    unsafe { written(x.len(), write) }
+}
+
+/// `f` of each pair of elements of two slices of one length.
+pub(crate) fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+    assert_eq!(x.len(), y.len());
+    let write = |out: &mut [MaybeUninit<f32>]| {
+        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK))).for_each(|(out, (x, y))| {
+            vectorised(|| {
+                for (out, (&x, &y)) in out.iter_mut().zip(x.iter().zip(y)) {
+                    out.write(f(x, y));
+                }
+            });
+        });
+    };
+    // SAFETY: the chunks cover `out`, `x` and `y`, which are of one length.
+    unsafe { written(x.len(), write) }
+}
+
+/// The sum of `f` over all elements, in f64.
+pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f64 + Sync) -> f64 {
+    let chunks: Vec<f64> =
+        x.par_chunks(CHUNK).map(|x| vectorised(|| lanes(x, |[total], x| *total += f(x))[0])).collect();
+    chunks.iter().sum()
+}
+
+/// The sum of `f` over all pairs of elements of two slices of one length, in f64.
+pub(crate) fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f64 + Sync) -> f64 {
+    assert_eq!(x.len(), y.len());
+    let chunks: Vec<f64> = x
+        .par_chunks(CHUNK)
+        .zip(y.par_chunks(CHUNK))
+        .map(|(x, y)| vectorised(|| lanes2(x, y, |[total], x, y| *total += f(x, y))[0]))
+        .collect();
+    chunks.iter().sum()
+}
+
+/// Elements that are summed side by side.
+const LANES: usize = 8;
+
+/// Sums over a slice, `LANES` of them side by side so that they vectorise.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "has to be part of `vectorised` work")]
+pub(crate) fn lanes<const S: usize>(x: &[f32], add: impl Fn(&mut [f64; S], f32)) -> [f64; S] {
+    lanes2(x, x, |sums, x, _| add(sums, x))
+}
+
+/// Sums over two slices of one length.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "has to be part of `vectorised` work")]
+pub(crate) fn lanes2<const S: usize>(x: &[f32], y: &[f32], add: impl Fn(&mut [f64; S], f32, f32)) -> [f64; S] {
+    let mut sums = [[0f64; S]; LANES];
+    let (x, y) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let rest = x.remainder().iter().zip(y.remainder());
+    for (x, y) in x.zip(y) {
+        for lane in 0..LANES {
+            add(&mut sums[lane], x[lane], y[lane]);
+        }
+    }
+    for (sums, (&x, &y)) in sums.iter_mut().zip(rest) {
+        add(sums, x, y);
+    }
+    std::array::from_fn(|s| sums.iter().map(|lane| lane[s]).sum())
+}

@@ -1,0 +1,222 @@
+//! How ops are verified: against PyTorch's file, finite differences, themselves in f64, and any number of threads.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use safetensors::SafeTensors;
+
+/// An op as a function of all tensors it differentiates.
+pub(crate) type Op<'a> = &'a (dyn Fn(&[Tensor]) -> Result<Tensor> + Sync);
+
+/// One layer of `tests/oracle/layers.safetensors`: PyTorch's output and gradients.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) spec: serde_json::Value,
+    file: std::sync::Arc<std::collections::HashMap<String, Tensor>>,
+}
+
+impl Case {
+    /// All cases of an op.
+    pub(crate) fn all(op: &str) -> Vec<Self> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/oracle/layers.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let cases = &header.metadata().as_ref().unwrap()["cases"];
+        let file = std::sync::Arc::new(candle_core::safetensors::load(&path, &Device::Cpu).unwrap());
+        let cases: Vec<serde_json::Value> = serde_json::from_str(cases).unwrap();
+        let cases: Vec<_> = cases
+            .into_iter()
+            .filter(|spec| spec["op"] == op)
+            .map(|spec| Self { name: spec["name"].as_str().unwrap().into(), spec, file: file.clone() })
+            .collect();
+        assert!(!cases.is_empty(), "no case of {op}");
+        cases
+    }
+
+    pub(crate) fn tensor(&self, name: &str) -> Option<Tensor> {
+        self.file.get(&format!("{}.{name}", self.name)).cloned()
+    }
+
+    pub(crate) fn size(&self, key: &str) -> usize {
+        usize::try_from(self.spec[key].as_u64().unwrap()).unwrap()
+    }
+
+    pub(crate) fn number(&self, key: &str) -> f64 {
+        self.spec[key].as_f64().unwrap()
+    }
+
+    /// Checks output and gradients of `op` of the tensors `inputs`, those that the case has, in f32 and in f64.
+    pub(crate) fn check(&self, inputs: &[&str], op: Op) {
+        let names: Vec<&str> = inputs.iter().copied().filter(|name| self.tensor(name).is_some()).collect();
+        for dtype in [DType::F32, DType::F64] {
+            let get = |name: &str| self.tensor(name).unwrap().to_dtype(dtype).unwrap();
+            let inputs: Vec<Tensor> = names.iter().map(|name| get(name)).collect();
+            let (y, gradients) = differentiate(op, &inputs, &get("gy"));
+            assert_close(&format!("{} {dtype:?} output", self.name), &y, &get("y"), 1e-6);
+            for (name, gradient) in names.iter().zip(&gradients) {
+                assert_close(&format!("{} {dtype:?} d/d{name}", self.name), gradient, &get(&format!("g{name}")), 8e-6);
+            }
+        }
+    }
+}
+
+/// The op's value at `inputs` and its gradients against `cotangent`.
+pub(crate) fn differentiate(op: Op, inputs: &[Tensor], cotangent: &Tensor) -> (Tensor, Vec<Tensor>) {
+    let inputs: Vec<Tensor> = inputs.iter().map(|x| Var::from_tensor(x).unwrap().into_inner()).collect();
+    let y = op(&inputs).unwrap();
+    let gradients = (&y * cotangent).unwrap().sum_all().unwrap().backward().unwrap();
+    let gradients = inputs.iter().map(|x| gradients.get(x).expect("each input has a gradient").clone()).collect();
+    (y.detach(), gradients)
+}
+
+/// `|actual - expected| / |expected|`, both read as f64; absolute where nothing is expected.
+pub(crate) fn relative_l2(actual: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(actual.dims(), expected.dims());
+    let (actual, expected) = (values(actual), values(expected));
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|v| v * v).sum::<f64>().sqrt();
+    let error = norm(&mut actual.iter().zip(&expected).map(|(a, e)| a - e));
+    let size = norm(&mut expected.iter().copied());
+    if size > 0. { error / size } else { error }
+}
+
+#[track_caller]
+pub(crate) fn assert_close(what: &str, actual: &Tensor, expected: &Tensor, tolerance: f64) {
+    let error = relative_l2(actual, expected);
+    assert!(error <= tolerance, "{what}: relative error {error:e} exceeds {tolerance:e}");
+}
+
+/// All values in row order.
+pub(crate) fn values(x: &Tensor) -> Vec<f64> {
+    x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// f32 values in -1..1 that depend on the seed alone (the generator is SplitMix64).
+pub(crate) fn draw(shape: impl Into<candle_core::Shape>, seed: u64) -> Tensor {
+    let shape = shape.into();
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d;
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.
+    };
+    let values: Vec<f32> = (0..shape.elem_count()).map(|_| next()).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// Everything that holds for each op at each place: gradients as finite differences say (of the f64 path), values and
+/// gradients of the f32 path as the f64 path's, sums over uses, strided inputs, and the same bits in every thread pool.
+pub(crate) fn assert_op(op: Op, inputs: &[Tensor]) {
+    let wide: Vec<Tensor> = inputs.iter().map(|x| x.to_dtype(DType::F64).unwrap()).collect();
+    assert_finite_differences(op, &wide);
+    assert_like_f64(op, inputs);
+    assert_accumulates(op, inputs);
+    assert_strided(op, inputs);
+    assert_any_pool(op, inputs);
+}
+
+fn cotangent(op: Op, inputs: &[Tensor]) -> Tensor {
+    let y = op(inputs).unwrap();
+    draw(y.shape(), 77).to_dtype(y.dtype()).unwrap()
+}
+
+/// Compares gradients along a random direction of each input, and along the axes of its first few elements.
+pub(crate) fn assert_finite_differences(op: Op, inputs: &[Tensor]) {
+    let cotangent = cotangent(op, inputs);
+    let (_, gradients) = differentiate(op, inputs, &cotangent);
+    let value = |inputs: &[Tensor]| values(&(op(inputs).unwrap() * &cotangent).unwrap()).iter().sum::<f64>();
+    for (i, gradient) in gradients.iter().enumerate() {
+        let count = gradient.elem_count();
+        let axis = |at: usize| {
+            let mut direction = vec![0f64; count];
+            direction[at] = 1.;
+            Tensor::from_vec(direction, gradient.shape(), &Device::Cpu).unwrap()
+        };
+        let random = draw(gradient.shape(), 99).to_dtype(DType::F64).unwrap();
+        let directions = std::iter::once(random).chain((0..4.min(count)).map(|k| axis(k * count / 4.min(count))));
+        for direction in directions {
+            let step = 1e-6;
+            let moved = |sign: f64| {
+                let mut inputs = inputs.to_vec();
+                inputs[i] = (&inputs[i] + (&direction * (sign * step)).unwrap()).unwrap();
+                value(&inputs)
+            };
+            let expected = (moved(1.) - moved(-1.)) / (2. * step);
+            let actual: f64 = values(&(gradient * &direction).unwrap()).iter().sum();
+            let scale = expected.abs().max(1e-2);
+            assert!((actual - expected).abs() <= 1e-5 * scale, "input {i}: gradient {actual}, differences {expected}");
+        }
+    }
+}
+
+/// Compares f32 with f64 at the same inputs.
+pub(crate) fn assert_like_f64(op: Op, inputs: &[Tensor]) {
+    let wide: Vec<Tensor> = inputs.iter().map(|x| x.to_dtype(DType::F64).unwrap()).collect();
+    let cotangent = cotangent(op, inputs);
+    let (y, gradients) = differentiate(op, inputs, &cotangent);
+    let (expected, expected_gradients) = differentiate(op, &wide, &cotangent.to_dtype(DType::F64).unwrap());
+    assert_close("output", &y, &expected, 1e-6);
+    for (i, (gradient, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
+        assert_close(&format!("gradient of input {i}"), gradient, expected, 3e-6);
+    }
+}
+
+/// An input used by two ops gets the sum of what both say.
+pub(crate) fn assert_accumulates(op: Op, inputs: &[Tensor]) {
+    let cotangent = cotangent(op, inputs);
+    let (_, once) = differentiate(op, inputs, &cotangent);
+    let thrice = |inputs: &[Tensor]| op(inputs)? + (op(inputs)? * 2.)?;
+    let (_, sums) = differentiate(&thrice, inputs, &cotangent);
+    for (once, sum) in once.iter().zip(&sums) {
+        assert_close("sum over uses", sum, &(once * 3.).unwrap(), 1e-6);
+    }
+}
+
+/// Inputs and gradients in any memory order give the same values.
+pub(crate) fn assert_strided(op: Op, inputs: &[Tensor]) {
+    let cotangent = cotangent(op, inputs);
+    let (y, gradients) = differentiate(op, inputs, &cotangent);
+    // Dimensions in reverse order, behind an offset.
+    let strided = |inputs: &[Tensor]| {
+        let inputs: Result<Vec<Tensor>> = inputs
+            .iter()
+            .map(|x| {
+                let reversed: Vec<usize> = (0..x.rank()).rev().collect();
+                let x = x.permute(&reversed[..])?.contiguous()?.unsqueeze(0)?;
+                Tensor::cat(&[&x, &x], 0)?.narrow(0, 1, 1)?.squeeze(0)?.permute(&reversed[..])
+            })
+            .collect();
+        let y = op(&inputs?)?;
+        // The second use sends a gradient that is strided too.
+        let reversed: Vec<usize> = (0..y.rank()).rev().collect();
+        (y.permute(&reversed[..])? * 1.)?.permute(&reversed[..])
+    };
+    let (y_strided, gradients_strided) = differentiate(&strided, inputs, &cotangent);
+    assert_eq!(values(&y), values(&y_strided), "output of strided inputs");
+    for (gradient, gradient_strided) in gradients.iter().zip(&gradients_strided) {
+        assert_eq!(values(gradient), values(gradient_strided), "gradient of strided inputs");
+    }
+}
+
+/// Outputs and gradients have the same bits in pools of 1, 2, 3 and 8 threads.
+pub(crate) fn assert_any_pool(op: Op, inputs: &[Tensor]) {
+    let bits = || -> Vec<Vec<u64>> {
+        let (y, mut all) = differentiate(op, inputs, &cotangent(op, inputs));
+        all.push(y);
+        all.iter().map(|x| values(x).into_iter().map(f64::to_bits).collect()).collect()
+    };
+    let run = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(bits);
+    let alone = run(1);
+    for threads in [2, 3, 8] {
+        assert!(alone == run(threads), "{threads} threads differ from one");
+    }
+}
+
+/// The text of the error that `result` is.
+#[track_caller]
+pub(crate) fn refusal<T>(result: Result<T>) -> String {
+    match result {
+        Ok(_) => panic!("accepted"),
+        Err(error) => error.to_string(),
+    }
+}
