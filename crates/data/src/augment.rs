@@ -1,6 +1,17 @@
+//! Random changes to a training sample: scale and crop, mirror, colour jitter. One draw changes photo, label map and labels together.
+
+mod jitter;
+
+use image::{Rgb, RgbImage, imageops};
 use serde::{Deserialize, Serialize};
 
-use crate::DataError;
+use crate::keyed::KeyedRng;
+use jitter::Jitter;
+
+use crate::{DataError, Sample, VOID, resize};
+
+/// What a photo shows beyond its edge.
+const GREY: Rgb<u8> = Rgb([128; 3]);
 
 /// The `[data.augment]` section of a recipe: the ranges that random changes are drawn from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -8,6 +19,7 @@ use crate::DataError;
 pub struct AugmentConfig {
     /// Least and greatest size before cropping, relative to what networks see, each in 0.1..=10;
     /// 286 pixels cropped to 256, as pix2pix does, is `[1.1171875, 1.1171875]`.
+    /// Below 1, mid grey surrounds the photo and void the label map.
     pub scale: [f64; 2],
     /// Probability of a mirror image, 0..=1.
     pub flip: f64,
@@ -49,4 +61,109 @@ impl AugmentConfig {
         }
         Ok(())
     }
+
+    /// Takes the next draw. Every part of it is drawn whether or not it is used, so that one setting does not move another's draws.
+    fn draw(&self, draws: &mut KeyedRng) -> Change {
+        let [least, greatest] = self.scale;
+        let scale = least + (greatest - least) * draws.unit_f64();
+        let place = [draws.unit_f64(), draws.unit_f64()];
+        let mirror = draws.chance(self.flip);
+        let mut around = |center: f64, range: f64| (center + range * (2.0 * draws.unit_f64() - 1.0)) as f32;
+        let jitter = Jitter {
+            brightness: around(1.0, self.brightness),
+            contrast: around(1.0, self.contrast),
+            saturation: around(1.0, self.saturation),
+            hue: around(0.0, self.hue),
+        };
+        Change { scale, place, mirror, jitter }
+    }
 }
+
+/// One draw: what happens to a sample.
+struct Change {
+    scale: f64,
+    /// Where the crop lies in what it is cut from, or the sample in what surrounds it: from the top and from the left, in [0, 1).
+    place: [f64; 2],
+    mirror: bool,
+    jitter: Jitter,
+}
+
+/// A sample at the size that networks see, without any random change.
+pub fn fit(sample: &Sample, height: usize, width: usize) -> Sample {
+    let (stored_width, stored_height) = sample.photo.dimensions();
+    let stored = (stored_height as usize, stored_width as usize);
+    Sample {
+        name: sample.name.clone(),
+        photo: resize::photo(&sample.photo, height, width),
+        label_map: resize::label_map(&sample.label_map, height, width),
+        labels: resize::labels(&sample.labels, stored, height, width),
+    }
+}
+
+/// A sample at the size that networks see, changed by the next draw. `void_color` is the label map's colour beyond its edge.
+pub(crate) fn augment(
+    sample: &Sample,
+    config: &AugmentConfig,
+    (height, width): (usize, usize),
+    void_color: [u8; 3],
+    draws: &mut KeyedRng,
+) -> Sample {
+    let change = config.draw(draws);
+    let scaled = |side: usize| ((change.scale * side as f64).round() as usize).max(1);
+    let (scaled_height, scaled_width) = (scaled(height), scaled(width));
+    let scaled = fit(sample, scaled_height, scaled_width);
+    let window =
+        [Window::new(scaled_height, height, change.place[0]), Window::new(scaled_width, width, change.place[1])];
+    let mut photo = cut(&scaled.photo, window, GREY);
+    let mut label_map = cut(&scaled.label_map, window, Rgb(void_color));
+    let mut labels = cut_labels(&scaled.labels, scaled_width, window);
+    if change.mirror {
+        imageops::flip_horizontal_in_place(&mut photo);
+        imageops::flip_horizontal_in_place(&mut label_map);
+        labels.chunks_exact_mut(width).for_each(<[u8]>::reverse);
+    }
+    change.jitter.apply(&mut photo);
+    Sample { name: scaled.name, photo, label_map, labels }
+}
+
+/// Along one axis: `len` pixels are copied from `from` to `to`, of `size` pixels that are made.
+#[derive(Clone, Copy)]
+struct Window {
+    size: usize,
+    from: usize,
+    to: usize,
+    len: usize,
+}
+
+impl Window {
+    fn new(stored: usize, size: usize, place: f64) -> Self {
+        let shift = (place * (stored.abs_diff(size) + 1) as f64) as usize;
+        let (from, to) = if stored > size { (shift, 0) } else { (0, shift) };
+        Self { size, from, to, len: stored.min(size) }
+    }
+}
+
+fn cut(image: &RgbImage, [rows, columns]: [Window; 2], beyond: Rgb<u8>) -> RgbImage {
+    let mut made = RgbImage::from_pixel(columns.size as u32, rows.size as u32, beyond);
+    let (stored_row, made_row) = (3 * image.width() as usize, 3 * columns.size);
+    let bytes: &mut [u8] = &mut made;
+    for row in 0..rows.len {
+        let from = (rows.from + row) * stored_row + 3 * columns.from;
+        let to = (rows.to + row) * made_row + 3 * columns.to;
+        bytes[to..to + 3 * columns.len].copy_from_slice(&image.as_raw()[from..from + 3 * columns.len]);
+    }
+    made
+}
+
+fn cut_labels(labels: &[u8], stored_width: usize, [rows, columns]: [Window; 2]) -> Vec<u8> {
+    let mut made = vec![VOID; rows.size * columns.size];
+    for row in 0..rows.len {
+        let from = (rows.from + row) * stored_width + columns.from;
+        let to = (rows.to + row) * columns.size + columns.to;
+        made[to..to + columns.len].copy_from_slice(&labels[from..from + columns.len]);
+    }
+    made
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Class tables: which colours and which mask values stand for which classes.
 
+mod nearest;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -10,8 +12,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::DataError;
-use crate::nearest::NearestColor;
 use crate::sample::VOID;
+use nearest::NearestColor;
 
 /// The built-in tables: name and text.
 const BUILT_IN: [(&str, &str); 2] = [
@@ -211,23 +213,23 @@ impl ClassTable {
 
     /// The table as TOML that [`from_toml`](Self::from_toml) reads back to the same table.
     pub fn to_toml(&self) -> String {
-        let mut text = format!("name = {}\n", toml::Value::from(self.name.as_str()));
-        let is_void = |entry: &Entry| entry.label == VOID;
+        let quoted = |text: &str| toml::Value::from(text).to_string();
+        let mut lines = vec![format!("name = {}", quoted(&self.name))];
         if !self.train_ids_given {
-            let void: Vec<usize> = (0..self.entries.len()).filter(|&i| is_void(&self.entries[i])).collect();
-            text += &format!("void = {void:?}\n");
+            let void: Vec<usize> = (0..self.entries.len()).filter(|&i| self.entries[i].label == VOID).collect();
+            lines.push(format!("void = {void:?}"));
         }
         for entry in &self.entries {
-            text += &format!("\n[[class]]\nname = {}\n", toml::Value::from(entry.name.as_str()));
-            text += &format!("color = {:?}\n", entry.color);
+            lines.extend([String::new(), "[[class]]".into(), format!("name = {}", quoted(&entry.name))]);
+            lines.push(format!("color = {:?}", entry.color));
             if self.ids_given {
-                text += &format!("id = {}\n", entry.id);
+                lines.push(format!("id = {}", entry.id));
             }
             if self.train_ids_given {
-                text += &format!("train_id = {}\n", entry.label);
+                lines.push(format!("train_id = {}", entry.label));
             }
         }
-        text
+        lines.join("\n") + "\n"
     }
 }
 

@@ -1,3 +1,6 @@
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{AugmentConfig, DataError};
@@ -58,5 +61,82 @@ impl DataConfig {
             }
         }
         self.augment.validate()
+    }
+}
+
+/// A part of a data set; its folder has its name in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Split {
+    /// What networks learn from.
+    Train,
+    /// What choices are made by.
+    Val,
+    /// What is looked at once, at the end.
+    Test,
+}
+
+impl Split {
+    /// All splits, in their usual order.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Val, Self::Test];
+
+    /// `train`, `val` or `test`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Val => "val",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The error of reading a [`Split`] from text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}: not a split (train, val or test)")]
+pub struct ParseSplitError(String);
+
+impl FromStr for Split {
+    type Err = ParseSplitError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|split| split.name() == text).ok_or_else(|| ParseSplitError(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::fixture;
+
+    #[test]
+    fn settings_read_back_and_mistakes_are_named() {
+        let mut config = fixture::config(Layout::Cityscapes);
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<DataConfig>(&text).unwrap(), config);
+        assert!(text.contains("layout = \"cityscapes\"\ndirection = \"photo-left\""), "{text}");
+        let mistyped = toml::from_str::<DataConfig>(&text.replace("cache_mib", "cache_mb")).unwrap_err();
+        assert!(mistyped.to_string().contains("cache_mb"), "{mistyped}");
+        let missing = toml::from_str::<DataConfig>(&text.replace("flip = 0.0", "")).unwrap_err();
+        assert!(missing.to_string().contains("flip"), "{missing}");
+
+        config.validate().unwrap();
+        config.height = 0;
+        assert_eq!(config.validate().unwrap_err().to_string(), "data.height: 0 is not in 1..=16384");
+        config.height = 8;
+        config.augment.flip = 2.0;
+        assert_eq!(config.validate().unwrap_err().to_string(), "data.augment.flip: 2 is not in 0..=1");
+    }
+
+    #[test]
+    fn names_read_back() {
+        for split in Split::ALL {
+            assert_eq!(split.to_string().parse(), Ok(split));
+        }
+        assert_eq!("Train".parse::<Split>().unwrap_err().to_string(), "Train: not a split (train, val or test)");
     }
 }

@@ -98,6 +98,14 @@ pub enum DataError {
         /// Its range, and what was given.
         reason: String,
     },
+    /// A folder does not hold the generated street scenes that are asked for.
+    #[error("{}: {reason}", path.display())]
+    Streets {
+        /// The folder, or the file in it that says so.
+        path: PathBuf,
+        /// What it holds instead.
+        reason: String,
+    },
     /// A class table is not well formed.
     #[error("{origin}:{line}: {reason}")]
     ClassTable {
@@ -123,7 +131,6 @@ pub enum DataError {
     Tensor(#[from] candle_core::Error),
 }
 
-#[allow(dead_code, reason = "the modules that read files come next")]
 impl DataError {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

@@ -1,18 +1,34 @@
-//! From files on disk to batches of tensors.
-
-pub mod keyed;
+//! From files on disk to batches of tensors: photos of streets, label maps whose colours stand for classes, class ids.
+//! Read `config`, `classes`, `sample`, `dataset`, `augment`, `loader`.
+//!
+//! ```
+//! let table = img2seg_data::ClassTable::load("cityscapes")?;
+//! assert_eq!(table.decode([128, 64, 128]), 0);
+//! # Ok::<(), img2seg_data::DataError>(())
+//! ```
 
 mod augment;
+mod check;
 mod classes;
 mod config;
+mod dataset;
+mod decode;
 mod error;
-mod nearest;
+pub mod keyed;
+mod loader;
+pub mod resize;
 mod sample;
-mod split;
+mod sheet;
+mod write;
 
-pub use augment::AugmentConfig;
+pub use augment::{AugmentConfig, fit};
+pub use check::{CheckReport, ClassCounts, Finding, FindingKind, SplitReport, check};
 pub use classes::{Class, ClassTable};
-pub use config::{DataConfig, Direction, Layout, MAX_SIDE};
+pub use config::{DataConfig, Direction, Layout, MAX_SIDE, ParseSplitError, Split};
+pub use dataset::Dataset;
+pub use decode::read_image;
 pub use error::DataError;
+pub use loader::{Batches, Loader, LoaderConfig};
 pub use sample::{Batch, Sample, VOID, photo_tensor};
-pub use split::{ParseSplitError, Split};
+pub use sheet::sheet;
+pub use write::{write_labels, write_pair, write_png};

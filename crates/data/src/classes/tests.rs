@@ -133,8 +133,10 @@ fn errors_name_origin_line_and_key() {
         assert!(error.starts_with(expected), "{error}\ninstead of\n{expected}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
-    let many: String =
-        (0..257).map(|i| format!("[[class]]\nname = '{i}'\ncolor = [0, {}, {}]\n", i / 256, i % 256)).collect();
+    let many = (0..257)
+        .map(|i| format!("[[class]]\nname = '{i}'\ncolor = [0, {}, {}]\n", i / 256, i % 256))
+        .collect::<Vec<_>>()
+        .concat();
     assert_eq!(table(&format!("name = 'x'\n{many}")).unwrap_err(), "table.toml:2: class: 257 entries, at most 256 fit");
     let error = ClassTable::load("cityscape").unwrap_err().to_string();
     assert!(error.starts_with("cityscape: neither a built-in class table (cityscapes, camvid) nor a file"), "{error}");
