@@ -1,4 +1,4 @@
-//! Our networks and layers against a file of what `PyTorch` computed.
+//! Our networks and layers against a file of what PyTorch computed.
 
 mod adam;
 mod cgan;

@@ -1,4 +1,4 @@
-//! What `PyTorch` computed, against what we compute.
+//! What PyTorch computed, against what we compute.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

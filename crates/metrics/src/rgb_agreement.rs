@@ -55,7 +55,7 @@ impl RgbAgreement {
         self.pixels
     }
 
-    /// The fraction of pixels whose largest channel is the same one; of equal channels the first counts, as in `PyTorch`'s argmax.
+    /// The fraction of pixels whose largest channel is the same one; of equal channels the first counts, as in PyTorch's argmax.
     pub fn argmax(&self) -> Option<f64> {
         self.fraction(self.argmax)
     }

@@ -1,4 +1,4 @@
-//! Layers with parameters, named and initialised as `PyTorch`'s modules of the same names.
+//! Layers with parameters, named and initialised as PyTorch's modules of the same names.
 
 use candle_core::{Result, Tensor, Var};
 use img2seg_ops::{self as ops, Activation};
@@ -100,7 +100,7 @@ pub struct BatchNorm2d {
 }
 
 impl BatchNorm2d {
-    /// `PyTorch`'s defaults: epsilon 1e-5, and a momentum of 0.1 (the weight of a new batch in the running statistics).
+    /// PyTorch's defaults: epsilon 1e-5, and a momentum of 0.1 (the weight of a new batch in the running statistics).
     pub fn new(parameters: &Parameters, channels: usize) -> Result<Self> {
         Self::with_constants(parameters, channels, 1e-5, 0.1)
     }

@@ -1,6 +1,6 @@
 //! Networks and the named, seeded parameters in them.
 //!
-//! A network is built from [`Parameters`]: it asks for each of its weights by the name that `PyTorch`'s `state_dict` gives it, and a
+//! A network is built from [`Parameters`]: it asks for each of its weights by the name that PyTorch's `state_dict` gives it, and a
 //! weight that is not there yet is drawn from (seed, name). So the same seed gives the same network whatever is built before it,
 //! on every device, and a checkpoint of the lab report's listings loads by name.
 //!

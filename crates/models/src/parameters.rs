@@ -18,9 +18,9 @@ pub enum Init {
 }
 
 impl Init {
-    /// `PyTorch`'s default for the weight and the bias of a convolution: uniform within `1 / sqrt(fan_in)`, where `fan_in` is
+    /// PyTorch's default for the weight and the bias of a convolution: uniform within `1 / sqrt(fan_in)`, where `fan_in` is
     /// the product of all but the first dimension of the *weight*. A transposed convolution's weight is (in, out, h, w), so its
-    /// `fan_in` counts output channels, as `PyTorch`'s does.
+    /// `fan_in` counts output channels, as PyTorch's does.
     pub fn convolution(fan_in: usize) -> Self {
         Self::Uniform { bound: (1.0 / (fan_in as f64).sqrt()) as f32 }
     }

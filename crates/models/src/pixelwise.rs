@@ -13,7 +13,7 @@ pub struct PixelwiseConfig {
     pub base_channels: usize,
 }
 
-/// Three 1x1 convolutions, the first two followed by batch norm and `ReLU`: it sees each pixel's colour and nothing around it. What it
+/// Three 1x1 convolutions, the first two followed by batch norm and ReLU: it sees each pixel's colour and nothing around it. What it
 /// reaches is what colour alone tells of the classes.
 #[derive(Debug, Clone)]
 pub struct Pixelwise {

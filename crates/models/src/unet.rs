@@ -78,7 +78,7 @@ impl UNet {
     }
 }
 
-/// Two 3x3 convolutions, each followed by batch norm and `ReLU` (the report's `conv_block`).
+/// Two 3x3 convolutions, each followed by batch norm and ReLU (the report's `conv_block`).
 #[derive(Debug, Clone)]
 struct Block {
     conv1: Conv2d,
@@ -116,7 +116,7 @@ mod tests {
         (parameters, unet)
     }
 
-    /// The counts are those of the report's listing in `PyTorch`.
+    /// The counts are those of the report's listing in PyTorch.
     #[test]
     fn it_has_as_many_parameters_as_the_listing() {
         assert_eq!(unet(1, 3).0.count(), 7_898);

@@ -41,7 +41,7 @@ pub fn load_weights(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>> 
     Ok(weights)
 }
 
-/// Writes tensors as a safetensors file that `PyTorch`'s tools read too (its metadata says `format = "pt"`). The bytes are a function of
+/// Writes tensors as a safetensors file that PyTorch's tools read too (its metadata says `format = "pt"`). The bytes are a function of
 /// the tensors alone. An existing file is overwritten in place: to replace one safely, write to another name and rename.
 pub fn save_weights(path: impl AsRef<Path>, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let path = path.as_ref();
@@ -53,7 +53,7 @@ pub fn save_weights(path: impl AsRef<Path>, tensors: &BTreeMap<String, Tensor>) 
         .map_err(|error| Error::Msg(format!("{}: {error}", path.display())))
 }
 
-/// The tensors of a `PyTorch` file, wherever its state dict is.
+/// The tensors of a PyTorch file, wherever its state dict is.
 fn state_dict(path: &Path) -> Result<Vec<(String, Tensor)>> {
     for key in [None, Some("state_dict"), Some("model")] {
         // A key that is not there is an error, and so is a broken file; the first look has found out about the latter.

@@ -1,4 +1,4 @@
-//! Compares our networks and layers with files of what `PyTorch` computed for them. Exits with 0 if all agree, and with 1 if something is
+//! Compares our networks and layers with files of what PyTorch computed for them. Exits with 0 if all agree, and with 1 if something is
 //! beyond its tolerance or a file cannot be compared.
 
 use std::io::{self, Write};
@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use img2seg_tests::parity::{self, Comparison, Quantity};
 
-/// Compare our networks and layers with what `PyTorch` computed for them
+/// Compare our networks and layers with what PyTorch computed for them
 #[derive(Parser)]
 #[command(name = "parity")]
 struct Arguments {
-    /// Safetensors files: inputs, weights, and `PyTorch`'s results for them
+    /// Safetensors files: inputs, weights, and PyTorch's results for them
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 fn print(file: &Path, Comparison { kind, quantities }: &Comparison) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let width = quantities.iter().map(|quantity| quantity.name.len()).max().unwrap_or(0);
-    writeln!(out, "{:width$}  {:>11}  {:>9}  {:>9}  {:<18}", "quantity", "relative L2", "error", "tolerance", "of")?;
+    writeln!(out, "{:width$}  {:>11}  {:>9}  {:>9}  {}", "quantity", "relative L2", "error", "tolerance", "of")?;
     for quantity in quantities {
         let Quantity { name, relative, error, tolerance } = quantity;
         let verdict = if quantity.is_within() { "ok" } else { "FAIL" };

@@ -5,7 +5,7 @@ use img2seg_ops::{AdamStep, adam_step};
 
 use super::oracle::Oracle;
 
-/// `PyTorch`'s Adam over named parameters.
+/// PyTorch's Adam over named parameters.
 pub(super) struct Adam {
     parameters: Vec<Moments>,
     settings: AdamStep,

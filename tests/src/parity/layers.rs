@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::Tolerance;
 use super::oracle::Oracle;
 
-/// One layer, as the file's list of cases describes it. What it leaves out is `PyTorch`'s default.
+/// One layer, as the file's list of cases describes it. What it leaves out is PyTorch's default.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 enum Layer {

@@ -9,7 +9,7 @@ use safetensors::SafeTensors;
 
 use super::{Quantity, Tolerance};
 
-/// A file of what `PyTorch` computed, and what was compared with it so far.
+/// A file of what PyTorch computed, and what was compared with it so far.
 pub(super) struct Oracle {
     settings: HashMap<String, String>,
     tensors: BTreeMap<String, Tensor>,

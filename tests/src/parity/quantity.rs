@@ -3,7 +3,7 @@ use std::fmt;
 /// How the difference of two tensors is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
-    /// The L2 norm of the difference over that of `PyTorch`'s tensor.
+    /// The L2 norm of the difference over that of PyTorch's tensor.
     Relative,
     /// The largest absolute difference of two elements.
     Largest,

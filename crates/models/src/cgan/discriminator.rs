@@ -14,7 +14,7 @@ pub struct DiscriminatorConfig {
     pub base_channels: usize,
 }
 
-/// The discriminator of the lab report (Listing 3), a `PatchGAN`: it judges overlapping patches of a photo with its label map.
+/// The discriminator of the lab report (Listing 3), a PatchGAN: it judges overlapping patches of a photo with its label map.
 #[derive(Debug, Clone)]
 pub struct Discriminator {
     first: Conv2d,

@@ -10,7 +10,7 @@ pub use generator::{Generator, GeneratorConfig};
 /// Photos and label maps are RGB.
 const COLOURS: usize = 3;
 
-/// The slope of both networks' `LeakyReLU` below 0 (Listings 2 and 3).
+/// The slope of both networks' LeakyReLU below 0 (Listings 2 and 3).
 const SLOPE: f64 = 0.2;
 
 #[cfg(test)]

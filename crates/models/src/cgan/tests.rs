@@ -21,7 +21,7 @@ fn waves(shape: (usize, usize, usize, usize)) -> Tensor {
     Tensor::from_iter(values, &Device::Cpu).unwrap().reshape(shape).unwrap()
 }
 
-/// The counts are those of the report's listings in `PyTorch`.
+/// The counts are those of the report's listings in PyTorch.
 #[test]
 fn they_have_as_many_parameters_as_the_listings() {
     assert_eq!([generator(1, 0).0.count(), generator(4, 0).0.count()], [9_736, 152_992]);
