@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 fn print(file: &Path, Comparison { kind, quantities }: &Comparison) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let width = quantities.iter().map(|quantity| quantity.name.len()).max().unwrap_or(0);
-    writeln!(out, "{:width$}  {:>11}  {:>9}  {:>9}  {}", "quantity", "relative L2", "error", "tolerance", "of")?;
+    writeln!(out, "{:width$}  {:>11}  {:>9}  {:>9}  of", "quantity", "relative L2", "error", "tolerance")?;
     for quantity in quantities {
         let Quantity { name, relative, error, tolerance } = quantity;
         let verdict = if quantity.is_within() { "ok" } else { "FAIL" };
