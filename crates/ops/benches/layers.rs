@@ -1,4 +1,4 @@
-//! Times single layers: `cargo bench -p img2seg-ops [FILTER]`, median and minimum in ms of forward and each gradient.
+//! Times single layers: `cargo bench -p img2seg-ops --bench layers -- [--cpu] [FILTER]`, median and minimum in ms of forward and each gradient.
 //!
 //! Gradients are timed as `backward()` of the layer alone, candle's zeros and sums included. `RAYON_NUM_THREADS` sets
 //! the threads. The allocator is the system's: `MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592`
@@ -8,20 +8,32 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use img2seg_ops::{
-    Activation, AdamStep, Conv2d, ConvTranspose2d, adam_step, batch_norm_eval, batch_norm_train, bce_with_logits, conv_transpose2d,
-    conv2d, cross_entropy, leaky_relu, max_pool2d, mse, relu, tanh,
+    Activation, AdamStep, Conv2d, ConvTranspose2d, adam_step, batch_norm_eval, batch_norm_train, bce_with_logits,
+    conv_transpose2d, conv2d, cross_entropy, leaky_relu, max_pool2d, mse, relu, tanh,
 };
 
 const ROUNDS: usize = 15;
+
+/// Seconds of wall time, or with `--cpu` of processor time of all threads: what to compare on a busy machine.
+fn now() -> f64 {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    if !std::env::args().any(|argument| argument == "--cpu") {
+        return START.elapsed().as_secs_f64();
+    }
+    // The first field is nanoseconds on a processor (Linux).
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let nanoseconds = |path| -> Option<f64> { std::fs::read_to_string(path).ok()?.split(' ').next()?.parse().ok() };
+    threads.filter_map(|thread| nanoseconds(thread.path().join("schedstat"))).sum::<f64>() * 1e-9
+}
 
 /// Median and minimum in ms.
 fn time(mut work: impl FnMut() -> Result<Tensor>) -> Result<(f64, f64)> {
     work()?;
     let mut times = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
-        let start = Instant::now();
+        let start = now();
         let result = work()?;
-        times.push(start.elapsed().as_secs_f64() * 1e3);
+        times.push((now() - start) * 1e3);
         drop(result);
     }
     times.sort_by(f64::total_cmp);
@@ -31,7 +43,8 @@ fn time(mut work: impl FnMut() -> Result<Tensor>) -> Result<(f64, f64)> {
 /// Values in -1..1.
 fn draw(shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
     let shape = shape.into();
-    let values = (0..shape.elem_count() as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.);
+    let values =
+        (0..shape.elem_count() as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.);
     Tensor::from_vec(values.collect::<Vec<f32>>(), shape, &Device::Cpu)
 }
 
@@ -69,20 +82,28 @@ fn main() -> Result<()> {
         (1, 512, 512, 16),
     ] {
         let inputs = [draw((n, i, size, size))?, draw((o, i, 3, 3))?, draw(o)?];
-        report(&format!("conv 3x3 {n} {i}->{o} @{size}"), &inputs, &|x| conv2d(&x[0], &x[1], Some(&x[2]), Conv2d::new(1, 1)))?;
+        report(&format!("conv 3x3 {n} {i}->{o} @{size}"), &inputs, &|x| {
+            conv2d(&x[0], &x[1], Some(&x[2]), Conv2d::new(1, 1))
+        })?;
     }
     for (n, i, o, size) in [(4, 6, 64, 128), (4, 64, 128, 64), (4, 128, 256, 32), (4, 256, 512, 16)] {
         let inputs = [draw((n, i, size, size))?, draw((o, i, 4, 4))?];
-        report(&format!("conv 4x4 s2 {n} {i}->{o} @{size}"), &inputs, &|x| conv2d(&x[0], &x[1], None, Conv2d::new(2, 1)))?;
+        report(&format!("conv 4x4 s2 {n} {i}->{o} @{size}"), &inputs, &|x| {
+            conv2d(&x[0], &x[1], None, Conv2d::new(2, 1))
+        })?;
     }
     let inputs = [draw((4, 512, 8, 8))?, draw((1024, 512, 4, 4))?];
     report("conv 4x4 s1 4 512->1024 @8", &inputs, &|x| conv2d(&x[0], &x[1], None, Conv2d::default()))?;
     let inputs = [draw((4, 16, 128, 128))?, draw((19, 16, 1, 1))?, draw(19)?];
     report("conv 1x1 4 16->19 @128", &inputs, &|x| conv2d(&x[0], &x[1], Some(&x[2]), Conv2d::default()))?;
-    for (n, i, o, kernel, size) in [(4, 32, 16, 2, 64), (4, 64, 32, 2, 64), (4, 256, 128, 2, 8), (4, 128, 64, 4, 32), (4, 512, 256, 4, 8)] {
+    for (n, i, o, kernel, size) in
+        [(4, 32, 16, 2, 64), (4, 64, 32, 2, 64), (4, 256, 128, 2, 8), (4, 128, 64, 4, 32), (4, 512, 256, 4, 8)]
+    {
         let inputs = [draw((n, i, size, size))?, draw((i, o, kernel, kernel))?];
         let spec = ConvTranspose2d::new(2, (kernel - 2) / 2);
-        report(&format!("conv_transpose {kernel}x{kernel} s2 {n} {i}->{o} @{size}"), &inputs, &|x| conv_transpose2d(&x[0], &x[1], None, spec))?;
+        report(&format!("conv_transpose {kernel}x{kernel} s2 {n} {i}->{o} @{size}"), &inputs, &|x| {
+            conv_transpose2d(&x[0], &x[1], None, spec)
+        })?;
     }
     for (c, size) in [(16, 128), (64, 128), (128, 64), (256, 16)] {
         let inputs = [draw((4, c, size, size))?, draw(c)?, draw(c)?];

@@ -47,19 +47,20 @@ impl Shared {
     }
 
     /// Writes the product of `a` `(m, k)` and `b` `(k, n)`, added to what is there if `accumulate`, to the elements
-    /// `offset + i * row + j`.
+    /// `offset + i * row + j * column`.
     ///
     /// # Safety
     /// The memory is alive, no other thread uses these elements, and they are written before if `accumulate`.
     pub(crate) unsafe fn multiply(
         self,
-        (offset, row): (usize, usize),
+        (offset, row, column): (usize, usize, usize),
         accumulate: bool,
         (m, n, k): (usize, usize, usize),
         a: Matrix,
         b: Matrix,
     ) {
-        assert!(m > 0 && n > 0 && k > 0 && offset + (m - 1) * row + n <= self.len, "product exceeds the memory");
+        assert!(m > 0 && n > 0 && k > 0, "product of an empty matrix");
+        assert!(offset + (m - 1) * row + (n - 1) * column < self.len, "product exceeds the memory");
         a.assert_holds(m, k);
         b.assert_holds(k, n);
         // SAFETY: all three matrices are in bounds as asserted; the result is alive and ours alone as the caller vouches,
@@ -70,7 +71,7 @@ impl Shared {
                 n,
                 k,
                 self.start.add(offset),
-                1,
+                column as isize,
                 row as isize,
                 accumulate,
                 a.values.as_ptr(),

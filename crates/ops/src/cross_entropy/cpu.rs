@@ -107,14 +107,17 @@ pub(super) fn backward(
     gradient.par_chunks_mut(pixels).zip(logits.par_chunks(pixels)).enumerate().for_each(|(plane, (out, logits))| {
         let class = (plane % classes) as u32;
         let image = plane / classes * pixels..(plane / classes + 1) * pixels;
-        let labels = &labels.labels[image.clone()];
-        let (maximum, inverse_sum) = (&softmax.maximum[image.clone()], &softmax.inverse_sum[image.clone()]);
-        let factors = &factors[image];
+        let softmax = softmax.maximum[image.clone()].iter().zip(&softmax.inverse_sum[image.clone()]);
+        let labels = labels.labels[image.clone()].iter().zip(&factors[image]);
         vectorised(|| {
-            for at in 0..out.len() {
-                let probability = exp_negative(logits[at] - maximum[at]) * inverse_sum[at];
-                let target = if labels[at] == class { 1. } else { 0. };
-                out[at] = if labels[at] == VOID { 0. } else { factors[at] * (probability - target) };
+            for (((out, &logit), (&maximum, &inverse_sum)), (&label, &factor)) in
+                out.iter_mut().zip(logits).zip(softmax).zip(labels)
+            {
+                let probability = exp_negative(logit - maximum) * inverse_sum;
+                let target = if label == class { 1. } else { 0. };
+                // A mask where a choice would be compiled to a jump around the exponential, one pixel at a time.
+                let counted = 0u32.wrapping_sub(u32::from(label != VOID));
+                *out = f32::from_bits((factor * (probability - target)).to_bits() & counted);
             }
         });
     });

@@ -120,19 +120,30 @@ pub(super) fn from_image(g: &Geometry, planes: &[f32], tile: &Range<usize>, colu
     }
 }
 
-/// Adds `columns` to the pixels of the planes that they would have been filled from.
-pub(super) fn add_to_image(g: &Geometry, planes: &mut [f32], tile: &Range<usize>, columns: &[f32]) {
-    let mut columns = columns.chunks_exact(tile.len());
-    for plane in planes.chunks_exact_mut(g.input_pixels()) {
-        for (tap, row) in (0..g.taps()).zip(&mut columns) {
+/// Adds `columns`, row i and column j at `i * strides.0 + j * strides.1`, to the pixels of the planes that they would have
+/// been filled from.
+pub(super) fn add_to_image(
+    g: &Geometry,
+    planes: &mut [f32],
+    tile: &Range<usize>,
+    columns: &[f32],
+    strides: (usize, usize),
+) {
+    for (at, plane) in planes.chunks_exact_mut(g.input_pixels()).enumerate() {
+        for tap in 0..g.taps() {
+            let row = &columns[(at * g.taps() + tap) * strides.0..];
             for piece in pieces(g, tile, (tap / g.kernel.1, tap % g.kernel.1)) {
-                let inside = &row[piece.at + piece.before..][..piece.inside];
-                if g.stride.1 == 1 {
-                    for (pixel, &value) in plane[piece.from..].iter_mut().zip(inside) {
+                if piece.inside == 0 {
+                    continue;
+                }
+                let first = (piece.at + piece.before) * strides.1;
+                if strides.1 == 1 && g.stride.1 == 1 {
+                    for (pixel, &value) in plane[piece.from..].iter_mut().zip(&row[first..first + piece.inside]) {
                         *pixel += value;
                     }
                 } else {
-                    for (pixel, &value) in plane[piece.from..].iter_mut().step_by(g.stride.1).zip(inside) {
+                    let values = row[first..].iter().step_by(strides.1).take(piece.inside);
+                    for (pixel, &value) in plane[piece.from..].iter_mut().step_by(g.stride.1).zip(values) {
                         *pixel += value;
                     }
                 }

@@ -6,6 +6,9 @@
 
 mod columns;
 
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::Geometry;
@@ -15,6 +18,9 @@ use columns::{TILE, add_to_image, from_image, with_buffer};
 
 /// Channels of the result that one piece of work computes: enough to outweigh filling the columns again for the next.
 const OUT_BLOCK: usize = 128;
+
+/// Pixels of a tile that are too few to outweigh rearranging the kernel.
+const FEW_PIXELS: usize = 64;
 
 /// Pieces of work that keep a usual number of threads busy.
 const PIECES: usize = 16;
@@ -44,12 +50,12 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f3
             let a = Matrix { values: &weight[from..], row: depth, column: 1 };
             let b = Matrix { values, row, column: 1 };
             // SAFETY: as above, and the first product accumulates onto the bias only.
-            unsafe { out.multiply((start, pixels), accumulate, (count, tile.len(), len), a, b) };
+            unsafe { out.multiply((start, pixels, 1), accumulate, (count, tile.len(), len), a, b) };
         };
         if g.is_pointwise() {
             return product(bias.is_some(), 0, depth, &x[tile.start..], planes);
         }
-        let step = g.channels_at_once();
+        let step = g.group_in().div_ceil(g.group_in().div_ceil(g.channels_at_once()));
         with_buffer(step * g.taps() * tile.len(), |columns| {
             for (at, x) in x.chunks(step * planes).enumerate() {
                 from_image(g, x, &tile, columns);
@@ -58,7 +64,7 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f3
             }
         });
     };
-    let write = |out: &mut [std::mem::MaybeUninit<f32>]| {
+    let write = |out: &mut [MaybeUninit<f32>]| {
         let out = Shared::new(out.as_mut_ptr().cast(), len);
         (0..g.batch * g.groups * blocks * g.tiles()).into_par_iter().for_each(|at| piece(out, at));
     };
@@ -75,12 +81,13 @@ pub(crate) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Opti
     }
 }
 
-/// With stride 1 the adjoint is a convolution with the flipped kernel, if its padding is not negative.
+/// With stride 1 the adjoint is a convolution with the flipped kernel, if its padding is not negative. It is not worth it
+/// where the result is much smaller than the image: most of its taps would see padding.
 fn reversed(g: &Geometry) -> Option<Geometry> {
     let padding = |kernel: usize, dilation: usize, padding: usize| (dilation * (kernel - 1)).checked_sub(padding);
     let vertical = padding(g.kernel.0, g.dilation.0, g.padding.0)?;
     let horizontal = padding(g.kernel.1, g.dilation.1, g.padding.1)?;
-    (g.stride == (1, 1)).then_some(Geometry {
+    (g.stride == (1, 1) && g.input_pixels() * 2 <= g.output_pixels() * 3).then_some(Geometry {
         in_channels: g.out_channels,
         out_channels: g.in_channels,
         padding: (vertical, horizontal),
@@ -92,14 +99,24 @@ fn reversed(g: &Geometry) -> Option<Geometry> {
 
 /// `(out, in / groups, kh, kw)` to `(in, out / groups, kh, kw)`, the taps in reverse order.
 fn flipped(g: &Geometry, weight: &[f32]) -> Vec<f32> {
-    let taps = g.taps();
+    /// Channels that are read together, in runs of whole cache lines.
+    const CHANNELS: usize = 16;
+    let (taps, outs) = (g.taps(), g.group_out());
     let mut flipped = vec![0.; weight.len()];
-    flipped.par_chunks_mut(g.group_out() * taps).enumerate().for_each(|(channel, flipped)| {
-        let (group, channel) = (channel / g.group_in(), channel % g.group_in());
-        for (at, flipped) in flipped.chunks_exact_mut(taps).enumerate() {
-            let from = ((group * g.group_out() + at) * g.group_in() + channel) * taps;
-            for (flipped, &weight) in flipped.iter_mut().zip(weight[from..from + taps].iter().rev()) {
-                *flipped = weight;
+    let groups = flipped.chunks_mut(g.group_in() * outs * taps).zip(weight.chunks(g.group_in() * outs * taps));
+    let blocks: Vec<_> = groups
+        .flat_map(|(flipped, weight)| {
+            let blocks = flipped.chunks_mut(CHANNELS * outs * taps).enumerate();
+            blocks.map(move |(at, flipped)| (flipped, &weight[at * CHANNELS * taps..]))
+        })
+        .collect();
+    blocks.into_par_iter().for_each(|(flipped, weight)| {
+        for out in 0..outs {
+            let kernels = weight[out * g.group_in() * taps..].chunks_exact(taps);
+            for (flipped, kernel) in flipped.chunks_exact_mut(outs * taps).zip(kernels) {
+                for (flipped, &weight) in flipped[out * taps..][..taps].iter_mut().zip(kernel.iter().rev()) {
+                    *flipped = weight;
+                }
             }
         }
     });
@@ -131,10 +148,12 @@ fn scattered(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> V
             for tile in (0..g.tiles()).map(|at| g.tile(at)) {
                 let a = Matrix { values: weight, row: 1, column: g.group_in() * taps };
                 let b = Matrix { values: &y[tile.start..], row: pixels, column: 1 };
+                // With few pixels the columns stand transposed: then gemm reads the large kernel as it lies.
+                let (row, column) = if tile.len() < FEW_PIXELS { (1, count * taps) } else { (tile.len(), 1) };
                 let out = Shared::new(columns.as_mut_ptr(), columns.len());
                 // SAFETY: the buffer is this thread's alone.
-                unsafe { out.multiply((0, tile.len()), false, (count * taps, tile.len(), g.group_out()), a, b) };
-                add_to_image(g, x, &tile, columns);
+                unsafe { out.multiply((0, row, column), false, (count * taps, tile.len(), g.group_out()), a, b) };
+                add_to_image(g, x, &tile, columns, (row, column));
             }
         });
     });
@@ -154,6 +173,9 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
     let tiles = g.batch * g.tiles();
     // Sums over parts of the pixels, added up in order at the end.
     let parts = PIECES.div_ceil(blocks).min(tiles);
+    // Kernels of few channels are summed transposed: then gemm rearranges the channels, not their columns.
+    let transposed = g.group_out() < OUT_BLOCK;
+    let (row, column) = if transposed { (1, g.group_out()) } else { (depth, 1) };
     let mut sums = vec![0.; parts * len];
     let shared = Shared::new(sums.as_mut_ptr(), sums.len());
     (0..blocks * parts).into_par_iter().for_each(|at| {
@@ -162,13 +184,13 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
         let (group, first_out) = (block / out_blocks, block % out_blocks * out_block);
         let ins = in_block.min(g.group_in() - first_in);
         let outs = out_block.min(g.group_out() - first_out);
+        let start = part * len + group * g.group_out() * depth + first_out * row + first_in * taps * column;
         let first_out = group * g.group_out() + first_out;
-        let start = part * len + first_out * depth + first_in * taps;
-        let product = |tile: &std::ops::Range<usize>, y: &[f32], values: &[f32], column: usize| {
+        let product = |tile: &Range<usize>, y: &[f32], values: &[f32], step: usize| {
             let a = Matrix { values: &y[tile.start..], row: pixels, column: 1 };
-            let b = Matrix { values, row: 1, column };
+            let b = Matrix { values, row: 1, column: step };
             // SAFETY: this block of this part is this piece's alone, zeroed above, and `sums` is alive while pieces run.
-            unsafe { shared.multiply((start, depth), true, (outs, ins * taps, tile.len()), a, b) };
+            unsafe { shared.multiply((start, row, column), true, (outs, ins * taps, tile.len()), a, b) };
         };
         with_buffer(if g.is_pointwise() { 0 } else { ins * taps * TILE.min(pixels) }, |columns| {
             for at in part * tiles / parts..(part + 1) * tiles / parts {
@@ -190,6 +212,11 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
         weight.iter_mut().zip(part).for_each(|(weight, part)| *weight += part);
     }
     sums.truncate(len);
+    if transposed {
+        let from =
+            |at: usize| (at / depth / g.group_out() * g.group_out() * depth, at / depth % g.group_out(), at % depth);
+        sums = (0..len).map(|at| from(at)).map(|(group, out, at)| sums[group + at * g.group_out() + out]).collect();
+    }
     sums
 }
 
