@@ -1,2 +1,86 @@
-//! The `img2seg` program.
-fn main() {}
+//! The `img2seg` program: reads the command line, calls the library crates, and shows what they say.
+
+mod compare;
+mod data;
+mod device;
+mod evaluate;
+mod predict;
+mod progress;
+mod recipes;
+mod table;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Training allocates and frees the same large tensors every step; this allocator keeps their pages.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Trains, evaluates and compares networks that translate a street photo into its semantic label map.
+#[derive(Parser)]
+#[command(name = "img2seg", version, arg_required_else_help = true)]
+struct Arguments {
+    /// Threads of the CPU to use [default: all]
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train the networks of a recipe
+    Train(train::Arguments),
+    /// Score a trained run on a split
+    Evaluate(evaluate::Arguments),
+    /// Label photos with a trained run
+    Predict(predict::Arguments),
+    /// Make one report of several runs
+    Compare(compare::Arguments),
+    /// Show, check or generate data
+    #[command(subcommand)]
+    Data(data::Command),
+    /// List the built-in recipes, or print one
+    Recipes(recipes::Arguments),
+}
+
+/// An error of the command line: exit code 2, as for those that clap finds.
+#[derive(Debug)]
+struct UsageError(String);
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_env("IMG2SEG_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    match run(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(threads) = arguments.threads {
+        device::use_threads(threads)?;
+    }
+    match arguments.command {
+        Command::Train(arguments) => train::run(arguments),
+        Command::Evaluate(arguments) => evaluate::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Predict(arguments) => predict::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Data(command) => data::run(command),
+        Command::Recipes(arguments) => recipes::run(&arguments).map(|()| ExitCode::SUCCESS),
+    }
+}

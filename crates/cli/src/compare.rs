@@ -1,0 +1,41 @@
+//! `img2seg compare`: one report of several runs.
+
+use std::path::PathBuf;
+
+use img2seg_data::Split;
+use img2seg_training::RunDir;
+use img2seg_training::checkpoint::Which;
+
+use crate::evaluate;
+
+/// Make one report of several runs.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The run directories
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// Where the report goes
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The data that runs not yet scored are scored on, if not where they were trained
+    #[arg(long, value_name = "ROOT")]
+    data: Option<PathBuf>,
+    /// What computes: auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    for path in &arguments.runs {
+        let run = RunDir::open(path)?;
+        for split in [Split::Train, Split::Val] {
+            if !run.file("evaluation").join(split.to_string()).join("scores.json").is_file() {
+                evaluate::score(&run, arguments.data.clone(), split, Which::Best, &arguments.device)?;
+            }
+        }
+    }
+    let page = img2seg_report::compare(&arguments.runs, &arguments.out)?;
+    print!("{}", std::fs::read_to_string(arguments.out.join("comparison.md"))?);
+    println!("\n{}", page.display());
+    Ok(())
+}

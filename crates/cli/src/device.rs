@@ -1,0 +1,55 @@
+//! What computes: `--device` and `--threads`.
+
+use candle_core::Device;
+
+use crate::UsageError;
+
+/// The device that `--device` names, and its description.
+pub fn open(name: &str) -> anyhow::Result<(Device, String)> {
+    let usage = |text: String| anyhow::Error::new(UsageError(text));
+    let device = match name.split_once(':').unwrap_or((name, "0")) {
+        ("auto", "0") => automatic(),
+        ("cpu", "0") => Device::Cpu,
+        ("cuda", index) => {
+            let index = index.parse().map_err(|_| usage(format!("--device {name}: {index} is not the number of a GPU")))?;
+            if !cfg!(feature = "cuda") {
+                return Err(usage("--device cuda: this program was built without the feature cuda".to_owned()));
+            }
+            Device::new_cuda(index)?
+        }
+        ("metal", "0") if cfg!(feature = "metal") => Device::new_metal(0)?,
+        ("metal", "0") => {
+            return Err(usage("--device metal: this program was built without the feature metal".to_owned()));
+        }
+        _ => return Err(usage(format!("--device {name}: not one of auto, cpu, cuda, cuda:N, metal"))),
+    };
+    let words = match device {
+        Device::Cpu => "cpu",
+        Device::Cuda(_) => "cuda",
+        Device::Metal(_) => "metal",
+    };
+    Ok((device, words.to_owned()))
+}
+
+/// The first GPU that the program was built for and that is there, else the CPU.
+fn automatic() -> Device {
+    if cfg!(feature = "cuda")
+        && let Ok(device) = Device::new_cuda(0)
+    {
+        return device;
+    }
+    if cfg!(feature = "metal")
+        && let Ok(device) = Device::new_metal(0)
+    {
+        return device;
+    }
+    Device::Cpu
+}
+
+/// Sets the number of threads for everything that follows.
+pub fn use_threads(threads: usize) -> anyhow::Result<()> {
+    if threads == 0 {
+        return Err(UsageError("--threads 0: must be at least 1".to_owned()).into());
+    }
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?)
+}

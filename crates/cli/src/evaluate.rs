@@ -1,0 +1,65 @@
+//! `img2seg evaluate`: score a trained run on a split.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use img2seg_data::Split;
+use img2seg_training::checkpoint::Which;
+use img2seg_training::evaluate::Evaluation;
+use img2seg_training::evaluation_files::evaluate_run;
+use img2seg_training::{RunDir, manifest};
+
+use crate::{device, progress, table};
+
+/// Score a trained run on a split.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The run directory
+    run: PathBuf,
+    /// The data, if not where the run was trained
+    #[arg(long, value_name = "ROOT")]
+    data: Option<PathBuf>,
+    /// The split: train, val or test
+    #[arg(long, default_value = "val")]
+    split: Split,
+    /// The checkpoint: best or last
+    #[arg(long, default_value = "best", value_parser = ["best", "last"])]
+    checkpoint: String,
+    /// What computes: auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let run = RunDir::open(&arguments.run)?;
+    let which = if arguments.checkpoint == "best" { Which::Best } else { Which::Last };
+    let evaluation = score(&run, arguments.data.clone(), arguments.split, which, &arguments.device)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string(&evaluation.scores)?);
+    } else {
+        println!("{} images of {}, checkpoint {}", evaluation.scores.images, arguments.split, which.name());
+        print!("{}", table::scores(&[&evaluation.scores]));
+        println!("IoU by class");
+        print!("{}", table::class_iou(&evaluation.scores));
+    }
+    Ok(())
+}
+
+/// Scores and files a split, with a bar.
+pub fn score(
+    run: &RunDir,
+    root: Option<PathBuf>,
+    split: Split,
+    which: Which,
+    device: &str,
+) -> anyhow::Result<Evaluation> {
+    let root = root.or_else(|| manifest::data_root(run));
+    let root = root.with_context(|| format!("{}: names no data; give --data ROOT", run.file("manifest.json").display()))?;
+    let (device, _) = device::open(device)?;
+    let bar = progress::counter(&format!("scoring {split}"));
+    let evaluation = evaluate_run(run, &root, split, which, &device, |done, total| bar.show(done, total))?;
+    Ok(evaluation)
+}

@@ -1,0 +1,122 @@
+//! `img2seg predict`: label photos with a trained run.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use img2seg_data::{read_image, split_pair};
+use img2seg_report::{indexed_png, overlay};
+use img2seg_training::RunDir;
+use img2seg_training::checkpoint::Which;
+use img2seg_training::predict::Predictor;
+
+use crate::{UsageError, device, progress};
+
+/// Label photos with a trained run.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The run directory
+    run: PathBuf,
+    /// Photos, or folders of photos
+    #[arg(required = true)]
+    inputs: Vec<PathBuf>,
+    /// Where NAME.png (class ids, with the class colours as palette) and NAME-overlay.png go
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The inputs are photo and label map side by side
+    #[arg(long)]
+    pairs: bool,
+    /// The checkpoint: best or last
+    #[arg(long, default_value = "best", value_parser = ["best", "last"])]
+    checkpoint: String,
+    /// What computes: auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let run = RunDir::open(&arguments.run)?;
+    let which = if arguments.checkpoint == "best" { Which::Best } else { Which::Last };
+    let inputs = photos(&arguments.inputs)?;
+    let (device, _) = device::open(&arguments.device)?;
+    let predictor = Predictor::open(&run, which, &device)?;
+
+    let bar = progress::counter("labelling");
+    let mut failures = 0;
+    for (index, (name, path)) in inputs.iter().enumerate() {
+        if let Err(error) = label(&predictor, path, &arguments.out.join(name), arguments.pairs) {
+            failures += 1;
+            bar.line(&format!("error: {error:#}"));
+        }
+        bar.show(index + 1, inputs.len());
+    }
+    println!("{} of {} photos labelled in {}", inputs.len() - failures, inputs.len(), arguments.out.display());
+    Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Writes the labels and the overlay of one photo; `stem` is their path without extension.
+fn label(predictor: &Predictor, path: &Path, stem: &Path, is_pair: bool) -> anyhow::Result<()> {
+    let mut photo = read_image(path)?;
+    if is_pair {
+        photo = split_pair(&photo, predictor.data().direction, path)?.0;
+    }
+    let predicted = predictor.predict(&photo)?;
+    let (width, height) = photo.dimensions();
+    let png = indexed_png(&predicted.labels, width, height, predictor.classes())?;
+    let overlay = overlay(&photo, &predicted.labels, predictor.classes());
+    if let Some(folder) = stem.parent() {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    let with_suffix = |suffix: &str| {
+        let mut name = stem.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let (labels_path, overlay_path) = (with_suffix(".png"), with_suffix("-overlay.png"));
+    std::fs::write(&labels_path, png).with_context(|| labels_path.display().to_string())?;
+    overlay.save(&overlay_path).with_context(|| overlay_path.display().to_string())
+}
+
+/// The photos that the inputs name, by the name that their output gets: a file's stem, or its path below the folder given.
+fn photos(inputs: &[PathBuf]) -> anyhow::Result<BTreeMap<PathBuf, PathBuf>> {
+    let mut photos = BTreeMap::new();
+    for input in inputs {
+        let found = if input.is_dir() { below(input)? } else { vec![input.clone()] };
+        if found.is_empty() {
+            anyhow::bail!("{}: holds no .jpg, .jpeg or .png", input.display());
+        }
+        for path in found {
+            let relative = if input.is_dir() { path.strip_prefix(input)?.to_owned() } else { file_name(&path)? };
+            if let Some(other) = photos.insert(relative.with_extension(""), path.clone()) {
+                let text = format!("{} and {}: both would be written to one file", other.display(), path.display());
+                return Err(UsageError(text).into());
+            }
+        }
+    }
+    Ok(photos)
+}
+
+fn file_name(path: &Path) -> anyhow::Result<PathBuf> {
+    path.file_name().map(PathBuf::from).with_context(|| format!("{}: not a file", path.display()))
+}
+
+/// Every image file below a folder. Symbolic links to folders are not followed: they may lead in a circle.
+fn below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let entry = entry.with_context(|| folder.display().to_string())?;
+            let path = entry.path();
+            let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(path);
+            } else if ["jpg", "jpeg", "png"].contains(&extension.as_str()) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

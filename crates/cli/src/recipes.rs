@@ -1,0 +1,71 @@
+//! The recipes that come with the program.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use img2seg_training::RunConfig;
+
+use crate::UsageError;
+
+macro_rules! recipes {
+    ($($name:literal),* $(,)?) => {
+        [$(($name, include_str!(concat!("../../../data/recipes/", $name, ".toml")))),*]
+    };
+}
+
+const RECIPES: [(&str, &str); 8] = recipes![
+    "quickstart",
+    "pixelwise",
+    "lab-unet",
+    "lab-cgan",
+    "camvid-unet",
+    "camvid-cgan",
+    "smoke-unet",
+    "smoke-cgan",
+];
+
+/// List the built-in recipes, or print one.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The recipe to print
+    name: Option<String>,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(name) = &arguments.name {
+        print!("{}", text(name)?);
+        return Ok(());
+    }
+    let mut list = String::new();
+    for (name, text) in RECIPES {
+        let summary = text.lines().next().unwrap_or_default().trim_start_matches("# ");
+        writeln!(list, "{name:<14} {summary}")?;
+    }
+    print!("{list}");
+    Ok(())
+}
+
+/// Reads a recipe by its built-in name or its file, with `settings` (`key=value`) put in.
+pub fn load(name: &str, settings: &[String]) -> anyhow::Result<RunConfig> {
+    let mut config = RunConfig::from_toml(&text(name)?, name, settings).map_err(|error| {
+        // What --set says is the command line's fault.
+        let message = error.to_string();
+        if message.starts_with("--set ") { UsageError(message).into() } else { anyhow::Error::from(error) }
+    })?;
+    if config.recipe.is_empty() {
+        config.recipe = Path::new(name).file_stem().map_or(name.into(), |stem| stem.to_string_lossy().into_owned());
+    }
+    Ok(config)
+}
+
+fn text(name: &str) -> anyhow::Result<String> {
+    if let Some((_, text)) = RECIPES.iter().find(|(known, _)| *known == name) {
+        return Ok((*text).to_owned());
+    }
+    if name.contains(['/', '\\']) || name.ends_with(".toml") {
+        return std::fs::read_to_string(name).with_context(|| name.to_owned());
+    }
+    let names: Vec<&str> = RECIPES.iter().map(|(name, _)| *name).collect();
+    Err(UsageError(format!("{name}: no such recipe; there are {}, or give a TOML file", names.join(", "))).into())
+}

@@ -1,0 +1,164 @@
+//! `img2seg train`: train the networks of a recipe, score them, and write the page.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::Context as _;
+use img2seg_data::{Split, streets};
+use img2seg_training::checkpoint::Which;
+use img2seg_training::manifest::Origin;
+use img2seg_training::{Outcome, Place, RunConfig, RunDir, TrainingError};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::{UsageError, device, evaluate, progress, recipes, table};
+
+/// Train the networks of a recipe.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// A built-in recipe (see `img2seg recipes`) or a TOML file
+    recipe: String,
+    /// The data: a folder, or hub:OWNER/NAME [default: generated streets, where the recipe has them]
+    #[arg(long, value_name = "ROOT")]
+    data: Option<String>,
+    /// The run directory [default: runs/RECIPE]
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Replace a key of the recipe, as in --set data.batch_size=4
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// What computes: auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Begin with the weights of a .safetensors, .pt or .pth file
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    weights: Option<PathBuf>,
+    /// Go on with the run where it was stopped
+    #[arg(long)]
+    resume: bool,
+}
+
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let mut config = recipes::load(&arguments.recipe, &arguments.settings)?;
+    let directory = arguments.run.clone().unwrap_or_else(|| Path::new("runs").join(&config.recipe));
+    if arguments.resume {
+        let saved = RunDir::open(&directory)?.config()?;
+        if !arguments.settings.is_empty() {
+            return Err(UsageError("--set: a run is resumed as it was started".to_owned()).into());
+        }
+        if saved != config {
+            tracing::warn!("{}: goes on with its own config.toml, which differs from {}", directory.display(), arguments.recipe);
+        }
+        config = saved;
+    } else if RunDir::open(&directory).is_ok() {
+        // Said before minutes are spent on data.
+        return Err(TrainingError::RunExists { path: directory }.into());
+    }
+    let root = data_root(arguments.data.as_deref(), &config)?;
+    let (device, words) = device::open(&arguments.device)?;
+    let origin = Origin {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: env!("IMG2SEG_COMMIT").to_owned(),
+        device: words,
+        threads: rayon::current_num_threads(),
+    };
+    eprintln!("{} on {}, {} threads, data {}", config.recipe, origin.device, origin.threads, root.display());
+
+    let signals = Signals::listen()?;
+    let weights = arguments.weights.as_deref();
+    let place = Place { root: &root, run: &directory, resume: arguments.resume, weights, device: &device };
+    let (sender, events) = mpsc::channel();
+    let outcome = thread::scope(|scope| {
+        let epochs = config.epochs;
+        scope.spawn(move || progress::show(&events, epochs));
+        let outcome = img2seg_training::train(&config, place, &origin, &signals.stop, &sender);
+        drop(sender);
+        outcome
+    })?;
+    if outcome.interrupted {
+        let how = format!("img2seg train {} --run {} --resume", arguments.recipe, directory.display());
+        eprintln!("stopped after step {} and saved; to go on: {how}", outcome.progress.steps);
+        return Ok(ExitCode::from(128 + signals.last.load(Ordering::Relaxed) as u8));
+    }
+    finish(&directory, &root, &arguments.device, &outcome)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Scores the best checkpoint on train and val, writes the page, and prints both.
+fn finish(directory: &Path, root: &Path, device: &str, outcome: &Outcome) -> anyhow::Result<()> {
+    let run = RunDir::open(directory)?;
+    let mut evaluations = Vec::new();
+    for split in [Split::Train, Split::Val] {
+        evaluations.push(evaluate::score(&run, Some(root.to_owned()), split, Which::Best, device)?);
+    }
+    let page = img2seg_report::write(directory)?;
+    if let Some(best) = outcome.progress.best {
+        println!("best checkpoint: epoch {}; training took {:.0} s", best.epoch, outcome.training_seconds);
+    }
+    let columns: Vec<_> = evaluations.iter().map(|evaluation| &evaluation.scores).collect();
+    print!("{}", table::scores(&columns));
+    println!("{}", page.display());
+    Ok(())
+}
+
+/// Where the data is: as said, or the recipe's streets, generated where they are missing.
+fn data_root(given: Option<&str>, config: &RunConfig) -> anyhow::Result<PathBuf> {
+    match (given, &config.data.streets) {
+        (Some(name), _) if name.starts_with("hub:") => from_hub(&name["hub:".len()..]),
+        (Some(path), _) => Ok(PathBuf::from(path)),
+        (None, Some(streets)) => {
+            let root = streets::default_root(streets);
+            let bar = progress::counter("drawing streets");
+            streets::ensure(&root, streets, &|done, total| bar.show(done, total))?;
+            Ok(root)
+        }
+        (None, None) => {
+            Err(UsageError(format!("{}: the recipe brings no data; give --data ROOT", config.recipe)).into())
+        }
+    }
+}
+
+#[cfg(feature = "hub")]
+fn from_hub(name: &str) -> anyhow::Result<PathBuf> {
+    let name: img2seg_hub::DataSetName = name.parse()?;
+    let root = name.default_root();
+    let bar = progress::counter("unpacking");
+    let summary = img2seg_hub::fetch(&name, &root, &|step| {
+        if let img2seg_hub::Progress::Writing { done, total } = step {
+            bar.show(done, total);
+        }
+    })?;
+    if summary.val_from_train > 0 {
+        eprintln!("{name}: has no validation split; the last {} pairs of train are held out", summary.val_from_train);
+    }
+    Ok(root)
+}
+
+#[cfg(not(feature = "hub"))]
+fn from_hub(name: &str) -> anyhow::Result<PathBuf> {
+    let text = format!("--data hub:{name}: this program was built without the feature hub (cargo xtask train turns it on)");
+    Err(UsageError(text).into())
+}
+
+/// SIGINT and SIGTERM end the run after its present step; a second one ends it at once.
+struct Signals {
+    stop: Arc<AtomicBool>,
+    last: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let signals = Self { stop: Arc::default(), last: Arc::default() };
+        for signal in [SIGINT, SIGTERM] {
+            // Actions run in this order: only a second signal finds the flag set.
+            flag::register_conditional_shutdown(signal, 128 + signal, signals.stop.clone()).context("signals")?;
+            flag::register_usize(signal, signals.last.clone(), signal as usize).context("signals")?;
+            flag::register(signal, signals.stop.clone()).context("signals")?;
+        }
+        Ok(signals)
+    }
+}

@@ -1,0 +1,6 @@
+//! The program as its users meet it: exit codes, files written, error texts.
+
+mod commands;
+mod errors;
+mod interruption;
+mod lab;

@@ -1,0 +1,152 @@
+//! Networks and their optimisers, able to take one step.
+
+mod adversarial;
+mod segmentation;
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use image::RgbImage;
+use img2seg_data::{Batch, ClassTable};
+
+use crate::config::TaskConfig;
+use crate::{Loss, RunConfig, TrainingError};
+
+pub use adversarial::AdversarialLearner;
+pub use segmentation::SegmentationLearner;
+
+/// Which step is taken, and how far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// Counted over the whole run, from 1.
+    pub number: u64,
+    /// The schedule's factor on the learning rates.
+    pub rate_factor: f64,
+}
+
+/// Networks and their optimisers, able to take one step.
+pub trait Learner {
+    /// Learns from one batch and returns the losses before the step.
+    fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError>;
+
+    /// Predicts a batch in evaluation mode, without gradients, and returns the losses beside the prediction.
+    fn evaluate(&self, batch: &Batch) -> Result<(Prediction, Vec<Loss>), TrainingError>;
+
+    /// Predicts label maps from photos (n, 3, h, w) in [-1, 1], in evaluation mode.
+    fn predict(&self, photos: &Tensor) -> Result<Prediction, TrainingError>;
+
+    /// Parameters and running statistics by their PyTorch names. They share storage with the networks and change as these learn.
+    fn weights(&self) -> BTreeMap<String, Tensor>;
+
+    /// Takes back what [`Learner::weights`] gave; nothing changes unless every name and shape fits.
+    fn load_weights(&mut self, weights: &BTreeMap<String, Tensor>) -> Result<(), TrainingError>;
+
+    /// What resuming needs beside the weights, by name.
+    fn optimizer_state(&self) -> Result<BTreeMap<String, Tensor>, TrainingError>;
+
+    /// Takes back what [`Learner::optimizer_state`] gave.
+    fn load_optimizer_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), TrainingError>;
+
+    /// The networks and how many trainable numbers each has.
+    fn networks(&self) -> Vec<(&'static str, usize)>;
+}
+
+/// Builds the learner that a recipe asks for, with the weights that its seed draws.
+///
+/// # Errors
+/// When the network cannot take images of the recipe's size; the message names the sizes it can.
+pub fn build(config: &RunConfig, classes: &ClassTable, device: &Device) -> Result<Box<dyn Learner>, TrainingError> {
+    Ok(match &config.task {
+        TaskConfig::Segmentation(task) => Box::new(SegmentationLearner::new(task, config, classes.len(), device)?),
+        TaskConfig::Adversarial(task) => Box::new(AdversarialLearner::new(task, config, device)?),
+    })
+}
+
+/// What a network says of a batch.
+#[derive(Debug, Clone)]
+pub enum Prediction {
+    /// Class logits (n, classes, h, w).
+    Logits(Tensor),
+    /// Colours (n, 3, h, w), 1 being 255 and -1 being 0; a network without a bounded output may go beyond.
+    Colors(Tensor),
+}
+
+/// The prediction for one image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PredictedImage {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// The evaluated class of each pixel, row by row; never void.
+    pub labels: Vec<u8>,
+    /// For a network that gives colours: the red, the green and the blue plane, 0 to 255 (unclipped).
+    pub colors: Option<Vec<f32>>,
+}
+
+impl Prediction {
+    /// Decodes each image to evaluated classes: the largest logit, or the class of the nearest colour.
+    pub fn decode(&self, classes: &ClassTable) -> Result<Vec<PredictedImage>, TrainingError> {
+        let (Self::Logits(tensor) | Self::Colors(tensor)) = self;
+        let (_, channels, height, width) = tensor.dims4()?;
+        let pixels = height * width;
+        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+        let decode = |image: &[f32]| match self {
+            Self::Logits(_) => PredictedImage { height, width, labels: argmax_planes(image, pixels), colors: None },
+            Self::Colors(_) => {
+                let colors: Vec<f32> = image.iter().map(|value| (value + 1.0) * 127.5).collect();
+                let labels = classes.decode_evaluated_image(&image_of_planes(&colors, height, width));
+                PredictedImage { height, width, labels, colors: Some(colors) }
+            }
+        };
+        Ok(values.chunks_exact(channels * pixels).map(decode).collect())
+    }
+}
+
+impl PredictedImage {
+    /// The prediction as a picture: its own colours, or those of its classes.
+    pub fn to_image(&self, classes: &ClassTable) -> RgbImage {
+        match &self.colors {
+            Some(colors) => image_of_planes(colors, self.height, self.width),
+            None => RgbImage::from_fn(self.width as u32, self.height as u32, |x, y| {
+                image::Rgb(classes.color_of(self.labels[y as usize * self.width + x as usize]))
+            }),
+        }
+    }
+}
+
+/// Three planes of colour, 0 to 255 and clipped to that, as an image.
+pub(crate) fn image_of_planes(planes: &[f32], height: usize, width: usize) -> RgbImage {
+    let pixels = height * width;
+    RgbImage::from_fn(width as u32, height as u32, |x, y| {
+        let pixel = y as usize * width + x as usize;
+        // The conversion of a float to u8 clips.
+        image::Rgb([0, 1, 2].map(|plane| planes[plane * pixels + pixel].round() as u8))
+    })
+}
+
+/// The plane with the largest value at each pixel; the first of equals.
+fn argmax_planes(planes: &[f32], pixels: usize) -> Vec<u8> {
+    let mut labels = vec![0_u8; pixels];
+    let mut largest = planes[..pixels].to_vec();
+    for (class, plane) in planes.chunks_exact(pixels).enumerate().skip(1) {
+        for ((label, largest), &value) in labels.iter_mut().zip(&mut largest).zip(plane) {
+            if value > *largest {
+                *largest = value;
+                *label = class as u8;
+            }
+        }
+    }
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::argmax_planes;
+
+    #[test]
+    fn the_first_of_equal_logits_wins() {
+        let planes = [1.0, 5.0, 0.0, 1.0, 6.0, -1.0, 0.5, 6.0, f32::NAN];
+        assert_eq!(argmax_planes(&planes, 3), [0, 1, 0]);
+    }
+}

@@ -1,0 +1,121 @@
+//! One network, trained towards the label map: the lab report's Listing 8.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use img2seg_data::Batch;
+use img2seg_models::{Parameters, Pixelwise, UNet};
+use img2seg_ops as ops;
+
+use super::{Learner, Prediction, Step};
+use crate::adam::Adam;
+use crate::config::{NetworkConfig, Output, SegmentationConfig};
+use crate::loss::SegmentationLoss;
+use crate::{Loss, RunConfig, TrainingError};
+
+/// A network from photo to label map and its optimiser.
+pub struct SegmentationLearner {
+    parameters: Parameters,
+    network: Network,
+    adam: Adam,
+    output: Output,
+    loss: SegmentationLoss,
+}
+
+enum Network {
+    UNet(UNet),
+    Pixelwise(Pixelwise),
+}
+
+impl Network {
+    fn forward_t(&self, photos: &Tensor, train: bool) -> candle_core::Result<Tensor> {
+        match self {
+            Self::UNet(network) => network.forward_t(photos, train),
+            Self::Pixelwise(network) => network.forward_t(photos, train),
+        }
+    }
+}
+
+impl SegmentationLearner {
+    /// A fresh learner for `classes` evaluated classes, with the weights that the recipe's seed draws.
+    pub fn new(
+        task: &SegmentationConfig,
+        config: &RunConfig,
+        classes: usize,
+        device: &Device,
+    ) -> Result<Self, TrainingError> {
+        let parameters = Parameters::new(config.seed, device);
+        let out_channels = match task.output {
+            Output::Rgb => 3,
+            Output::Classes => classes,
+        };
+        let network = match &task.network {
+            NetworkConfig::Unet(unet) => {
+                UNet::check_size(config.data.height, config.data.width)?;
+                Network::UNet(UNet::new(&parameters, unet, 3, out_channels)?)
+            }
+            NetworkConfig::Pixelwise(pixelwise) => {
+                Network::Pixelwise(Pixelwise::new(&parameters, pixelwise, 3, out_channels)?)
+            }
+        };
+        let adam = Adam::new(&parameters, &task.adam)?;
+        Ok(Self { parameters, network, adam, output: task.output, loss: task.loss })
+    }
+
+    fn loss(&self, output: &Tensor, batch: &Batch) -> candle_core::Result<Tensor> {
+        match self.loss {
+            SegmentationLoss::Mse => ops::mse(output, &batch.label_maps),
+            SegmentationLoss::L1 => ops::l1(output, &batch.label_maps),
+            SegmentationLoss::CrossEntropy => ops::cross_entropy(output, &batch.labels, None),
+        }
+    }
+}
+
+impl Learner for SegmentationLearner {
+    fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError> {
+        let output = self.network.forward_t(&batch.photos, true)?;
+        let loss = self.loss(&output, batch)?;
+        let gradients = loss.backward()?;
+        self.adam.step(&gradients, step.rate_factor)?;
+        Ok(vec![Loss::of(self.loss.name(), &loss)?])
+    }
+
+    fn evaluate(&self, batch: &Batch) -> Result<(Prediction, Vec<Loss>), TrainingError> {
+        let prediction = self.predict(&batch.photos)?;
+        let (Prediction::Logits(output) | Prediction::Colors(output)) = &prediction;
+        let loss = Loss::of(self.loss.name(), &self.loss(output, batch)?)?;
+        Ok((prediction, vec![loss]))
+    }
+
+    fn predict(&self, photos: &Tensor) -> Result<Prediction, TrainingError> {
+        let output = self.network.forward_t(photos, false)?.detach();
+        Ok(match self.output {
+            Output::Rgb => Prediction::Colors(output),
+            Output::Classes => Prediction::Logits(output),
+        })
+    }
+
+    fn weights(&self) -> BTreeMap<String, Tensor> {
+        self.parameters.tensors()
+    }
+
+    fn load_weights(&mut self, weights: &BTreeMap<String, Tensor>) -> Result<(), TrainingError> {
+        Ok(self.parameters.load(weights)?)
+    }
+
+    fn optimizer_state(&self) -> Result<BTreeMap<String, Tensor>, TrainingError> {
+        Ok(self.adam.state("adam")?)
+    }
+
+    fn load_optimizer_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), TrainingError> {
+        Ok(self.adam.restore("adam", state)?)
+    }
+
+    fn networks(&self) -> Vec<(&'static str, usize)> {
+        let name = match self.network {
+            Network::UNet(_) => "unet",
+            Network::Pixelwise(_) => "pixelwise",
+        };
+        vec![(name, self.parameters.count())]
+    }
+}

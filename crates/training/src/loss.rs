@@ -1,0 +1,82 @@
+//! The losses of a step, by name.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// The value of one loss in one step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loss {
+    /// Its name, as in `losses.txt`.
+    pub name: &'static str,
+    /// Its value, a mean over the batch.
+    pub value: f32,
+}
+
+impl Loss {
+    /// Reads a scalar tensor's value back from its device.
+    pub fn of(name: &'static str, loss: &Tensor) -> candle_core::Result<Self> {
+        Ok(Self { name, value: loss.to_scalar::<f32>()? })
+    }
+}
+
+/// How far a generated label map lies from the true one, or predicted classes from the labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SegmentationLoss {
+    /// Mean squared error of colours in [-1, 1].
+    Mse,
+    /// Mean absolute error of colours in [-1, 1].
+    L1,
+    /// Softmax cross-entropy of class logits, void pixels left out.
+    CrossEntropy,
+}
+
+impl SegmentationLoss {
+    /// The name in `losses.txt`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mse => "mse",
+            Self::L1 => "l1",
+            Self::CrossEntropy => "cross_entropy",
+        }
+    }
+}
+
+/// Sums of losses by name, in the order of their first appearance.
+#[derive(Debug, Clone, Default)]
+pub struct LossMeans {
+    sums: Vec<(String, f64)>,
+    steps: u64,
+}
+
+impl LossMeans {
+    /// Counts one step's losses.
+    pub fn add<'a>(&mut self, losses: impl IntoIterator<Item = (&'a str, f32)>) {
+        self.steps += 1;
+        for (name, value) in losses {
+            match self.sums.iter_mut().find(|(known, _)| known == name) {
+                Some((_, sum)) => *sum += f64::from(value),
+                None => self.sums.push((name.to_owned(), f64::from(value))),
+            }
+        }
+    }
+
+    /// The mean of each loss over the steps; empty before the first.
+    pub fn means(&self) -> Vec<(String, f64)> {
+        self.sums.iter().map(|(name, sum)| (name.clone(), sum / self.steps as f64)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_are_per_step_and_in_order() {
+        let mut means = LossMeans::default();
+        assert!(means.means().is_empty());
+        means.add([("b", 1.0), ("a", 4.0)]);
+        means.add([("b", 2.0), ("a", 0.0)]);
+        assert_eq!(means.means(), [("b".to_owned(), 1.5), ("a".to_owned(), 2.0)]);
+    }
+}

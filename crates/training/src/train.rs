@@ -1,0 +1,268 @@
+//! The loop, read top to bottom.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+use candle_core::Device;
+use img2seg_data::{Batch, ClassTable, Dataset, Loader, Split};
+use img2seg_models::load_weights;
+use serde_json::{Value, json};
+
+use crate::checkpoint::{self, Best, Progress, Which};
+use crate::evaluate::{Evaluation, evaluate};
+use crate::learner::{self, Step};
+use crate::manifest::{self, Origin};
+use crate::run_dir::LossLog;
+use crate::schedule::Schedule;
+use crate::scores::Scores;
+use crate::{Loss, RunConfig, RunDir, TrainingError, samples};
+
+/// What happens in a run, as it happens.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The run begins, or goes on.
+    Started {
+        /// Steps of an epoch.
+        steps_per_epoch: usize,
+        /// Steps of the whole run.
+        steps: u64,
+        /// Steps done before.
+        done: u64,
+        /// The networks and how many trainable numbers each has.
+        networks: Vec<(&'static str, usize)>,
+    },
+    /// A step was taken.
+    Step {
+        /// From 1.
+        epoch: usize,
+        /// From 1, over the whole run.
+        step: u64,
+        /// Images in its batch.
+        images: usize,
+        /// The losses before the step.
+        losses: Vec<Loss>,
+    },
+    /// A split is being scored.
+    Scoring {
+        /// The split.
+        split: Split,
+        /// Images scored so far.
+        done: usize,
+        /// Images to score.
+        total: usize,
+    },
+    /// An epoch ended.
+    Epoch {
+        /// From 1.
+        epoch: usize,
+        /// Means over its steps.
+        losses: Vec<(String, f64)>,
+        /// The val scores, when it was scored.
+        val: Option<Scores>,
+        /// Images a second while learning.
+        images_per_second: f64,
+        /// Whether the checkpoint `best` is now of this epoch.
+        best: bool,
+    },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Where it stands.
+    pub progress: Progress,
+    /// Whether it was stopped before its last epoch. It is saved and can be resumed.
+    pub interrupted: bool,
+    /// Seconds spent in training steps of this call, scoring left out.
+    pub training_seconds: f64,
+}
+
+/// Where a run happens, and whether it has begun.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The data.
+    pub root: &'a Path,
+    /// The run directory: free or empty for a new run.
+    pub run: &'a Path,
+    /// Whether `run` holds a run that goes on from its last checkpoint.
+    pub resume: bool,
+    /// A file of weights for a new run to begin with, instead of those that its seed draws.
+    pub weights: Option<&'a Path>,
+    /// What computes.
+    pub device: &'a Device,
+}
+
+/// Trains `config` at `place`. Nothing is written before recipe, data and networks are known to fit.
+///
+/// `stop` ends the run after the present step, saved. Nobody needs to listen to `events`.
+pub fn train(
+    config: &RunConfig,
+    place: Place,
+    origin: &Origin,
+    stop: &AtomicBool,
+    events: &Sender<Event>,
+) -> Result<Outcome, TrainingError> {
+    let Place { root, device, .. } = place;
+    let resumed = if place.resume { Some(RunDir::open(place.run)?) } else { None };
+    let classes = Arc::new(match &resumed {
+        Some(run) => run.classes()?,
+        None => ClassTable::load(&config.data.classes)?,
+    });
+    let mut learner = learner::build(config, &classes, device)?;
+    if let Some(path) = place.weights {
+        learner.load_weights(&load_weights(path)?).map_err(|error| TrainingError::checkpoint(path, error.to_string()))?;
+    }
+    let open = |split| Dataset::open(root, split, &config.data, classes.clone());
+    let (train_set, val_set) = (open(Split::Train)?, open(Split::Val)?);
+
+    let run = &match resumed {
+        Some(run) => run,
+        None => RunDir::create(place.run, config, &classes)?,
+    };
+    let mut progress = Progress::default();
+    if checkpoint::exists(run, Which::Last) {
+        progress = checkpoint::load(run, Which::Last, learner.as_mut(), true)?;
+    } else {
+        manifest::write(run, config, root, origin, learner.as_ref(), &train_set, &val_set)?;
+    }
+    let (mut log, mut means) = LossLog::open(run, progress.steps, progress.epochs + 1)?;
+    run.rewind_json("metrics.jsonl", progress.epochs)?;
+    run.rewind_json("times.jsonl", progress.epochs)?;
+
+    let loader = |set: Dataset| Loader::new(set, config.loader(), config.data.augment.clone(), config.seed);
+    let scored_train_loader = match config.evaluation.train_images {
+        0 => None,
+        images => Some(loader(train_set.clone().take(images))?),
+    };
+    let (train_loader, val_loader) = (loader(train_set)?, loader(val_set)?);
+    let steps_per_epoch = train_loader.batches_per_epoch();
+    let schedule = Schedule::new(&config.schedule, config.epochs, steps_per_epoch);
+    let tell = |event| _ = events.send(event);
+    tell(Event::Started {
+        steps_per_epoch,
+        steps: (config.epochs * steps_per_epoch) as u64,
+        done: progress.steps,
+        networks: learner.networks(),
+    });
+
+    let mut training_seconds = 0.0;
+    while progress.epochs < config.epochs {
+        let epoch = progress.epochs + 1;
+        let started = Instant::now();
+        let mut images = 0;
+        for batch in train_loader.train_batches(epoch, progress.batches) {
+            let batch = batch?.to_device(device)?;
+            let rate_factor = schedule.factor(progress.steps);
+            let losses = learner.train_step(&batch, Step { number: progress.steps + 1, rate_factor })?;
+            check_finite(&losses, progress.steps + 1, &batch)?;
+            progress.steps += 1;
+            progress.batches += 1;
+            log.add(epoch, progress.steps, &losses)?;
+            means.add(losses.iter().map(|loss| (loss.name, loss.value)));
+            images += batch.names.len();
+            tell(Event::Step { epoch, step: progress.steps, images: batch.names.len(), losses });
+
+            let stopping = stop.load(Ordering::Relaxed);
+            let due = config.checkpoint.every_steps > 0 && progress.steps % config.checkpoint.every_steps == 0;
+            if (stopping || due) && progress.batches < steps_per_epoch {
+                log.sync()?;
+                checkpoint::save(run, Which::Last, learner.as_ref(), &progress)?;
+                if stopping {
+                    training_seconds += started.elapsed().as_secs_f64();
+                    return Ok(Outcome { progress, interrupted: true, training_seconds });
+                }
+            }
+        }
+        let train_seconds = started.elapsed().as_secs_f64();
+        training_seconds += train_seconds;
+        let train_losses = std::mem::take(&mut means).means();
+
+        let started = Instant::now();
+        let last = epoch == config.epochs;
+        let due = |every: usize| every > 0 && (last || epoch % every == 0);
+        let wants_samples = due(config.evaluation.samples_every_epochs);
+        let score = |loader: &Loader, split: Split, pictures: usize| {
+            let total = loader.dataset().len();
+            let scoring = |done| tell(Event::Scoring { split, done, total });
+            evaluate(learner.as_ref(), loader, &split.to_string(), &classes, device, pictures, scoring)
+        };
+        let mut val: Option<Evaluation> = None;
+        let mut train: Option<Evaluation> = None;
+        if due(config.evaluation.every_epochs) || wants_samples {
+            let pictures = if wants_samples { config.evaluation.samples } else { 0 };
+            val = Some(score(&val_loader, Split::Val, pictures)?);
+            train = scored_train_loader.as_ref().map(|loader| score(loader, Split::Train, 0)).transpose()?;
+        }
+        if let (Some(val), true) = (&val, wants_samples) {
+            samples::write(run, epoch, &val.pictures, &classes)?;
+        }
+
+        progress.epochs = epoch;
+        progress.batches = 0;
+        let candidate = val.as_ref().and_then(|val| val.scores.of(config.checkpoint.best));
+        let best = candidate.is_some_and(|score| progress.best.is_none_or(|best| score > best.score));
+        if let (Some(score), true) = (candidate, best) {
+            progress.best = Some(Best { score, epoch });
+        }
+        log.sync()?;
+        let rate_factor = schedule.factor(progress.steps.saturating_sub(1));
+        run.append_json("metrics.jsonl", &metrics_line(epoch, &progress, rate_factor, &train_losses, train.as_ref(), val.as_ref()))?;
+        let images_per_second = images as f64 / train_seconds;
+        run.append_json(
+            "times.jsonl",
+            &json!({
+                "epoch": epoch,
+                "train_seconds": train_seconds,
+                "evaluation_seconds": started.elapsed().as_secs_f64(),
+                "images_per_second": images_per_second,
+            }),
+        )?;
+        if best {
+            checkpoint::save(run, Which::Best, learner.as_ref(), &progress)?;
+        }
+        checkpoint::save(run, Which::Last, learner.as_ref(), &progress)?;
+        let val = val.map(|val| val.scores);
+        tell(Event::Epoch { epoch, losses: train_losses, val, images_per_second, best });
+        if stop.load(Ordering::Relaxed) && !last {
+            return Ok(Outcome { progress, interrupted: true, training_seconds });
+        }
+    }
+    Ok(Outcome { progress, interrupted: false, training_seconds })
+}
+
+fn check_finite(losses: &[Loss], step: u64, batch: &Batch) -> Result<(), TrainingError> {
+    match losses.iter().find(|loss| !loss.value.is_finite()) {
+        None => Ok(()),
+        Some(loss) => Err(TrainingError::NotFinite {
+            step,
+            loss: loss.name.to_owned(),
+            value: loss.value,
+            batch: batch.names.join(", "),
+        }),
+    }
+}
+
+/// A line of `metrics.jsonl`. Times stand elsewhere: equal runs have equal lines.
+fn metrics_line(
+    epoch: usize,
+    progress: &Progress,
+    rate_factor: f64,
+    train_losses: &[(String, f64)],
+    train: Option<&Evaluation>,
+    val: Option<&Evaluation>,
+) -> Value {
+    let object = |losses: &[(String, f64)]| -> Value {
+        losses.iter().map(|(name, mean)| (name.clone(), json!(mean))).collect::<serde_json::Map<_, _>>().into()
+    };
+    json!({
+        "epoch": epoch,
+        "step": progress.steps,
+        "learning_rate_factor": rate_factor,
+        "losses": { "train": object(train_losses), "val": val.map(|val| object(&val.losses)) },
+        "train": train.map(|train| &train.scores),
+        "val": val.map(|val| &val.scores),
+    })
+}

@@ -1,0 +1,64 @@
+//! Every learner overfits one batch.
+
+use candle_core::Device;
+use img2seg_data::{Batch, ClassTable, streets};
+use img2seg_training::learner::{self, Step};
+use img2seg_training::{Learner, RunConfig};
+
+fn recipe(name: &str, settings: &[&str]) -> RunConfig {
+    let path = format!("{}/../data/recipes/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+    let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+    RunConfig::from_toml(&std::fs::read_to_string(path).unwrap(), name, &settings).unwrap()
+}
+
+/// Trains on one batch of two scenes and returns the share of labelled pixels that are then predicted right.
+fn overfit(config: &RunConfig, steps: u64) -> f64 {
+    let classes = ClassTable::load(&config.data.classes).unwrap();
+    let scenes: Vec<_> = (0..2).map(|index| streets::scene(5, index, config.data.height, config.data.width)).collect();
+    let batch = Batch::stack(&scenes).unwrap();
+    let mut learner = learner::build(config, &classes, &Device::Cpu).unwrap();
+    for number in 1..=steps {
+        learner.train_step(&batch, Step { number, rate_factor: 1.0 }).unwrap();
+    }
+    accuracy(learner.as_ref(), &batch, &classes)
+}
+
+fn accuracy(learner: &dyn Learner, batch: &Batch, classes: &ClassTable) -> f64 {
+    let (prediction, _) = learner.evaluate(batch).unwrap();
+    let images = prediction.decode(classes).unwrap();
+    let truth = batch.labels.flatten_all().unwrap().to_vec1::<u32>().unwrap();
+    let predicted = images.iter().flat_map(|image| &image.labels);
+    let scored: Vec<bool> =
+        truth.iter().zip(predicted).filter(|&(&t, _)| t != 255).map(|(&t, &p)| t == u32::from(p)).collect();
+    scored.iter().filter(|&&right| right).count() as f64 / scored.len() as f64
+}
+
+#[test]
+fn segmentation_by_classes_overfits_one_batch() {
+    let config = recipe(
+        "smoke-unet",
+        &[
+            "task.segmentation.output=classes",
+            "task.segmentation.loss=cross-entropy",
+            "task.segmentation.adam.learning_rate=1e-2",
+        ],
+    );
+    let reached = overfit(&config, 120);
+    assert!(reached > 0.95, "{reached}");
+}
+
+#[test]
+fn segmentation_by_colours_overfits_one_batch() {
+    let config = recipe("smoke-unet", &["task.segmentation.adam.learning_rate=1e-2"]);
+    let reached = overfit(&config, 200);
+    assert!(reached > 0.9, "{reached}");
+}
+
+#[test]
+fn the_adversarial_pair_overfits_one_batch_with_its_l1_term() {
+    let rates =
+        ["generator", "discriminator"].map(|network| format!("task.adversarial.{network}_adam.learning_rate=2e-3"));
+    let config = recipe("smoke-cgan", &[&rates[0], &rates[1], "task.adversarial.generator.noise_channels=0"]);
+    let reached = overfit(&config, 250);
+    assert!(reached > 0.85, "{reached}");
+}

@@ -1,0 +1,124 @@
+//! Same seed, same run: bit for bit, for any number of threads, and across an interruption.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+
+use candle_core::Device;
+use img2seg_data::streets;
+use img2seg_training::manifest::Origin;
+use img2seg_training::{Event, Place, RunConfig, train};
+
+const RECIPES: [&str; 2] = ["smoke-unet", "smoke-cgan"];
+
+struct Lab {
+    folder: tempfile::TempDir,
+    config: RunConfig,
+    data: PathBuf,
+}
+
+impl Lab {
+    fn new(recipe: &str) -> Self {
+        let path = format!("{}/../data/recipes/{recipe}.toml", env!("CARGO_MANIFEST_DIR"));
+        let config = RunConfig::from_toml(&std::fs::read_to_string(path).unwrap(), recipe, &[]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        streets::write(&data, config.data.streets.as_ref().unwrap(), &|_, _| ()).unwrap();
+        Self { folder, config, data }
+    }
+
+    fn run(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Trains, asking it to stop once `steps` steps were taken. Says whether the run was interrupted.
+    fn train(&self, run: &Path, resume: bool, steps: Option<u64>) -> bool {
+        let origin = Origin { version: String::new(), commit: String::new(), device: String::new(), threads: 0 };
+        let place = Place { root: &self.data, run, resume, weights: None, device: &Device::Cpu };
+        let stop = AtomicBool::new(false);
+        let (sender, events) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for event in events {
+                    if let Event::Step { step, .. } = event
+                        && steps.is_some_and(|steps| step >= steps)
+                    {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+            let outcome = train(&self.config, place, &origin, &stop, &sender).unwrap();
+            drop(sender);
+            outcome.interrupted
+        })
+    }
+
+    /// Everything that a run leaves but its times.
+    fn files(&self, run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        let mut folders = vec![run.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if !path.ends_with("times.jsonl") {
+                    files.insert(path.strip_prefix(run).unwrap().to_owned(), std::fs::read(&path).unwrap());
+                }
+            }
+        }
+        assert!(files.len() >= 10, "{:?}", files.keys());
+        files
+    }
+}
+
+fn assert_same(one: &BTreeMap<PathBuf, Vec<u8>>, other: &BTreeMap<PathBuf, Vec<u8>>, what: &str) {
+    assert_eq!(one.keys().collect::<Vec<_>>(), other.keys().collect::<Vec<_>>(), "{what}");
+    for (path, bytes) in one {
+        assert!(bytes == &other[path], "{what}: {} differs", path.display());
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_for_any_number_of_threads() {
+    for recipe in RECIPES {
+        let lab = Lab::new(recipe);
+        lab.train(&lab.run("once"), false, None);
+        let once = lab.files(&lab.run("once"));
+        for threads in [1, 3] {
+            let run = lab.run(&format!("threads-{threads}"));
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| lab.train(&run, false, None));
+            assert_same(&once, &lab.files(&run), &format!("{recipe}, {threads} threads"));
+        }
+    }
+}
+
+#[test]
+fn another_seed_gives_another_run() {
+    let mut lab = Lab::new("smoke-unet");
+    lab.train(&lab.run("one"), false, None);
+    lab.config.seed += 1;
+    lab.train(&lab.run("other"), false, None);
+    let losses = |name: &str| std::fs::read(lab.run(name).join("losses.txt")).unwrap();
+    assert_ne!(losses("one"), losses("other"));
+}
+
+#[test]
+fn an_interrupted_run_goes_on_as_if_it_had_not_been() {
+    for recipe in RECIPES {
+        let lab = Lab::new(recipe);
+        lab.train(&lab.run("whole"), false, None);
+        let whole = lab.files(&lab.run("whole"));
+        let run = lab.run("interrupted");
+        let mut interruptions = 0;
+        let mut interrupted = lab.train(&run, false, Some(1));
+        while interrupted {
+            interruptions += 1;
+            interrupted = lab.train(&run, true, Some(1));
+        }
+        assert!(interruptions >= 2, "{recipe}: interrupted {interruptions} times only");
+        assert_same(&whole, &lab.files(&run), recipe);
+    }
+}
