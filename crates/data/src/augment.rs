@@ -111,7 +111,8 @@ pub(crate) fn augment(
     let change = config.draw(draws);
     let scaled = |side: usize| ((change.scale * side as f64).round() as usize).max(1);
     let (scaled_height, scaled_width) = (scaled(height), scaled(width));
-    let scaled = fit(sample, scaled_height, scaled_width);
+    let mut scaled = fit(sample, scaled_height, scaled_width);
+    change.jitter.apply(&mut scaled.photo);
     let window =
         [Window::new(scaled_height, height, change.place[0]), Window::new(scaled_width, width, change.place[1])];
     let mut photo = cut(&scaled.photo, window, GREY);
@@ -122,7 +123,6 @@ pub(crate) fn augment(
         imageops::flip_horizontal_in_place(&mut label_map);
         labels.chunks_exact_mut(width).for_each(<[u8]>::reverse);
     }
-    change.jitter.apply(&mut photo);
     Sample { name: scaled.name, photo, label_map, labels }
 }
 

@@ -3,6 +3,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::streets::StreetsConfig;
 use crate::{AugmentConfig, DataError};
 
 /// The `[data]` section of a recipe: which data, how it is read, and what the networks see of it.
@@ -19,8 +20,12 @@ pub struct DataConfig {
     pub height: usize,
     /// Width in pixels of what networks see, 1 to 16384.
     pub width: usize,
+    /// Samples in a batch, at least 1.
+    pub batch_size: usize,
     /// Memory for decoded images, in MiB; 0 decodes anew in every epoch.
     pub cache_mib: usize,
+    /// The street scenes to generate where no data set is named.
+    pub streets: Option<StreetsConfig>,
     /// What is done to training samples before they are learned from.
     pub augment: AugmentConfig,
 }
@@ -60,6 +65,10 @@ impl DataConfig {
                 return Err(DataError::Setting { key, reason: format!("{side} is not in 1..={MAX_SIDE}") });
             }
         }
+        if self.batch_size == 0 {
+            return Err(DataError::Setting { key: "data.batch_size", reason: "must be at least 1".to_owned() });
+        }
+        self.streets.as_ref().map_or(Ok(()), StreetsConfig::validate)?;
         self.augment.validate()
     }
 }

@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use crate::{ClassTable, DataConfig, DataError, Direction, Layout, Sample, Split};
 
+pub use pairs::split_pair;
+
 /// The files of one split, listed but not yet read.
 #[derive(Clone, Debug)]
 pub struct Dataset {

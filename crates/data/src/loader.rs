@@ -49,7 +49,7 @@ impl Loader {
     /// Checks the settings; reads nothing yet.
     pub fn new(dataset: Dataset, config: LoaderConfig, augment: AugmentConfig, seed: u64) -> Result<Self, DataError> {
         let sides = [("data.height", config.height, MAX_SIDE), ("data.width", config.width, MAX_SIDE)];
-        for (key, value, most) in sides.into_iter().chain([("batch_size", config.batch_size, usize::MAX)]) {
+        for (key, value, most) in sides.into_iter().chain([("data.batch_size", config.batch_size, usize::MAX)]) {
             if value == 0 || value > most {
                 return Err(DataError::Setting { key, reason: format!("{value} is not in 1..={most}") });
             }

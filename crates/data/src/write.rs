@@ -1,17 +1,12 @@
-//! Pixels to PNG files. A file appears under its name when it is whole, never before.
+//! Pairs to PNG files. A file appears under its name when it is whole, never before.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
 use image::RgbImage;
 
-use crate::{ClassTable, DataError, Direction};
-
-/// Writes an RGB PNG.
-pub fn write_png(path: &Path, image: &RgbImage) -> Result<(), DataError> {
-    let (width, height) = image.dimensions();
-    encode(path, width, height, png::ColorType::Rgb, None, image.as_raw())
-}
+use crate::{DataError, Direction};
 
 /// Writes a photo and its label map side by side, as the pairs layout reads them.
 pub fn write_pair(path: &Path, photo: &RgbImage, label_map: &RgbImage, direction: Direction) -> Result<(), DataError> {
@@ -28,48 +23,29 @@ pub fn write_pair(path: &Path, photo: &RgbImage, label_map: &RgbImage, direction
     let row = (3 * width as usize).max(1);
     let rows = left.as_raw().chunks_exact(row).zip(right.as_raw().chunks_exact(row));
     let bytes: Vec<u8> = rows.flat_map(|(left, right)| [left, right]).flatten().copied().collect();
-    encode(path, 2 * width, height, png::ColorType::Rgb, None, &bytes)
+    write_whole(path, &encode(path, 2 * width, height, &bytes)?)
 }
 
-/// Writes labels as a PNG of class ids whose palette is the class table: every program shows its colours, and a program that
-/// reads it as a mask gets the ids. `labels` has `width` x `height` entries.
-pub fn write_labels(path: &Path, labels: &[u8], width: u32, height: u32, table: &ClassTable) -> Result<(), DataError> {
-    let palette = (0..=u8::MAX).flat_map(|label| table.color_of(label)).collect();
-    encode(path, width, height, png::ColorType::Indexed, Some(palette), labels)
-}
-
-fn encode(
-    path: &Path,
-    width: u32,
-    height: u32,
-    color: png::ColorType,
-    palette: Option<Vec<u8>>,
-    pixels: &[u8],
-) -> Result<(), DataError> {
+fn encode(path: &Path, width: u32, height: u32, pixels: &[u8]) -> Result<Vec<u8>, DataError> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width, height);
-    encoder.set_color(color);
+    encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
-    // Adaptive filters serve photos; palette indices compress best without one.
-    encoder.set_filter(if palette.is_some() { png::Filter::NoFilter } else { png::Filter::Adaptive });
-    if let Some(palette) = palette {
-        encoder.set_palette(palette);
-    }
-    encoder
-        .write_header()
-        .and_then(|mut writer| {
-            writer.write_image_data(pixels)?;
-            writer.finish()
-        })
-        .map_err(|error| DataError::image(path, error.to_string()))?;
-
-    let mut partial = path.file_name().map(|name| {
-        let mut partial = std::ffi::OsString::from(".");
-        partial.push(name);
-        partial
+    encoder.set_filter(png::Filter::Adaptive);
+    let written = encoder.write_header().and_then(|mut writer| {
+        writer.write_image_data(pixels)?;
+        writer.finish()
     });
-    let partial = partial.take().ok_or_else(|| DataError::image(path, "not the name of a file"))?;
-    let partial = path.with_file_name(partial);
+    written.map_err(|error| DataError::image(path, error.to_string()))?;
+    Ok(bytes)
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
+    let name = path.file_name().ok_or_else(|| DataError::image(path, "not the name of a file"))?;
+    // Listings leave hidden files out.
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    let partial = path.with_file_name(hidden);
     fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path)).map_err(|source| {
         // The first error is the one to tell.
         let _ = fs::remove_file(&partial);
@@ -82,7 +58,7 @@ mod tests {
     use image::Rgb;
 
     use super::*;
-    use crate::decode::{Mask, read_image, read_mask};
+    use crate::read_image;
 
     #[test]
     fn what_is_written_reads_back() {
@@ -102,23 +78,12 @@ mod tests {
     }
 
     #[test]
-    fn labels_keep_their_ids_and_show_their_colors() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("labels.png");
-        let table = ClassTable::load("camvid").unwrap();
-        write_labels(&path, &[0, 3, 255, 10], 2, 2, &table).unwrap();
-        assert!(matches!(read_mask(&path).unwrap(), Mask::Indices(indices) if *indices == [0, 3, 255, 10]));
-        assert_eq!(read_image(&path).unwrap(), table.paint(&[0, 3, 255, 10], 2, 2).unwrap());
-        assert!(write_labels(&path, &[0; 3], 2, 2, &table).is_err());
-    }
-
-    #[test]
     fn a_folder_that_is_not_there_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("no/such.png");
-        let error = write_png(&path, &RgbImage::new(1, 1)).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
         let photo = RgbImage::new(2, 2);
+        let error = write_pair(&path, &photo, &photo, Direction::PhotoLeft).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
         let error = write_pair(Path::new("x.png"), &photo, &RgbImage::new(1, 2), Direction::PhotoLeft).unwrap_err();
         assert_eq!(error.to_string(), "x.png: 1x2, but its photo has 2x2");
     }

@@ -35,7 +35,7 @@ impl Jitter {
             if self.hue != 0.0 {
                 color = turn_hue(color, self.hue);
             }
-            *pixel = color.map(|level| level.round() as u8);
+            *pixel = color.map(|level| (level + 0.5) as u8);
         }
     }
 }
@@ -67,7 +67,13 @@ fn turn_hue([r, g, b]: [f32; 3], turn: f32) -> [f32; 3] {
     let hue = hue + 6.0 * turn;
     // Each channel is a trapezoid over the circle, a third of a turn after the one before.
     [5.0, 3.0, 1.0].map(|offset| {
-        let k = (offset + hue).rem_euclid(6.0);
+        let mut k = offset + hue; // a few circles at most
+        while k < 0.0 {
+            k += 6.0;
+        }
+        while k >= 6.0 {
+            k -= 6.0;
+        }
         value - chroma * k.min(4.0 - k).clamp(0.0, 1.0)
     })
 }

@@ -60,7 +60,7 @@ fn scaled_photos_stay_over_their_labels() {
 
 #[test]
 fn small_scales_are_surrounded_by_void() {
-    let config = AugmentConfig { scale: [0.5, 0.5], ..AugmentConfig::NONE };
+    let config = AugmentConfig { scale: [0.5, 0.5], ..ALL };
     let made = augment(&one_picture(8, 8), &config, (16, 16), [1, 2, 3], &mut keyed::rng(3, "test", &[]));
     let labelled = made.labels.iter().filter(|&&label| label != VOID).count();
     assert_eq!(labelled, 64);

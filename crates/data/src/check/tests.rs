@@ -6,7 +6,7 @@ use tempfile::tempdir;
 
 use super::*;
 use crate::dataset::fixture::{config, label_map, photo, table, write_pairs};
-use crate::{Direction, Layout, write_pair, write_png};
+use crate::{Direction, Layout, write_pair};
 
 #[test]
 fn everything_wrong_is_listed() {
@@ -14,7 +14,7 @@ fn everything_wrong_is_listed() {
     write_pairs(root.path(), 20);
     let train = root.path().join("train");
     fs::write(train.join("03.png"), "no image").unwrap();
-    write_png(&train.join("05.png"), &RgbImage::new(7, 3)).unwrap();
+    RgbImage::new(7, 3).save(train.join("05.png")).unwrap();
     // A pair the wrong way round: its "label map" is a photo.
     let bright = RgbImage::from_pixel(8, 8, Rgb([255, 255, 0]));
     write_pair(&train.join("07.png"), &bright, &label_map(8, 8), Direction::LabelLeft).unwrap();

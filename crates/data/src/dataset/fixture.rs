@@ -27,6 +27,7 @@ pub(crate) fn config(layout: Layout) -> DataConfig {
         classes = "camvid"
         height = 8
         width = 12
+        batch_size = 1
         cache_mib = 0
         [augment]
         scale = [1.0, 1.0]

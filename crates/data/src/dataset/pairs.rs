@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use image::RgbImage;
 use image::imageops::crop_imm;
 
 use super::{Item, files};
@@ -12,19 +13,22 @@ pub(crate) fn list(root: &Path, split: Split) -> Result<Vec<Item>, DataError> {
     Ok(paths.into_iter().map(|photo| Item { name: files::stem(&photo), photo, mask: None }).collect())
 }
 
-/// Cuts a file into its two halves and decodes the colours of one of them.
+/// Reads a file and decodes the colours of its label half.
 pub(crate) fn read(item: &Item, direction: Direction, table: &ClassTable) -> Result<Sample, DataError> {
-    let pair = decode::read_image(&item.photo)?;
+    let (photo, label_map) = split_pair(&decode::read_image(&item.photo)?, direction, &item.photo)?;
+    let labels = table.decode_image(&label_map);
+    Ok(Sample { name: item.name.clone(), photo, label_map, labels })
+}
+
+/// Cuts a pair into its halves: photo and label map. An odd width is an error that names `path`.
+pub fn split_pair(pair: &RgbImage, direction: Direction, path: &Path) -> Result<(RgbImage, RgbImage), DataError> {
     let (width, height) = pair.dimensions();
     if width % 2 != 0 {
-        return Err(DataError::NotSideBySide { path: item.photo.clone(), width, height });
+        return Err(DataError::NotSideBySide { path: path.to_owned(), width, height });
     }
-    let half = width / 2;
-    let (photo, label_map) = match direction {
-        Direction::PhotoLeft => (0, half),
-        Direction::LabelLeft => (half, 0),
-    };
-    let label_map = crop_imm(&pair, label_map, 0, half, height).to_image();
-    let labels = table.decode_image(&label_map);
-    Ok(Sample { name: item.name.clone(), photo: crop_imm(&pair, photo, 0, half, height).to_image(), label_map, labels })
+    let half = |x: u32| crop_imm(pair, x, 0, width / 2, height).to_image();
+    Ok(match direction {
+        Direction::PhotoLeft => (half(0), half(width / 2)),
+        Direction::LabelLeft => (half(width / 2), half(0)),
+    })
 }

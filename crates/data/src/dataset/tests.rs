@@ -5,7 +5,7 @@ use tempfile::tempdir;
 
 use super::*;
 use crate::dataset::fixture::{ROAD, SKY, UNKNOWN, config, indices, label_map, open, photo, table, write_pairs};
-use crate::{VOID, write_pair, write_png};
+use crate::{VOID, write_pair};
 
 fn folders(root: &Path) -> (PathBuf, PathBuf) {
     let (images, masks) = (root.join("train/images"), root.join("train/masks"));
@@ -64,10 +64,10 @@ fn folders_are_joined_by_name_and_masks_decode_by_value_or_color() {
     let root = tempdir().unwrap();
     let (images, masks) = folders(root.path());
     for name in ["b", "a é \"1\""] {
-        write_png(&images.join(format!("{name}.png")), &photo(6, 4, 9)).unwrap();
+        photo(6, 4, 9).save(images.join(format!("{name}.png"))).unwrap();
     }
     indices(6, 4).save(masks.join("b.PNG")).unwrap();
-    write_png(&masks.join("a é \"1\".png"), &label_map(6, 4)).unwrap();
+    label_map(6, 4).save(masks.join("a é \"1\".png")).unwrap();
     let data = open(root.path(), Layout::Auto).unwrap();
     assert_eq!(data.layout(), Layout::Folders);
     let (colors, values) = (data.sample(0).unwrap(), data.sample(1).unwrap());
@@ -83,7 +83,7 @@ fn files_of_folders_without_a_mate_are_named() {
     let root = tempdir().unwrap();
     let (images, masks) = folders(root.path());
     assert_eq!(open(root.path(), Layout::Auto).unwrap_err(), format!("{}: no images in it", images.display()));
-    write_png(&images.join("a.png"), &photo(2, 2, 0)).unwrap();
+    photo(2, 2, 0).save(images.join("a.png")).unwrap();
     let expected = format!("{}: no mask belongs to it in {}", images.join("a.png").display(), masks.display());
     assert_eq!(open(root.path(), Layout::Auto).unwrap_err(), expected);
     indices(2, 2).save(masks.join("a.png")).unwrap();
@@ -99,7 +99,7 @@ fn files_of_folders_without_a_mate_are_named() {
 fn masks_that_do_not_fit_are_named() {
     let root = tempdir().unwrap();
     let (images, masks) = folders(root.path());
-    write_png(&images.join("a.png"), &photo(5, 4, 0)).unwrap();
+    photo(5, 4, 0).save(images.join("a.png")).unwrap();
     let mask = masks.join("a.png");
     GrayImage::from_fn(5, 4, |x, y| Luma([if (x, y) >= (3, 2) { 77 } else { 2 }])).save(&mask).unwrap();
     let data = open(root.path(), Layout::Auto).unwrap();
@@ -119,7 +119,7 @@ fn cityscapes_ids_become_train_ids() {
         folder
     };
     let (photos, masks) = (city("leftImg8bit"), city("gtFine"));
-    write_png(&photos.join("aachen_000001_000019_leftImg8bit.png"), &photo(3, 1, 0)).unwrap();
+    photo(3, 1, 0).save(photos.join("aachen_000001_000019_leftImg8bit.png")).unwrap();
     let cityscapes = Arc::new(ClassTable::load("cityscapes").unwrap());
     let open = || Dataset::open(root.path(), Split::Train, &config(Layout::Auto), Arc::clone(&cityscapes));
     let error = open().unwrap_err().to_string();
@@ -160,7 +160,7 @@ fn broken_pairs_are_named() {
     let root = tempdir().unwrap();
     let train = root.path().join("train");
     write_pairs(root.path(), 1);
-    write_png(&train.join("a.png"), &RgbImage::new(511, 2)).unwrap();
+    RgbImage::new(511, 2).save(train.join("a.png")).unwrap();
     fs::write(train.join("b.jpg"), "no image at all").unwrap();
     let data = open(root.path(), Layout::Auto).unwrap();
     let errors: Vec<String> = (1..3).map(|i| data.sample(i).unwrap_err().to_string()).collect();

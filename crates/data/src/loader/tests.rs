@@ -141,7 +141,8 @@ fn settings_out_of_range_are_named() {
     let refused = |config, augment| Loader::new(data.clone(), config, augment, 0).unwrap_err().to_string();
     let config = LoaderConfig { batch_size: 1, height: 8, width: 8, cache_mib: 0 };
     assert!(
-        refused(LoaderConfig { batch_size: 0, ..config.clone() }, AUGMENT).starts_with("batch_size: 0 is not in 1..=")
+        refused(LoaderConfig { batch_size: 0, ..config.clone() }, AUGMENT)
+            .starts_with("data.batch_size: 0 is not in 1..=")
     );
     let error = refused(LoaderConfig { width: 20_000, ..config.clone() }, AUGMENT);
     assert_eq!(error, "data.width: 20000 is not in 1..=16384");
