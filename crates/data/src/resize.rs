@@ -4,7 +4,7 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
-/// A photo at another size: bilinear where it grows, the mean under a triangle of matching width where it shrinks (as Pillow and
+/// A photo at another size: bilinear where it grows, the mean under a triangle of matching width where it shrinks (within a level of Pillow and
 /// torchvision's antialiased resize). An image without pixels gives a black one.
 #[allow(clippy::missing_panics_doc, reason = "the buffers' sizes follow from the images'")]
 pub fn photo(photo: &RgbImage, height: usize, width: usize) -> RgbImage {
