@@ -4,8 +4,8 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
-/// A photo at another size: bilinear where it grows, the mean under a triangle of matching width where it shrinks (within a level of Pillow and
-/// torchvision's antialiased resize). An image without pixels gives a black one.
+/// A photo at another size: bilinear where it grows, the mean under a triangle of matching width where it shrinks; within one
+/// level of Pillow's bilinear resize. An image without pixels gives a black one.
 #[allow(clippy::missing_panics_doc, reason = "the buffers' sizes follow from the images'")]
 pub fn photo(photo: &RgbImage, height: usize, width: usize) -> RgbImage {
     let (width, height) = (width as u32, height as u32);
