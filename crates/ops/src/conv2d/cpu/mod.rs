@@ -76,7 +76,9 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f3
 /// convolution.
 pub(crate) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     match reversed(g) {
-        Some(reversed) => forward(&reversed, y, &flipped(g, weight), bias),
+        Some(reversed) => {
+            forward(&reversed, y, &swapped(weight, (g.groups, g.group_out(), g.group_in(), g.taps())), bias)
+        }
         None => scattered(g, y, weight, bias),
     }
 }
@@ -97,30 +99,32 @@ fn reversed(g: &Geometry) -> Option<Geometry> {
     })
 }
 
-/// `(out, in / groups, kh, kw)` to `(in, out / groups, kh, kw)`, the taps in reverse order.
-fn flipped(g: &Geometry, weight: &[f32]) -> Vec<f32> {
-    /// Channels that are read together, in runs of whole cache lines.
-    const CHANNELS: usize = 16;
-    let (taps, outs) = (g.taps(), g.group_out());
-    let mut flipped = vec![0.; weight.len()];
-    let groups = flipped.chunks_mut(g.group_in() * outs * taps).zip(weight.chunks(g.group_in() * outs * taps));
-    let blocks: Vec<_> = groups
-        .flat_map(|(flipped, weight)| {
-            let blocks = flipped.chunks_mut(CHANNELS * outs * taps).enumerate();
-            blocks.map(move |(at, flipped)| (flipped, &weight[at * CHANNELS * taps..]))
+/// `(groups, rows, columns, run)` to `(groups, columns, rows, run)`, each run in reverse order: a kernel flipped for the
+/// way back, or a plain transposition.
+fn swapped(values: &[f32], (groups, rows, columns, run): (usize, usize, usize, usize)) -> Vec<f32> {
+    /// Columns that are read together, in runs of whole cache lines.
+    const COLUMNS: usize = 16;
+    let mut swapped = vec![0.; values.len()];
+    let group = values.len() / groups;
+    let blocks: Vec<_> = swapped
+        .chunks_exact_mut(group)
+        .zip(values.chunks_exact(group))
+        .flat_map(|(swapped, values)| {
+            let blocks = swapped.chunks_mut(COLUMNS * rows * run).enumerate();
+            blocks.map(move |(at, swapped)| (swapped, &values[at * COLUMNS * run..]))
         })
         .collect();
-    blocks.into_par_iter().for_each(|(flipped, weight)| {
-        for out in 0..outs {
-            let kernels = weight[out * g.group_in() * taps..].chunks_exact(taps);
-            for (flipped, kernel) in flipped.chunks_exact_mut(outs * taps).zip(kernels) {
-                for (flipped, &weight) in flipped[out * taps..][..taps].iter_mut().zip(kernel.iter().rev()) {
-                    *flipped = weight;
+    blocks.into_par_iter().for_each(|(swapped, values)| {
+        for row in 0..rows {
+            let runs = values[row * columns * run..].chunks_exact(run);
+            for (swapped, values) in swapped.chunks_exact_mut(rows * run).zip(runs) {
+                for (swapped, &value) in swapped[row * run..][..run].iter_mut().zip(values.iter().rev()) {
+                    *swapped = value;
                 }
             }
         }
     });
-    flipped
+    swapped
 }
 
 /// The adjoint by col2im: each piece of work owns some channels of one image and adds all that its pixels are sent.
@@ -173,7 +177,7 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
     let tiles = g.batch * g.tiles();
     // Sums over parts of the pixels, added up in order at the end.
     let parts = PIECES.div_ceil(blocks).min(tiles);
-    // Kernels of few channels are summed transposed: then gemm rearranges the channels, not their columns.
+    // Of few channels the sums stand transposed: then gemm rearranges the gradient, not the larger columns.
     let transposed = g.group_out() < OUT_BLOCK;
     let (row, column) = if transposed { (1, g.group_out()) } else { (depth, 1) };
     let mut sums = vec![0.; parts * len];
@@ -211,12 +215,10 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
     for part in rest.chunks_exact(len) {
         weight.iter_mut().zip(part).for_each(|(weight, part)| *weight += part);
     }
-    sums.truncate(len);
     if transposed {
-        let from =
-            |at: usize| (at / depth / g.group_out() * g.group_out() * depth, at / depth % g.group_out(), at % depth);
-        sums = (0..len).map(|at| from(at)).map(|(group, out, at)| sums[group + at * g.group_out() + out]).collect();
+        return swapped(weight, (g.groups, depth, g.group_out(), 1));
     }
+    sums.truncate(len);
     sums
 }
 
