@@ -90,7 +90,7 @@ pub(crate) fn values(x: &Tensor) -> Vec<f64> {
     x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// f32 values in -1..1 that depend on the seed alone (the generator is SplitMix64).
+/// f32 values in -1..1 that depend on the seed alone (the generator is `SplitMix64`).
 pub(crate) fn draw(shape: impl Into<candle_core::Shape>, seed: u64) -> Tensor {
     let shape = shape.into();
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d;

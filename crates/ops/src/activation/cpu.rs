@@ -1,4 +1,5 @@
 //! Activations of single f32 values, written so that loops over them vectorise.
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
 
 use crate::Activation;
 
@@ -83,7 +84,7 @@ impl Activation {
 pub(crate) fn exp_negative(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to an integer and leaves it in the lowest bits.
     const ROUND: f32 = 12_582_912.;
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 355. / 512.;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
@@ -110,7 +111,7 @@ pub(super) fn tanh(x: f32) -> f32 {
     // Cephes' `tanhf`: near 0 a polynomial keeps the digits that the quotient would lose.
     let z = x * x;
     let mut p = -5.704_988_7e-3;
-    for coefficient in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
+    for coefficient in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
         p = p * z + coefficient;
     }
     let near = p * z * x + x;

@@ -10,8 +10,8 @@ use candle_core::{Result, Tensor};
 pub(crate) use composed::minus_absolute;
 pub(crate) use cpu::{Activate, ForActivation, exp_negative, sigmoid as sigmoid_of};
 
-use crate::elementwise::{map, map2};
-use crate::node::{has_kernel, node, values};
+use crate::kernel::{has_kernel, node, values};
+use crate::kernel::{map, map2};
 use cpu::{LeakyRelu, Relu};
 
 /// What a normalisation applies to its result.

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use super::Factors;
 use crate::check::refuse;
-use crate::elementwise::{CHUNK, vectorised};
-use crate::node::values;
+use crate::kernel::values;
+use crate::kernel::{CHUNK, vectorised};
 
 /// candle lends one tensor at a time for writing, so the loan of the next is taken while the last is held.
 pub(super) fn adam_step(parameter: &Var, gradient: &Tensor, first: &Var, second: &Var, f: &Factors) -> Result<()> {

@@ -8,7 +8,7 @@ mod tests;
 use candle_core::{Result, Tensor, Var};
 
 use crate::check::{self, refuse};
-use crate::node::has_kernel;
+use crate::kernel::has_kernel;
 
 /// Settings of a step (Kingma and Ba 2015), with decoupled weight decay (Loshchilov and Hutter 2019).
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -12,7 +12,7 @@ fn variables(shape: &[usize], dtype: DType) -> [Var; 3] {
     [start, zeros.clone(), zeros].map(|x| Var::from_tensor(&x).unwrap())
 }
 
-/// The formula of PyTorch's AdamW, one element at a time in f64.
+/// The formula of PyTorch's `AdamW`, one element at a time in f64.
 fn reference(start: &[f64], gradients: &[Vec<f64>], s: &AdamStep) -> Vec<f64> {
     let (mut parameter, mut m, mut v) = (start.to_vec(), vec![0.; start.len()], vec![0.; start.len()]);
     for (step, gradient) in (1..).zip(gradients) {

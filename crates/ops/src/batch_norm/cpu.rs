@@ -1,5 +1,6 @@
 //! Batch normalisation and activation, channel by channel: statistics and result while the channel is in the cache.
 #![allow(unsafe_code, reason = "results are written without being zeroed first")]
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
 
 use std::mem::MaybeUninit;
 
@@ -7,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::Activation;
 use crate::activation::{Activate, ForActivation};
-use crate::elementwise::{lanes, lanes2, vectorised, written};
+use crate::kernel::{lanes, lanes2, vectorised, written};
 
 /// `y = activation((x - mean) * scale + shift)` of one channel.
 #[derive(Debug, Clone, Copy)]

@@ -9,7 +9,7 @@ use candle_core::{Result, Tensor};
 
 use crate::Activation;
 use crate::check::{self, refuse};
-use crate::node::{Gradients, Pass, has_kernel, node, values};
+use crate::kernel::{Gradients, Pass, has_kernel, node, values};
 use cpu::{Channel, Size};
 
 /// What a batch says about its channels, for the running statistics of the caller. Not differentiable.

@@ -8,7 +8,7 @@ mod tests;
 use candle_core::{Result, Tensor};
 
 use crate::check::{self, refuse};
-use crate::node::{has_kernel, node, values};
+use crate::kernel::{has_kernel, node, values};
 
 /// How the kernel moves over the image. Pairs are (vertical, horizontal).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

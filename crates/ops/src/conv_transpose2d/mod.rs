@@ -8,7 +8,7 @@ use candle_core::{Result, Tensor};
 
 use crate::check::{self, refuse};
 use crate::conv2d::{Geometry, cpu};
-use crate::node::{has_kernel, node, values};
+use crate::kernel::{has_kernel, node, values};
 
 /// How each pixel of the image is spread by the kernel. Pairs are (vertical, horizontal).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

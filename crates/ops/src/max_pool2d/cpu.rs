@@ -1,8 +1,9 @@
 //! Max-pooling row by row; the place of each maximum is kept for the backward pass.
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
 
 use rayon::prelude::*;
 
-use crate::elementwise::vectorised;
+use crate::kernel::vectorised;
 
 /// Places in a window are u8.
 pub(super) const LARGEST_KERNEL: usize = 16;
@@ -37,7 +38,6 @@ pub(super) fn forward(windows: Windows, x: &[f32]) -> (Vec<f32>, Vec<u8>) {
 
 /// One row of the result. `K` is the kernel where the compiler is to know it, else 0.
 #[inline(always)]
-#[allow(clippy::inline_always, reason = "has to be part of `vectorised` work")]
 fn forward_row<'a, const K: usize>(
     window_row: impl Fn(usize) -> &'a [f32],
     y: &mut [f32],
@@ -83,7 +83,6 @@ pub(super) fn backward(windows: Windows, gradient: &[f32], places: &[u8]) -> Vec
 }
 
 #[inline(always)]
-#[allow(clippy::inline_always, reason = "has to be part of `vectorised` work")]
 fn backward_row<const K: usize>(x: &mut [f32], gradient: &[f32], places: &[u8], first: u8, kernel: usize) {
     let kernel = if K > 0 { K } else { kernel };
     for (x, (&gradient, &place)) in x.chunks_exact_mut(kernel).zip(gradient.iter().zip(places)) {

@@ -8,7 +8,7 @@ mod tests;
 use candle_core::{Result, Tensor};
 
 use crate::check::{self, refuse};
-use crate::node::{has_kernel, node, values};
+use crate::kernel::{has_kernel, node, values};
 use cpu::Windows;
 
 /// The largest value of each `kernel x kernel` window of `x` `(n, c, h, w)`, to `(n, c, h / kernel, w / kernel)` rounded down:

@@ -46,11 +46,11 @@ fn nan_is_largest() {
             let x = Tensor::new(&x, &Device::Cpu).unwrap().reshape((1, 1, 2, 2)).unwrap().to_dtype(dtype).unwrap();
             let (y, gradients) = verify::differentiate(
                 &|i| max_pool2d(&i[0], 2),
-                &[x.clone()],
+                std::slice::from_ref(&x),
                 &Tensor::ones((1, 1, 1, 1), dtype, &Device::Cpu).unwrap(),
             );
             assert!(verify::values(&y)[0].is_nan());
-            assert_eq!(verify::values(&gradients[0])[at], 1.);
+            assert!(verify::values(&gradients[0])[at] > 0.);
         }
     }
     let lowest = Tensor::full(f32::NEG_INFINITY, (1, 1, 2, 2), &Device::Cpu).unwrap();

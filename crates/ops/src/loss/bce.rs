@@ -4,8 +4,8 @@ use candle_core::{Result, Tensor};
 
 use crate::activation::{minus_absolute, sigmoid_of};
 use crate::check;
-use crate::elementwise::{map, sum};
-use crate::node::{has_kernel, node, values};
+use crate::kernel::{has_kernel, node, values};
+use crate::kernel::{map, sum};
 
 /// Mean of `-(target log s + (1 - target) log (1 - s))` with `s = sigmoid(logits)`, any shape; `target` in 0..=1.
 ///

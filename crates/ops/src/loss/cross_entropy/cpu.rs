@@ -1,11 +1,11 @@
 //! Softmax and cross-entropy of blocks of pixels, so that loops over a block vectorise along the pixels.
-#![allow(clippy::inline_always, reason = "has to be part of `vectorised` work")]
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
 
 use rayon::prelude::*;
 
 use super::VOID;
 use crate::activation::exp_negative;
-use crate::elementwise::vectorised;
+use crate::kernel::vectorised;
 
 /// Pixels of one piece of work.
 const BLOCK: usize = 1 << 10;

@@ -3,8 +3,8 @@
 use candle_core::{Result, Tensor};
 
 use crate::check;
-use crate::elementwise::{map2, sum2};
-use crate::node::{has_kernel, node, values};
+use crate::kernel::{has_kernel, node, values};
+use crate::kernel::{map2, sum2};
 
 /// Mean of `(prediction - target)^2`, any shape.
 ///

@@ -8,7 +8,7 @@ mod tests;
 use candle_core::{DType, Result, Tensor};
 
 use crate::check::{self, refuse};
-use crate::node::{has_kernel, node, values};
+use crate::kernel::{has_kernel, node, values};
 use cpu::Labels;
 
 /// The label of pixels that count for nothing.

@@ -1,5 +1,6 @@
 //! Loops over flat memory: in parallel by chunks of one size, so that sums have one order for any number of threads.
 #![allow(unsafe_code, reason = "vectors are filled without being zeroed first, and compiled for AVX2 where it is")]
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
 
 use std::mem::MaybeUninit;
 
@@ -10,7 +11,6 @@ pub(crate) const CHUNK: usize = 1 << 14;
 
 /// Calls `work` in a copy that is compiled for AVX2 where the processor has it.
 #[inline(always)]
-#[allow(clippy::inline_always, reason = "only what is inlined into the wide copy is compiled for AVX2")]
 pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
@@ -92,14 +92,12 @@ const LANES: usize = 8;
 
 /// Sums over a slice, `LANES` of them side by side so that they vectorise.
 #[inline(always)]
-#[allow(clippy::inline_always, reason = "has to be part of `vectorised` work")]
 pub(crate) fn lanes<const S: usize>(x: &[f32], add: impl Fn(&mut [f64; S], f32)) -> [f64; S] {
     lanes2(x, x, |sums, x, _| add(sums, x))
 }
 
 /// Sums over two slices of one length.
 #[inline(always)]
-#[allow(clippy::inline_always, reason = "has to be part of `vectorised` work")]
 pub(crate) fn lanes2<const S: usize>(x: &[f32], y: &[f32], add: impl Fn(&mut [f64; S], f32, f32)) -> [f64; S] {
     let mut sums = [[0f64; S]; LANES];
     let (x, y) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
