@@ -55,7 +55,7 @@ impl Canvas {
             let samples = &mut self.samples[row * self.width..(row + 1) * self.width];
             for span in self.crossings.chunks_exact(2) {
                 let [from, to] = [span[0], span[1]].map(|x| x.ceil().clamp(0.0, self.width as f32) as usize);
-                for (column, sample) in samples.iter_mut().enumerate().take(to).skip(from) {
+                for (column, sample) in (from..to).zip(samples.iter_mut().skip(from)) {
                     paint(sample, column as f32, y);
                 }
             }
@@ -74,7 +74,7 @@ impl Canvas {
             let [from, to] =
                 [center[0] - half, center[0] + half].map(|x| x.ceil().clamp(0.0, self.width as f32) as usize);
             let samples = &mut self.samples[row * self.width..(row + 1) * self.width];
-            for (column, sample) in samples.iter_mut().enumerate().take(to).skip(from) {
+            for (column, sample) in (from..to).zip(samples.iter_mut().skip(from)) {
                 paint(sample, (column as f32 - center[0]) / rx, dy);
             }
         }

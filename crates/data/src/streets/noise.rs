@@ -7,14 +7,14 @@ const SIDE: usize = 256;
 /// Texels between two lattice points of the coarsest octave.
 const CELL: usize = 32;
 
-/// 32 bits from three numbers (the finaliser of Mueller's "lowbias32", once for each).
+/// 32 bits from three numbers: their sum with odd weights, through the finaliser of Wellons's "lowbias32".
 pub(super) fn hash(a: u32, b: u32, c: u32) -> u32 {
-    [a, b, c].into_iter().fold(0x9E37_79B9, |state, word| {
-        let mut x = state ^ word;
-        x = (x ^ (x >> 16)).wrapping_mul(0x7FEB_352D);
-        x = (x ^ (x >> 15)).wrapping_mul(0x846C_A68B);
-        x ^ (x >> 16)
-    })
+    let weighed = [(a, 0x9E37_79B1_u32), (b, 0x85EB_CA77), (c, 0xC2B2_AE3D)];
+    let x =
+        weighed.into_iter().fold(0x27D4_EB2F_u32, |sum, (word, weight)| sum.wrapping_add(word.wrapping_mul(weight)));
+    let x = (x ^ (x >> 16)).wrapping_mul(0x7FEB_352D);
+    let x = (x ^ (x >> 15)).wrapping_mul(0x846C_A68B);
+    x ^ (x >> 16)
 }
 
 /// [`hash`] as a number in [0, 1).

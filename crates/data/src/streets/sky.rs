@@ -21,7 +21,7 @@ pub(super) fn paint(painter: &mut Painter, rng: &mut KeyedRng) {
     let stretch = rng.between(0.25, 0.6);
     let contrast = rng.between(0.1, 0.6);
     let Painter { canvas, camera, light, .. } = painter;
-    let lit = light.ambient * 1.0 + light.sun_rgb * 0.4;
+    let lit = light.ambient + light.sun_rgb * 0.4;
     let dark = light.ambient * 0.5 + light.horizon * 0.25;
     let sun = light.sun;
     for (y, row) in canvas.rows().enumerate() {
