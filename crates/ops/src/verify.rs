@@ -220,3 +220,42 @@ pub(crate) fn refusal<T>(result: Result<T>) -> String {
         Err(error) => error.to_string(),
     }
 }
+
+/// The table of errors in docs/ops.md, of layers at the sizes of a training run.
+#[test]
+#[ignore = "prints; takes a minute"]
+fn measured_errors() {
+    use crate::{Activation, Conv2d, ConvTranspose2d, Resize};
+    let print = |name: &str, op: Op, inputs: &[Tensor]| {
+        let wide: Vec<Tensor> = inputs.iter().map(|x| x.to_dtype(DType::F64).unwrap()).collect();
+        let cotangent = cotangent(op, inputs);
+        let (y, gradients) = differentiate(op, inputs, &cotangent);
+        let (expected, expected_gradients) = differentiate(op, &wide, &cotangent.to_dtype(DType::F64).unwrap());
+        let errors = gradients.iter().zip(&expected_gradients).map(|(g, e)| format!("{:.1e}", relative_l2(g, e)));
+        println!("{name:<36} {:.1e} | {}", relative_l2(&y, &expected), errors.collect::<Vec<_>>().join(" "));
+    };
+    for (i, o, size) in [(3, 16, 128), (16, 16, 128), (64, 64, 64), (256, 256, 16)] {
+        let inputs = [draw((2, i, size, size), 1), draw((o, i, 3, 3), 2), draw(o, 3)];
+        let op = |x: &[Tensor]| crate::conv2d(&x[0], &x[1], Some(&x[2]), Conv2d::new(1, 1));
+        print(&format!("conv2d 3x3 {i}->{o} @{size}"), &op, &inputs);
+    }
+    let inputs = [draw((2, 64, 64, 64), 1), draw((128, 64, 4, 4), 2)];
+    print("conv2d 4x4 s2 64->128 @64", &|x| crate::conv2d(&x[0], &x[1], None, Conv2d::new(2, 1)), &inputs);
+    let inputs = [draw((2, 128, 32, 32), 1), draw((128, 64, 4, 4), 2)];
+    let op = |x: &[Tensor]| crate::conv_transpose2d(&x[0], &x[1], None, ConvTranspose2d::new(2, 1));
+    print("conv_transpose2d 4x4 s2 128->64 @32", &op, &inputs);
+    let inputs = [draw((4, 16, 128, 128), 1), draw(16, 2), draw(16, 3)];
+    let op = |x: &[Tensor]| Ok(crate::batch_norm_train(&x[0], &x[1], &x[2], 1e-5, Activation::Relu)?.0);
+    print("batch_norm_train relu 16 @128", &op, &inputs);
+    let x = [(draw((2, 16, 64, 64), 1) * 3.).unwrap()];
+    print("tanh, |x| < 3", &|x| crate::tanh(&x[0]), &x);
+    print("sigmoid, |x| < 3", &|x| crate::sigmoid(&x[0]), &x);
+    print("resize bilinear x2", &|x| crate::resize(&x[0], 128, 128, Resize::Bilinear), &x);
+    let labels: Vec<u32> = (0..2 * 64 * 64).map(|i| i * 7 % 16).collect();
+    let labels = Tensor::from_vec(labels, (2, 64, 64), &Device::Cpu).unwrap();
+    print("cross_entropy 16 @64", &|x| crate::cross_entropy(&x[0], &labels, None), &x);
+    print("bce_with_logits", &|x| crate::bce_with_logits(&x[0], 1.), &x);
+    let pair = [x[0].clone(), draw((2, 16, 64, 64), 2)];
+    print("mse", &|x| crate::mse(&x[0], &x[1]), &pair);
+    print("l1", &|x| crate::l1(&x[0], &x[1]), &pair);
+}

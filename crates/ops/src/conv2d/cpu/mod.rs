@@ -12,8 +12,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Geometry;
-use crate::kernel::{Matrix, Shared};
-use crate::kernel::{lanes, vectorised, written};
+use crate::kernel::{Matrix, Shared, lanes, vectorised, written};
 use columns::{TILE, add_to_image, from_image, with_buffer};
 
 /// Channels of the result that one piece of work computes: enough to outweigh filling the columns again for the next.
