@@ -74,7 +74,7 @@ pub fn write(root: &Path, config: &StreetsConfig, progress: &(dyn Fn(usize, usiz
     })
 }
 
-/// Makes sure that `root` holds the scenes of `config`: [`write`]s them where there is nothing, does nothing where
+/// Makes sure that `root` holds the scenes of `config`: [`write()`]s them where there is nothing, does nothing where
 /// `streets.toml` says that they are there. Other scenes, or other files, are an error.
 pub fn ensure(root: &Path, config: &StreetsConfig, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<(), DataError> {
     config.validate()?;
