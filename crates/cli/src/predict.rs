@@ -11,7 +11,7 @@ use img2seg_training::RunDir;
 use img2seg_training::checkpoint::Which;
 use img2seg_training::predict::Predictor;
 
-use crate::{UsageError, device, progress};
+use crate::{UsageError, device, message, progress};
 
 /// Label photos with a trained run.
 #[derive(clap::Args)]
@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     for (index, (name, path)) in inputs.iter().enumerate() {
         if let Err(error) = label(&predictor, path, &arguments.out.join(name), arguments.pairs) {
             failures += 1;
-            bar.line(&format!("error: {error:#}"));
+            bar.line(&format!("error: {}", message(&error)));
         }
         bar.show(index + 1, inputs.len());
     }

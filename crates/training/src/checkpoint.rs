@@ -96,14 +96,18 @@ pub fn save(run: &RunDir, which: Which, learner: &dyn Learner, progress: &Progre
 
     let mut sha256 = BTreeMap::new();
     for (name, tensors) in [(WEIGHTS, learner.weights()), (OPTIMIZER, learner.optimizer_state()?)] {
-        let path = new.path().join(name);
-        save_weights(&path, &tensors)?;
+        let (path, shown) = (new.path().join(name), target.join(name));
+        save_weights(&path, &tensors).map_err(|error| {
+            let text = error.to_string();
+            let cause = text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&text);
+            TrainingError::checkpoint(&shown, cause)
+        })?;
         let bytes = fs::read(&path).and_then(|bytes| {
             readable_by_all(&path)?;
             File::open(&path)?.sync_all()?;
             Ok(bytes)
         });
-        let bytes = bytes.map_err(TrainingError::file(&path))?;
+        let bytes = bytes.map_err(TrainingError::file(&shown))?;
         sha256.insert(name.to_owned(), hex(&Sha256::digest(&bytes)));
     }
     let file = ProgressFile { progress: progress.clone(), sha256 };

@@ -62,7 +62,14 @@ pub enum TrainingError {
     Data(#[from] img2seg_data::DataError),
     /// An error of tensors, networks or the device.
     #[error("{}", without_backtrace(.0))]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
+}
+
+/// Not by `#[from]`: that would also name candle's error, which may carry a backtrace, as the cause of this one.
+impl From<candle_core::Error> for TrainingError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Tensor(error)
+    }
 }
 
 impl TrainingError {

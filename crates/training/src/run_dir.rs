@@ -19,11 +19,12 @@ impl RunDir {
     /// Makes the directory of a new run and files its recipe and class table there.
     ///
     /// # Errors
-    /// [`TrainingError::RunExists`] when the path is anything but an empty directory or free.
+    /// [`TrainingError::RunExists`] when the path is a directory that is not empty.
     pub fn create(path: &Path, config: &RunConfig, classes: &ClassTable) -> Result<Self, TrainingError> {
         let occupied = match fs::read_dir(path) {
             Ok(mut entries) => entries.next().is_some(),
-            Err(error) => error.kind() != io::ErrorKind::NotFound,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(TrainingError::file(path)(error)),
         };
         if occupied {
             return Err(TrainingError::RunExists { path: path.to_owned() });

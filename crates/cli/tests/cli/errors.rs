@@ -95,6 +95,14 @@ fn a_mistyped_key_of_a_recipe_is_named() {
 }
 
 #[test]
+fn sizes_that_a_network_cannot_take_are_refused_with_those_that_it_can() {
+    let lab = Lab::new();
+    let error = lab.fail(1, "train smoke-unet --data pairs --set data.height=31");
+    assert!(error.contains("64x31") && error.contains("64x32"), "{error}");
+    assert!(!lab.path("runs").exists());
+}
+
+#[test]
 fn data_and_recipes_that_are_not_there_are_named() {
     let lab = Lab::new();
     refused(&lab, "nowhere", "nowhere: ");
@@ -138,7 +146,7 @@ fn what_cannot_be_written_is_named() {
     let lab = Lab::new();
     lab.write("file", "in the way");
     let error = lab.fail(1, "train smoke-unet --data pairs --run file/run");
-    assert!(error.starts_with("file/run"), "{error}");
+    assert!(error.starts_with("file/run: Not a directory"), "{error}");
     lab.train("run");
     for arguments in [
         "predict run pairs/val --pairs --out file/out",
@@ -168,7 +176,7 @@ fn a_full_disk_leaves_no_half_checkpoint() {
     let said = crate::lab::said(command);
     assert_eq!(said.code, Some(1), "{}", said.stderr);
     let error = said.error();
-    assert!(error.starts_with("run/checkpoints/last/optimizer.safetensors: "), "{error}");
+    assert!(error.starts_with("run/checkpoints/best/optimizer.safetensors: "), "{error}");
     let left = crate::lab::files_below(&lab.path("run/checkpoints"));
     assert!(left.is_empty(), "{:?}", left.iter().map(|(path, _)| path).collect::<Vec<_>>());
 }

@@ -119,14 +119,18 @@ impl Lab {
 impl Said {
     /// The one error that was said, without its `error: `.
     pub(crate) fn error(&self) -> String {
-        for unwanted in ["panicked", "backtrace", "RUST_BACKTRACE"] {
+        for unwanted in ["panicked", "backtrace", "RUST_BACKTRACE", "   0: "] {
             assert!(!self.stderr.contains(unwanted), "{}", self.stderr);
         }
         let starts: Vec<usize> = self.stderr.match_indices("error: ").map(|(at, _)| at).collect();
         let starts: Vec<usize> =
             starts.into_iter().filter(|&at| at == 0 || self.stderr[..at].ends_with('\n')).collect();
         assert_eq!(starts.len(), 1, "{}", self.stderr);
-        self.stderr[starts[0] + "error: ".len()..].trim_end().to_owned()
+        let error = self.stderr[starts[0] + "error: ".len()..].trim_end();
+        for (at, _) in error.match_indices(": ") {
+            assert!(!error[..at].ends_with(&error[at + 2..]), "said twice: {error}");
+        }
+        error.to_owned()
     }
 }
 
