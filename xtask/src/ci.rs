@@ -75,12 +75,11 @@ fn every_time(shell: &Shell) -> Vec<Step<'_>> {
 
 /// What takes the optimised program: it must compute what the tests have seen, and train from end to end.
 fn release_build<'a>(shell: &'a Shell, runs: &Path) -> Vec<Step<'a>> {
-    let (streets, unet, cgan) = (runs.join("streets"), runs.join("unet"), runs.join("cgan"));
-    let comparison = runs.join("comparison");
+    let (unet, cgan, comparison) = (runs.join("unet"), runs.join("cgan"), runs.join("comparison"));
     vec![
         needs(None, cmd!(shell, "cargo xtask parity")),
-        needs(None, cmd!(shell, "cargo xtask train smoke-unet --data {streets} --run {unet}")),
-        needs(None, cmd!(shell, "cargo xtask train smoke-cgan --data {streets} --run {cgan}")),
+        needs(None, cmd!(shell, "cargo xtask train smoke-unet --run {unet}")),
+        needs(None, cmd!(shell, "cargo xtask train smoke-cgan --run {cgan}")),
         needs(None, cmd!(shell, "cargo xtask compare {unet} {cgan} --out {comparison}")),
     ]
 }

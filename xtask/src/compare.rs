@@ -16,6 +16,12 @@ pub(crate) struct Compare {
     /// Where the comparison goes
     #[arg(long, default_value = "runs/comparison")]
     out: PathBuf,
+    /// The data that runs not yet scored are scored on, if not where they were trained
+    #[arg(long, value_name = "ROOT")]
+    data: Option<OsString>,
+    /// What computes: auto, cpu, cuda, cuda:N or metal
+    #[arg(long)]
+    device: Option<OsString>,
 }
 
 impl Compare {
@@ -24,6 +30,9 @@ impl Compare {
         let runs = if self.runs.is_empty() { finished_runs(Path::new(RUNS))? } else { self.runs };
         let mut arguments: Vec<OsString> = runs.into_iter().map(OsString::from).collect();
         arguments.extend(["--out".into(), self.out.into()]);
+        for (flag, value) in [("--data", self.data), ("--device", self.device)] {
+            arguments.extend(value.into_iter().flat_map(|value| [flag.into(), value]));
+        }
         Ok(arguments)
     }
 }
