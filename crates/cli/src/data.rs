@@ -137,7 +137,7 @@ fn print_split(split: &SplitReport, classes: &ClassTable) {
     let mut sizes: Vec<_> = split.sizes.iter().collect();
     sizes.sort_by_key(|(_, files)| std::cmp::Reverse(**files));
     let sizes: Vec<String> =
-        sizes.iter().take(3).map(|((width, height), files)| format!("{width}x{height} ({files})")).collect();
+        sizes.iter().take(3).map(|((height, width), files)| format!("{width}x{height} ({files})")).collect();
     println!("{}: {} files; sizes {}", split.split, split.files, sizes.join(", "));
     let mut shares: Vec<_> = classes.classes().iter().zip(split.counts.frequencies()).collect();
     shares.sort_by(|(_, one), (_, other)| other.total_cmp(one));

@@ -61,6 +61,7 @@ impl std::fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 fn main() -> ExitCode {
+    without_spinning_threads();
     let filter = EnvFilter::try_from_env("IMG2SEG_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -87,6 +88,26 @@ fn message(error: &anyhow::Error) -> String {
     }
     text
 }
+
+/// Starts the program anew, in the same process, with candle's own thread pool turned off.
+///
+/// That pool adds gradients, and waits for its threads by spinning: on a busy machine it takes the cores from our kernels (measured:
+/// half the images a second). candle reads the variable once and takes the answer from nowhere else.
+#[cfg(unix)]
+fn without_spinning_threads() {
+    use std::os::unix::process::CommandExt as _;
+    const VARIABLE: &str = "CANDLE_NUM_THREADS";
+    let mut arguments = std::env::args_os();
+    if std::env::var_os(VARIABLE).is_none()
+        && let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next())
+    {
+        // Returns only when it fails; the pool then stays.
+        let _ = std::process::Command::new(program).arg0(name).args(arguments).env(VARIABLE, "1").exec();
+    }
+}
+
+#[cfg(not(unix))]
+fn without_spinning_threads() {}
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(threads) = arguments.threads {

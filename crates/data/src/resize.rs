@@ -1,7 +1,8 @@
 //! Images to other sizes: photos with an antialiased filter, labels and their colours by nearest neighbour.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
 /// A photo at another size: bilinear where it grows, the mean under a triangle of matching width where it shrinks; within one
@@ -15,12 +16,14 @@ pub fn photo(photo: &RgbImage, height: usize, width: usize) -> RgbImage {
     if photo.is_empty() || width == 0 || height == 0 {
         return RgbImage::new(width, height);
     }
-    let source = ImageRef::new(photo.width(), photo.height(), photo.as_raw(), PixelType::U8x3)
+    // Typed: the untyped call would compile the crate's every pixel type into ours, two minutes of it.
+    let source = TypedImageRef::<U8x3>::from_buffer(photo.width(), photo.height(), photo.as_raw())
         .expect("an RgbImage has three bytes a pixel");
-    let mut target = Image::new(width, height, PixelType::U8x3);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    Resizer::new().resize(&source, &mut target, &options).expect("both images have pixels, of one type");
-    RgbImage::from_raw(width, height, target.into_vec()).expect("an image of this size was asked for")
+    let mut target = RgbImage::new(width, height);
+    let mut view = TypedImage::<U8x3>::from_buffer(width, height, &mut target).expect("three bytes a pixel here too");
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
+    Resizer::new().resize_typed(&source, &mut view, &options).expect("both images have pixels");
+    target
 }
 
 /// A label map at another size: each pixel takes the colour at its centre. An image without pixels gives a black one.

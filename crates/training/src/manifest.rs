@@ -65,16 +65,17 @@ pub fn data_root(run: &RunDir) -> Option<PathBuf> {
     manifest["data"]["root"].as_str().map(Into::into)
 }
 
-/// SHA-256 over every file's name and size, in file order.
+/// SHA-256 over every sample's name and the sizes of its files, in file order.
 fn digest(datasets: &[&Dataset]) -> Result<String, TrainingError> {
     let mut hash = Sha256::new();
     for dataset in datasets {
         for index in 0..dataset.len() {
-            let path = dataset.path(index);
-            let size = std::fs::metadata(path).map_err(TrainingError::file(path))?.len();
             hash.update(dataset.name(index).as_bytes());
             hash.update([0]);
-            hash.update(size.to_le_bytes());
+            for path in std::iter::once(dataset.path(index)).chain(dataset.mask_path(index)) {
+                let size = std::fs::metadata(path).map_err(TrainingError::file(path))?.len();
+                hash.update(size.to_le_bytes());
+            }
         }
         hash.update([1]);
     }

@@ -289,6 +289,7 @@ fn what_is_fetched_opens_as_a_dataset() {
         classes: "camvid".to_owned(),
         height: 4,
         width: 6,
+        batch_size: 1,
         cache_mib: 0,
         augment: AugmentConfig::NONE,
         streets: None,
