@@ -1,0 +1,154 @@
+//! Several runs held against each other: whether that can be done, and what it says.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::ReportError;
+use crate::page::scores::{comparison, cost, epochs, reading, set_name, train_seconds};
+use crate::page::{Column, shared_split};
+use crate::run::Run;
+use crate::table::{escaped, percent};
+
+/// Evaluated runs with one class table.
+pub(crate) struct Comparison<'a> {
+    pub(crate) columns: Vec<Column<'a>>,
+    /// What keeps the scores from meaning quite the same; empty where nothing does.
+    pub(crate) notes: Vec<String>,
+}
+
+impl<'a> Comparison<'a> {
+    /// Each run by the evaluation of the split that all have, val before test, else by its own headline.
+    ///
+    /// # Errors
+    /// [`ReportError::NoRuns`], [`ReportError::NotEvaluated`] and [`ReportError::DifferentClasses`], the last two naming all runs at fault.
+    pub(crate) fn of(runs: &'a [Run]) -> Result<Self, ReportError> {
+        let Some(first) = runs.first() else { return Err(ReportError::NoRuns) };
+        let named = |at_fault: &dyn Fn(&Run) -> bool| -> Vec<String> {
+            (0..runs.len()).filter(|&index| at_fault(&runs[index])).map(|index| name(runs, index)).collect()
+        };
+        let unevaluated = named(&|run| run.headline().is_none());
+        if !unevaluated.is_empty() {
+            return Err(ReportError::NotEvaluated { runs: unevaluated });
+        }
+        let different = named(&|run| run.classes.classes() != first.classes.classes());
+        if !different.is_empty() {
+            return Err(ReportError::DifferentClasses { reference: name(runs, 0), runs: different });
+        }
+        let common = ["val", "test"].into_iter().find(|split| runs.iter().all(|run| run.evaluation(split).is_some()));
+        let columns = runs.iter().enumerate().map(|(series, run)| Column {
+            name: name(runs, series),
+            series,
+            run,
+            evaluation: common.map_or_else(|| run.headline(), |split| run.evaluation(split)),
+        });
+        let columns: Vec<Column> = columns.collect();
+        Ok(Self { notes: notes(&columns), columns })
+    }
+
+    /// Who is ahead, in a sentence or two.
+    pub(crate) fn lead(&self) -> String {
+        let accuracy = |column: &Column| column.evaluation.and_then(|evaluation| evaluation.scores.pixel_accuracy);
+        let iou = |column: &Column| column.evaluation.and_then(|evaluation| evaluation.scores.mean_iou);
+        let mut ranked: Vec<&Column> = self.columns.iter().filter(|column| accuracy(column).is_some()).collect();
+        ranked.sort_by(|a, b| accuracy(b).unwrap_or(0.0).total_cmp(&accuracy(a).unwrap_or(0.0)));
+        let (Some(_), [first, second, ..]) = (shared_split(&self.columns), ranked.as_slice()) else {
+            let each = self.columns.iter().map(|column| {
+                let set = column.evaluation.map_or_else(String::new, |evaluation| set_name(&evaluation.scores.split));
+                let (name, accuracy) = (&column.name, percent(accuracy(column)));
+                format!("{name} labels {accuracy} % of the pixels of its {} correctly", set.to_lowercase())
+            });
+            return each.collect::<Vec<_>>().join("; ") + ".";
+        };
+        let lead = accuracy(first).unwrap_or(0.0) - accuracy(second).unwrap_or(0.0);
+        let mut text = if lead > 0.0 {
+            format!(
+                "{} labels {} % of the pixels correctly, {:.2} points more than {}",
+                first.name,
+                percent(accuracy(first)),
+                100.0 * lead,
+                second.name
+            )
+        } else {
+            format!(
+                "{} and {} both label {} % of the pixels correctly",
+                first.name,
+                second.name,
+                percent(accuracy(first))
+            )
+        };
+        let best = self.columns.iter().max_by(|a, b| iou(a).unwrap_or(-1.0).total_cmp(&iou(b).unwrap_or(-1.0)));
+        if let Some(best) = best.filter(|best| iou(best).is_some()) {
+            let _ = write!(text, "; the highest mean IoU, {} %, is that of {}", percent(iou(best)), best.name);
+        }
+        text + ". Pixels without a label (void) do not count."
+    }
+
+    /// The tables of the page that a text can hold.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = format!("{}\n\n", escaped(&self.lead()));
+        for note in &self.notes {
+            let _ = write!(text, "> {}\n\n", escaped(note));
+        }
+        text + &comparison(&self.columns).markdown() + "\n" + &cost(&self.columns).markdown()
+    }
+
+    /// All numbers at full precision, for programs.
+    pub(crate) fn json(&self) -> Value {
+        let runs = self.columns.iter().map(|column| {
+            let run = column.run;
+            json!({
+                "name": column.name,
+                "recipe": run.recipe(),
+                "checkpoint": column.evaluation.map(|evaluation| evaluation.checkpoint.clone()),
+                "epoch": column.evaluation.map(|evaluation| evaluation.epoch),
+                "epochs": epochs(run),
+                "scores": column.evaluation.map(|evaluation| &evaluation.scores),
+                "train": reading(run, "train").map(|reading| reading.scores),
+                "images": column.evaluation.map(|evaluation| &evaluation.images),
+                "parameters": run.manifest.entries.get("parameters"),
+                "train_seconds": (!run.times.is_empty()).then(|| train_seconds(run)),
+                "seconds_per_image": column.evaluation.and_then(|evaluation| evaluation.seconds_per_image),
+            })
+        });
+        json!({ "runs": runs.collect::<Vec<_>>(), "notes": self.notes })
+    }
+}
+
+/// The run's name, with its directory where another run has the same.
+fn name(runs: &[Run], index: usize) -> String {
+    let run = &runs[index];
+    if runs.iter().filter(|other| other.name == run.name).count() > 1 {
+        format!("{} ({})", run.name, run.dir.display())
+    } else {
+        run.name.clone()
+    }
+}
+
+fn notes(columns: &[Column]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut differ = |what: &str, value: &dyn Fn(&Column) -> Option<String>| {
+        let values: Vec<Option<String>> = columns.iter().map(value).collect();
+        let known = || values.iter().flatten();
+        if known().any(|value| Some(value) != known().next()) {
+            let each = columns
+                .iter()
+                .zip(&values)
+                .map(|(column, value)| format!("{} {}", column.name, value.as_deref().unwrap_or("unknown")));
+            notes.push(format!("{what}: {}.", each.collect::<Vec<_>>().join(", ")));
+        }
+    };
+    differ("The runs were evaluated on different splits, so their scores are not comparable", &|column| {
+        Some(format!("on {}", column.evaluation?.scores.split))
+    });
+    differ("The runs used different data (by its digest), so their scores are not comparable", &|column| {
+        column.run.manifest.text(&["data", "digest"]).map(str::to_owned)
+    });
+    differ("The runs were scored on different numbers of images", &|column| {
+        Some(column.evaluation?.scores.images.to_string())
+    });
+    differ("The runs were scored on different numbers of pixels, as when their sizes differ", &|column| {
+        Some(column.evaluation?.scores.pixels.to_string())
+    });
+    notes
+}

@@ -1,0 +1,135 @@
+//! Images of the split, each with its truth and what every run made of it.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use image::codecs::jpeg::JpegEncoder;
+use image::{DynamicImage, ImageFormat, RgbImage};
+
+use super::Column;
+use crate::ReportError;
+use crate::error_map::error_map;
+use crate::run::Picture;
+use crate::table::percent;
+
+/// Photos are stored anew where that makes them smaller; label maps never are.
+const JPEG_QUALITY: u8 = 90;
+
+/// An image inside the page.
+pub(super) struct Inline {
+    pub(super) uri: String,
+    pub(super) width: u32,
+    pub(super) height: u32,
+}
+
+pub(super) struct Block {
+    pub(super) name: String,
+    pub(super) photo: Inline,
+    pub(super) truth: Inline,
+    pub(super) predictions: Vec<Prediction>,
+}
+
+pub(super) struct Prediction {
+    pub(super) run: String,
+    pub(super) series: usize,
+    /// `None` where this run kept no picture of that image.
+    pub(super) shown: Option<Shown>,
+}
+
+pub(super) struct Shown {
+    pub(super) prediction: Inline,
+    pub(super) errors: Inline,
+    pub(super) pixel_accuracy: String,
+    pub(super) mean_iou: String,
+}
+
+/// The pictures of all columns, matched by name, in the order in which runs have them.
+pub(super) fn blocks(columns: &[Column]) -> Result<Vec<Block>, ReportError> {
+    let pictures = |column: &Column| column.evaluation.map_or_else(Vec::new, |evaluation| evaluation.pictures.clone());
+    let by_column: Vec<Vec<Picture>> = columns.iter().map(pictures).collect();
+    let mut firsts: Vec<&Picture> = Vec::new();
+    for picture in by_column.iter().flatten() {
+        if firsts.iter().all(|first| first.score.name != picture.score.name) {
+            firsts.push(picture);
+        }
+    }
+    let block = |first: &Picture| {
+        let predictions = columns.iter().zip(&by_column).map(|(column, pictures)| {
+            let picture = pictures.iter().find(|picture| picture.score.name == first.score.name);
+            Ok(Prediction { run: column.name.clone(), series: column.series, shown: picture.map(shown).transpose()? })
+        });
+        Ok(Block {
+            name: first.score.name.clone(),
+            photo: photo(&first.dir.join("photo.png"))?,
+            truth: stored(&first.dir.join("truth.png"))?,
+            predictions: predictions.collect::<Result<_, ReportError>>()?,
+        })
+    };
+    firsts.into_iter().map(block).collect()
+}
+
+fn shown(picture: &Picture) -> Result<Shown, ReportError> {
+    let file = |name: &str| picture.dir.join(name);
+    let (_, photo) = read(&file("photo.png"))?;
+    let photo = photo.to_rgb8();
+    let truth = labels(&file("truth-labels.png"), &photo)?;
+    let predicted = labels(&file("prediction-labels.png"), &photo)?;
+    Ok(Shown {
+        prediction: stored(&file("prediction.png"))?,
+        errors: Inline {
+            uri: data_uri("image/png", &error_map(&photo, &truth, &predicted)?),
+            width: photo.width(),
+            height: photo.height(),
+        },
+        pixel_accuracy: percent(picture.score.pixel_accuracy),
+        mean_iou: percent(picture.score.mean_iou),
+    })
+}
+
+fn labels(path: &Path, photo: &RgbImage) -> Result<Vec<u8>, ReportError> {
+    let (_, image) = read(path)?;
+    let DynamicImage::ImageLuma8(labels) = image else {
+        return Err(wrong(path, "not an 8-bit grey image of class ids"));
+    };
+    if labels.dimensions() != photo.dimensions() {
+        let [(width, height), (photo_width, photo_height)] = [labels.dimensions(), photo.dimensions()];
+        return Err(wrong(path, format!("{width}x{height}, but its photo has {photo_width}x{photo_height}")));
+    }
+    Ok(labels.into_raw())
+}
+
+/// The file as it is.
+fn stored(path: &Path) -> Result<Inline, ReportError> {
+    let (bytes, image) = read(path)?;
+    Ok(Inline { uri: data_uri("image/png", &bytes), width: image.width(), height: image.height() })
+}
+
+fn photo(path: &Path) -> Result<Inline, ReportError> {
+    let (bytes, image) = read(path)?;
+    let image = image.to_rgb8();
+    let mut jpeg = Vec::new();
+    JpegEncoder::new_with_quality(&mut jpeg, JPEG_QUALITY)
+        .encode_image(&image)
+        .map_err(|error| wrong(path, error.to_string()))?;
+    let uri = if jpeg.len() < bytes.len() { data_uri("image/jpeg", &jpeg) } else { data_uri("image/png", &bytes) };
+    Ok(Inline { uri, width: image.width(), height: image.height() })
+}
+
+fn read(path: &Path) -> Result<(Vec<u8>, DynamicImage), ReportError> {
+    let bytes = fs::read(path).map_err(|source| ReportError::Unreadable { path: path.to_owned(), source })?;
+    let image = image::ImageReader::with_format(Cursor::new(&bytes), ImageFormat::Png)
+        .decode()
+        .map_err(|error| wrong(path, format!("not a PNG image: {error}")))?;
+    Ok((bytes, image))
+}
+
+fn wrong(path: &Path, message: impl Into<String>) -> ReportError {
+    ReportError::Picture { path: path.to_owned(), message: message.into() }
+}
+
+fn data_uri(kind: &str, bytes: &[u8]) -> String {
+    format!("data:{kind};base64,{}", STANDARD.encode(bytes))
+}

@@ -1,0 +1,55 @@
+//! Pages as files.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::ReportError;
+use crate::comparison::Comparison;
+use crate::page;
+use crate::run::Run;
+
+/// Writes `report.html` into a run's directory and returns its path.
+///
+/// The page stands for itself: styles, figures and pictures are inside, and it runs no script. What the run does not have yet is left out.
+///
+/// # Errors
+/// Those of [`Run::open`], [`ReportError::Picture`] for an evaluation's picture that is broken, [`ReportError::Unwritable`]. The
+/// page that was there is replaced by the whole new one or not at all.
+pub fn write(run_dir: &Path) -> Result<PathBuf, ReportError> {
+    let page = page::single(&Run::open(run_dir)?)?;
+    replace(&run_dir.join("report.html"), page.as_bytes())
+}
+
+/// Compares evaluated runs: writes `report.html`, `comparison.md` and `comparison.json` into `out_dir`, which is made where it is
+/// missing, and returns the path of the page. Runs are shown in the order given, images matched by name.
+///
+/// # Errors
+/// Those of [`write`](fn@write), and [`ReportError::NoRuns`], [`ReportError::NotEvaluated`], [`ReportError::DifferentClasses`]; the last two name all
+/// runs at fault. Runs that saw different data or were evaluated on different splits are compared, and the page says so.
+pub fn compare(run_dirs: &[PathBuf], out_dir: &Path) -> Result<PathBuf, ReportError> {
+    let runs = run_dirs.iter().map(|dir| Run::open(dir)).collect::<Result<Vec<_>, _>>()?;
+    let comparison = Comparison::of(&runs)?;
+    let page = page::several(&comparison.columns, comparison.lead(), comparison.notes.clone())?;
+    fs::create_dir_all(out_dir).map_err(|source| ReportError::Unwritable { path: out_dir.to_owned(), source })?;
+    replace(&out_dir.join("comparison.json"), format!("{:#}\n", comparison.json()).as_bytes())?;
+    replace(&out_dir.join("comparison.md"), comparison.markdown().as_bytes())?;
+    replace(&out_dir.join("report.html"), page.as_bytes())
+}
+
+/// Puts a file in place whole or not at all.
+fn replace(path: &Path, bytes: &[u8]) -> Result<PathBuf, ReportError> {
+    let whole = || -> std::io::Result<()> {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut builder = tempfile::Builder::new();
+        // Temporary files are their owner's alone; a report is to be read, as far as the umask lets it.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(dir)?;
+        file.write_all(bytes)?;
+        file.persist(path)?;
+        Ok(())
+    };
+    whole().map_err(|source| ReportError::Unwritable { path: path.to_owned(), source })?;
+    Ok(path.to_owned())
+}
