@@ -48,12 +48,13 @@ impl Activate for Relu {
 impl Activate for LeakyRelu {
     #[inline(always)]
     fn value(self, x: f32) -> f32 {
-        if x > 0. { x } else { x * self.0 }
+        // A factor, and not a choice of products: that would be compiled to a jump.
+        x * if x > 0. { 1. } else { self.0 }
     }
 
     #[inline(always)]
     fn gradient(self, x: f32, gradient: f32) -> f32 {
-        if x > 0. { gradient } else { gradient * self.0 }
+        gradient * if x > 0. { 1. } else { self.0 }
     }
 }
 

@@ -51,10 +51,11 @@ pub fn leaky_relu(x: &Tensor, slope: f64) -> Result<Tensor> {
     }
     let activation = LeakyRelu(slope as f32);
     let x = x.contiguous()?;
-    let y = map(&values(&x)?, |x| activation.value(x));
+    let y = map(&values(&x)?, move |x| activation.value(x));
     let input = x.detach();
     node("leaky_relu", &[&x], y, x.shape(), move |pass| {
-        let gradient = map2(&values(&input)?, &values(pass.gradient)?, |x, gradient| activation.gradient(x, gradient));
+        let gradient =
+            map2(&values(&input)?, &values(pass.gradient)?, move |x, gradient| activation.gradient(x, gradient));
         Ok([Some(Tensor::from_vec(gradient, input.shape(), input.device())?), None, None])
     })
 }
@@ -79,13 +80,13 @@ pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
 fn from_result(
     name: &'static str,
     x: &Tensor,
-    value: impl Fn(f32) -> f32 + Sync,
-    gradient: impl Fn(f32, f32) -> f32 + Send + Sync + 'static,
+    value: impl Fn(f32) -> f32 + Sync + Copy,
+    gradient: impl Fn(f32, f32) -> f32 + Send + Sync + Copy + 'static,
 ) -> Result<Tensor> {
     let x = x.contiguous()?;
     let y = map(&values(&x)?, value);
     node(name, &[&x], y, x.shape(), move |pass| {
-        let gradient = map2(&values(pass.result)?, &values(pass.gradient)?, &gradient);
+        let gradient = map2(&values(pass.result)?, &values(pass.gradient)?, gradient);
         Ok([Some(Tensor::from_vec(gradient, pass.result.shape(), pass.result.device())?), None, None])
     })
 }

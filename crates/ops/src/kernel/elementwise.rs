@@ -38,11 +38,12 @@ pub(crate) unsafe fn written<T>(len: usize, write: impl FnOnce(&mut [MaybeUninit
     values
 }
 
-/// `f` of each element.
-pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
+/// `f` of each element. What `f` captures by value (`move`) stays in registers; behind a reference it would be read again
+/// for each element, and keep the loop from being vectorised.
+pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync + Copy) -> Vec<f32> {
     let write = |out: &mut [MaybeUninit<f32>]| {
         out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
-            vectorised(|| {
+            vectorised(move || {
                 for (out, &x) in out.iter_mut().zip(x) {
                     out.write(f(x));
                 }
@@ -53,12 +54,12 @@ pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     unsafe { written(x.len(), write) }
 }
 
-/// `f` of each pair of elements of two slices of one length.
-pub(crate) fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+/// `f` of each pair of elements of two slices of one length; see [`map`].
+pub(crate) fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) -> Vec<f32> {
     assert_eq!(x.len(), y.len());
     let write = |out: &mut [MaybeUninit<f32>]| {
         out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK))).for_each(|(out, (x, y))| {
-            vectorised(|| {
+            vectorised(move || {
                 for (out, (&x, &y)) in out.iter_mut().zip(x.iter().zip(y)) {
                     out.write(f(x, y));
                 }

@@ -29,7 +29,7 @@ pub fn bce_with_logits(logits: &Tensor, target: f64) -> Result<Tensor> {
     let input = logits.detach();
     node(OP, &[&logits], vec![(loss / count) as f32], (), move |pass| {
         let scale = (f64::from(pass.gradient.to_scalar::<f32>()?) / count) as f32;
-        let gradient = map(&values(&input)?, |z| (sigmoid_of(z) - target as f32) * scale);
+        let gradient = map(&values(&input)?, move |z| (sigmoid_of(z) - target as f32) * scale);
         Ok([Some(Tensor::from_vec(gradient, input.shape(), input.device())?), None, None])
     })
 }

@@ -43,7 +43,7 @@ fn mean_of_differences(
     prediction: &Tensor,
     target: &Tensor,
     loss: impl Fn(f64) -> f64 + Sync,
-    slope: impl Fn(f32) -> f32 + Send + Sync + 'static,
+    slope: impl Fn(f32) -> f32 + Send + Sync + Copy + 'static,
 ) -> Result<Tensor> {
     let [prediction, target] = [prediction.contiguous()?, target.contiguous()?];
     let count = prediction.elem_count() as f64;
@@ -52,7 +52,7 @@ fn mean_of_differences(
     node(op, &[&prediction, &target], vec![(total / count) as f32], (), move |pass| {
         let scale = (f64::from(pass.gradient.to_scalar::<f32>()?) / count) as f32;
         let towards = |sign: f32| {
-            let gradient = map2(&values(&p)?, &values(&t)?, |p, t| slope(p - t) * (sign * scale));
+            let gradient = map2(&values(&p)?, &values(&t)?, move |p, t| slope(p - t) * (sign * scale));
             Tensor::from_vec(gradient, p.shape(), p.device())
         };
         let [for_prediction, for_target, _] = pass.needed;
