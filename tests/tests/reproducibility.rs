@@ -55,7 +55,7 @@ impl Lab {
     }
 
     /// Everything that a run leaves but its times.
-    fn files(&self, run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fn files(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
         let mut folders = vec![run.to_owned()];
         while let Some(folder) = folders.pop() {
@@ -85,12 +85,12 @@ fn the_same_seed_gives_the_same_run_for_any_number_of_threads() {
     for recipe in RECIPES {
         let lab = Lab::new(recipe);
         lab.train(&lab.run("once"), false, None);
-        let once = lab.files(&lab.run("once"));
+        let once = Lab::files(&lab.run("once"));
         for threads in [1, 3] {
             let run = lab.run(&format!("threads-{threads}"));
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| lab.train(&run, false, None));
-            assert_same(&once, &lab.files(&run), &format!("{recipe}, {threads} threads"));
+            assert_same(&once, &Lab::files(&run), &format!("{recipe}, {threads} threads"));
         }
     }
 }
@@ -110,7 +110,7 @@ fn an_interrupted_run_goes_on_as_if_it_had_not_been() {
     for recipe in RECIPES {
         let lab = Lab::new(recipe);
         lab.train(&lab.run("whole"), false, None);
-        let whole = lab.files(&lab.run("whole"));
+        let whole = Lab::files(&lab.run("whole"));
         let run = lab.run("interrupted");
         let mut interruptions = 0;
         let mut interrupted = lab.train(&run, false, Some(1));
@@ -119,6 +119,6 @@ fn an_interrupted_run_goes_on_as_if_it_had_not_been() {
             interrupted = lab.train(&run, true, Some(1));
         }
         assert!(interruptions >= 2, "{recipe}: interrupted {interruptions} times only");
-        assert_same(&whole, &lab.files(&run), recipe);
+        assert_same(&whole, &Lab::files(&run), recipe);
     }
 }

@@ -10,7 +10,7 @@ use crate::evaluate;
 
 /// Make one report of several runs.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The run directories
     #[arg(required = true)]
     runs: Vec<PathBuf>,
@@ -25,7 +25,7 @@ pub struct Arguments {
     device: String,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for path in &arguments.runs {
         let run = RunDir::open(path)?;
         for split in [Split::Train, Split::Val] {

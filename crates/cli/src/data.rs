@@ -15,7 +15,7 @@ use crate::{progress, recipes};
 
 /// Show, check or generate data.
 #[derive(clap::Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Draw some pairs, the class legend and the class frequencies into one picture
     Show(Show),
     /// Read every file and list what is broken, of odd size, or coloured off the class table
@@ -39,7 +39,7 @@ struct Source {
 
 /// Draw some pairs, the class legend and the class frequencies into one picture.
 #[derive(clap::Args)]
-pub struct Show {
+pub(crate) struct Show {
     #[command(flatten)]
     source: Source,
     /// The split: train, val or test
@@ -55,14 +55,14 @@ pub struct Show {
 
 /// Read every file and list what is broken, of odd size, or coloured off the class table.
 #[derive(clap::Args)]
-pub struct Check {
+pub(crate) struct Check {
     #[command(flatten)]
     source: Source,
 }
 
 /// Generate street scenes.
 #[derive(clap::Args)]
-pub struct Streets {
+pub(crate) struct Streets {
     /// Where the pairs go [default: data/streets/WIDTHxHEIGHT-TRAIN+VAL-seedSEED]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -86,7 +86,7 @@ pub struct Streets {
     seed: Option<u64>,
 }
 
-pub fn run(command: Command) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Show(arguments) => show(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Check(arguments) => run_check(&arguments),

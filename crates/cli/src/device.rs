@@ -5,13 +5,14 @@ use candle_core::Device;
 use crate::UsageError;
 
 /// The device that `--device` names, and its description.
-pub fn open(name: &str) -> anyhow::Result<(Device, String)> {
+pub(crate) fn open(name: &str) -> anyhow::Result<(Device, String)> {
     let usage = |text: String| anyhow::Error::new(UsageError(text));
     let device = match name.split_once(':').unwrap_or((name, "0")) {
         ("auto", "0") => automatic(),
         ("cpu", "0") => Device::Cpu,
         ("cuda", index) => {
-            let index = index.parse().map_err(|_| usage(format!("--device {name}: {index} is not the number of a GPU")))?;
+            let index =
+                index.parse().map_err(|_| usage(format!("--device {name}: {index} is not the number of a GPU")))?;
             if !cfg!(feature = "cuda") {
                 return Err(usage("--device cuda: this program was built without the feature cuda".to_owned()));
             }
@@ -47,7 +48,7 @@ fn automatic() -> Device {
 }
 
 /// Sets the number of threads for everything that follows.
-pub fn use_threads(threads: usize) -> anyhow::Result<()> {
+pub(crate) fn use_threads(threads: usize) -> anyhow::Result<()> {
     if threads == 0 {
         return Err(UsageError("--threads 0: must be at least 1".to_owned()).into());
     }

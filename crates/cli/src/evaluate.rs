@@ -13,7 +13,7 @@ use crate::{device, progress, table};
 
 /// Score a trained run on a split.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The run directory
     run: PathBuf,
     /// The data, if not where the run was trained
@@ -33,7 +33,7 @@ pub struct Arguments {
     json: bool,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let run = RunDir::open(&arguments.run)?;
     let which = if arguments.checkpoint == "best" { Which::Best } else { Which::Last };
     let evaluation = score(&run, arguments.data.clone(), arguments.split, which, &arguments.device)?;
@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// Scores and files a split, with a bar.
-pub fn score(
+pub(crate) fn score(
     run: &RunDir,
     root: Option<PathBuf>,
     split: Split,
@@ -57,7 +57,8 @@ pub fn score(
     device: &str,
 ) -> anyhow::Result<Evaluation> {
     let root = root.or_else(|| manifest::data_root(run));
-    let root = root.with_context(|| format!("{}: names no data; give --data ROOT", run.file("manifest.json").display()))?;
+    let root =
+        root.with_context(|| format!("{}: names no data; give --data ROOT", run.file("manifest.json").display()))?;
     let (device, _) = device::open(device)?;
     let bar = progress::counter(&format!("scoring {split}"));
     let evaluation = evaluate_run(run, &root, split, which, &device, |done, total| bar.show(done, total))?;

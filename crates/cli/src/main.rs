@@ -114,7 +114,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         device::use_threads(threads)?;
     }
     match arguments.command {
-        Command::Train(arguments) => train::run(arguments),
+        Command::Train(arguments) => train::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments).map(|()| ExitCode::SUCCESS),

@@ -15,7 +15,7 @@ use crate::{UsageError, device, message, progress};
 
 /// Label photos with a trained run.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The run directory
     run: PathBuf,
     /// Photos, or folders of photos
@@ -35,7 +35,7 @@ pub struct Arguments {
     device: String,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let run = RunDir::open(&arguments.run)?;
     let which = if arguments.checkpoint == "best" { Which::Best } else { Which::Last };
     let inputs = photos(&arguments.inputs)?;

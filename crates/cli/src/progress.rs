@@ -15,14 +15,14 @@ use crate::table::percent;
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A bar for something that is counted.
-pub struct Counter {
+pub(crate) struct Counter {
     what: String,
     bar: Option<ProgressBar>,
     shown: Mutex<Instant>,
 }
 
 /// A bar that appears when the first thing is counted.
-pub fn counter(what: &str) -> Counter {
+pub(crate) fn counter(what: &str) -> Counter {
     let bar = std::io::stderr().is_terminal().then(|| {
         let bar = ProgressBar::new(0).with_style(style("{msg} {wide_bar:.cyan/dim} {pos}/{len}, {eta} left"));
         bar.set_message(what.to_owned());
@@ -33,7 +33,7 @@ pub fn counter(what: &str) -> Counter {
 
 impl Counter {
     /// Shows how many of how many are done.
-    pub fn show(&self, done: usize, total: usize) {
+    pub(crate) fn show(&self, done: usize, total: usize) {
         if let Some(bar) = &self.bar {
             bar.set_length(total as u64);
             bar.set_position(done as u64);
@@ -51,7 +51,7 @@ impl Counter {
 
 impl Counter {
     /// A line above the bar.
-    pub fn line(&self, text: &str) {
+    pub(crate) fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{text}")),
             None => eprintln!("{text}"),
@@ -65,7 +65,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 /// Shows a run's events until it ends.
-pub fn show(events: &Receiver<Event>, epochs: usize) {
+pub(crate) fn show(events: &Receiver<Event>, epochs: usize) {
     let mut run = Run::new(epochs, std::io::stderr().is_terminal());
     for event in events {
         run.show(event);
@@ -99,7 +99,11 @@ impl Run {
             Event::Started { steps_per_epoch, steps, done, networks } => {
                 let networks: Vec<String> =
                     networks.iter().map(|(name, count)| format!("{name} {}", thousands(*count))).collect();
-                let mut line = format!("{} parameters; {steps_per_epoch} steps an epoch, {} epochs", networks.join(", "), self.epochs);
+                let mut line = format!(
+                    "{} parameters; {steps_per_epoch} steps an epoch, {} epochs",
+                    networks.join(", "),
+                    self.epochs
+                );
                 if done > 0 {
                     let _ = write!(line, "; goes on after step {done}");
                 }
@@ -170,7 +174,7 @@ fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

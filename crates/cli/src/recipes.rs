@@ -27,12 +27,12 @@ const RECIPES: [(&str, &str); 8] = recipes![
 
 /// List the built-in recipes, or print one.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The recipe to print
     name: Option<String>,
 }
 
-pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(name) = &arguments.name {
         print!("{}", text(name)?);
         return Ok(());
@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// Reads a recipe by its built-in name or its file, with `settings` (`key=value`) put in.
-pub fn load(name: &str, settings: &[String]) -> anyhow::Result<RunConfig> {
+pub(crate) fn load(name: &str, settings: &[String]) -> anyhow::Result<RunConfig> {
     let mut config = RunConfig::from_toml(&text(name)?, name, settings).map_err(|error| {
         // What --set says is the command line's fault.
         let message = error.to_string();
@@ -63,7 +63,7 @@ fn text(name: &str) -> anyhow::Result<String> {
     if let Some((_, text)) = RECIPES.iter().find(|(known, _)| *known == name) {
         return Ok((*text).to_owned());
     }
-    if name.contains(['/', '\\']) || name.ends_with(".toml") {
+    if name.contains(['/', '\\', '.']) {
         return std::fs::read_to_string(name).with_context(|| name.to_owned());
     }
     let names: Vec<&str> = RECIPES.iter().map(|(name, _)| *name).collect();

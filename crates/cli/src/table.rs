@@ -5,12 +5,19 @@ use std::fmt::Write as _;
 use img2seg_training::Scores;
 
 /// A column a split, a row a score.
-pub fn scores(columns: &[&Scores]) -> String {
+pub(crate) fn scores(columns: &[&Scores]) -> String {
     let mut text = format!("{:<24}", "");
+    for scores in columns {
+        let _ = write!(text, "{:>10}", scores.split);
+    }
+    text.push('\n');
     let mut row = |name: &str, value: &dyn Fn(&Scores) -> Option<f64>| {
         if columns.iter().any(|scores| value(scores).is_some()) {
-            let cells: String = columns.iter().map(|scores| format!("{:>10}", percent(value(scores)))).collect();
-            let _ = writeln!(text, "{name:<24}{cells}");
+            let _ = write!(text, "{name:<24}");
+            for scores in columns {
+                let _ = write!(text, "{:>10}", percent(value(scores)));
+            }
+            text.push('\n');
         }
     };
     row("pixel accuracy", &|scores| scores.pixel_accuracy);
@@ -21,13 +28,11 @@ pub fn scores(columns: &[&Scores]) -> String {
     row("colours: within 5", &|scores| scores.rgb_agreement?.within_5);
     row("colours: within 10", &|scores| scores.rgb_agreement?.within_10);
     row("colours: within 25", &|scores| scores.rgb_agreement?.within_25);
-    let heads: String = columns.iter().map(|scores| format!("{:>10}", scores.split)).collect();
-    text.insert_str(24, &format!("{heads}\n"));
     text
 }
 
 /// IoU by class, one line each; absent classes say so.
-pub fn class_iou(scores: &Scores) -> String {
+pub(crate) fn class_iou(scores: &Scores) -> String {
     let mut text = String::new();
     for (name, value) in &scores.class_iou {
         let _ = writeln!(text, "  {name:<22}{:>10}", percent(value.as_f64()));
@@ -36,6 +41,6 @@ pub fn class_iou(scores: &Scores) -> String {
 }
 
 /// A fraction as a percentage.
-pub fn percent(value: Option<f64>) -> String {
+pub(crate) fn percent(value: Option<f64>) -> String {
     value.map_or_else(|| "absent".to_owned(), |value| format!("{:.2} %", 100.0 * value))
 }

@@ -19,7 +19,7 @@ use crate::{UsageError, device, evaluate, progress, recipes, table};
 
 /// Train the networks of a recipe.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// A built-in recipe (see `img2seg recipes`) or a TOML file
     recipe: String,
     /// The data: a folder, or hub:OWNER/NAME [default: generated streets, where the recipe has them]
@@ -28,7 +28,7 @@ pub struct Arguments {
     /// The run directory [default: runs/RECIPE]
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Replace a key of the recipe, as in --set data.batch_size=4
+    /// Replace a key of the recipe, as in --set epochs=4
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
     /// What computes: auto, cpu, cuda, cuda:N or metal
@@ -42,7 +42,7 @@ pub struct Arguments {
     resume: bool,
 }
 
-pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut config = recipes::load(&arguments.recipe, &arguments.settings)?;
     let directory = arguments.run.clone().unwrap_or_else(|| Path::new("runs").join(&config.recipe));
     if arguments.resume {
@@ -51,7 +51,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             return Err(UsageError("--set: a run is resumed as it was started".to_owned()).into());
         }
         if saved != config {
-            tracing::warn!("{}: goes on with its own config.toml, which differs from {}", directory.display(), arguments.recipe);
+            tracing::warn!(
+                "{}: goes on with its own config.toml, which differs from {}",
+                directory.display(),
+                arguments.recipe
+            );
         }
         config = saved;
     } else if RunDir::open(&directory).is_ok() {
@@ -140,7 +144,8 @@ fn from_hub(name: &str) -> anyhow::Result<PathBuf> {
 
 #[cfg(not(feature = "hub"))]
 fn from_hub(name: &str) -> anyhow::Result<PathBuf> {
-    let text = format!("--data hub:{name}: this program was built without the feature hub (cargo xtask train turns it on)");
+    let text =
+        format!("--data hub:{name}: this program was built without the feature hub (cargo xtask train turns it on)");
     Err(UsageError(text).into())
 }
 

@@ -8,7 +8,7 @@ use img2seg_models::Parameters;
 use img2seg_ops::{AdamStep, adam_step};
 use serde::{Deserialize, Serialize};
 
-/// The settings of one optimiser (Kingma and Ba 2015; with `weight_decay` above 0, AdamW of Loshchilov and Hutter 2019).
+/// The settings of one optimiser (Kingma and Ba 2015; with `weight_decay` above 0, `AdamW` of Loshchilov and Hutter 2019).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdamConfig {

@@ -1,6 +1,7 @@
 //! Checkpoints: directories that are written whole or not at all, and noticed when damaged.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -111,7 +112,8 @@ pub fn save(run: &RunDir, which: Which, learner: &dyn Learner, progress: &Progre
         sha256.insert(name.to_owned(), hex(&Sha256::digest(&bytes)));
     }
     let file = ProgressFile { progress: progress.clone(), sha256 };
-    let text = serde_json::to_string_pretty(&file).map_err(|error| TrainingError::checkpoint(&target, error.to_string()))?;
+    let text =
+        serde_json::to_string_pretty(&file).map_err(|error| TrainingError::checkpoint(&target, error.to_string()))?;
     write_synced(&new.path().join(PROGRESS), &target.join(PROGRESS), text.as_bytes())?;
 
     let swap = || {
@@ -198,5 +200,9 @@ fn write_synced(path: &Path, shown: &Path, bytes: &[u8]) -> Result<(), TrainingE
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing into a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -138,14 +138,13 @@ impl RunConfig {
     pub fn from_toml(text: &str, origin: &str, settings: &[String]) -> Result<Self, TrainingError> {
         let recipe_error = |message: String| TrainingError::Recipe { origin: origin.to_owned(), message };
         // Read as it stands first: an error of the file then carries its line.
-        let mut config: Self = toml::from_str(text).map_err(|error| recipe_error(error.to_string().trim_end().to_owned()))?;
+        let mut config: Self =
+            toml::from_str(text).map_err(|error| recipe_error(error.to_string().trim_end().to_owned()))?;
         if !settings.is_empty() {
             let mut table: toml::Table = toml::from_str(text).map_err(|error| recipe_error(error.to_string()))?;
             for setting in settings {
-                set(&mut table, setting).map_err(|message| TrainingError::Recipe {
-                    origin: format!("--set {setting}"),
-                    message,
-                })?;
+                set(&mut table, setting)
+                    .map_err(|message| TrainingError::Recipe { origin: format!("--set {setting}"), message })?;
             }
             config = table.try_into().map_err(|error: toml::de::Error| TrainingError::Recipe {
                 origin: format!("--set {}", settings.join(" --set ")),

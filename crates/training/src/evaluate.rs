@@ -6,10 +6,10 @@ use candle_core::{Device, Tensor};
 use image::RgbImage;
 use img2seg_data::{Batch, ClassTable, Loader};
 
+use crate::TrainingError;
 use crate::learner::{Learner, PredictedImage, image_of_planes};
 use crate::loss::LossMeans;
 use crate::scores::{ImageScores, ScoreKeeper, Scores};
-use crate::TrainingError;
 
 /// What scoring a split found.
 #[derive(Debug)]
@@ -70,7 +70,8 @@ pub fn evaluate(
         for (position, predicted) in predicted.into_iter().enumerate() {
             let truth = Truth::of(&batch, position)?;
             let name = &batch.names[position];
-            let scores = keeper.add(name, &truth.labels, &truth.label_map, &predicted).map_err(candle_core::Error::wrap)?;
+            let scores =
+                keeper.add(name, &truth.labels, &truth.label_map, &predicted).map_err(candle_core::Error::wrap)?;
             if kept.binary_search(&evaluation_images.len()).is_ok() {
                 evaluation_pictures.push(picture(&batch, position, &truth, &scores, predicted)?);
             }

@@ -54,7 +54,7 @@ pub fn write(
         },
         "libraries": { "candle": "0.11.1" },
     });
-    let text = serde_json::to_string_pretty(&manifest).map_err(|error| candle_core::Error::wrap(error))?;
+    let text = serde_json::to_string_pretty(&manifest).map_err(candle_core::Error::wrap)?;
     write_whole(&run.file("manifest.json"), format!("{text}\n").as_bytes())
 }
 

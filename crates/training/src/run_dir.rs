@@ -127,16 +127,19 @@ impl LossLog {
             if logged == steps {
                 break;
             }
-            let malformed =
-                || TrainingError::checkpoint(&path, format!("line {}: not a line of losses: {}", index + 1, line.trim_end()));
+            let malformed = || {
+                TrainingError::checkpoint(
+                    &path,
+                    format!("line {}: not a line of losses: {}", index + 1, line.trim_end()),
+                )
+            };
             if index == 0 {
                 names = line.trim_end().trim_start_matches("# ").split(' ').skip(2).map(str::to_owned).collect();
             } else {
                 let mut fields = line.trim_end().split(' ');
                 let line_epoch: usize = fields.next().and_then(|field| field.parse().ok()).ok_or_else(malformed)?;
                 logged = fields.next().and_then(|field| field.parse().ok()).ok_or_else(malformed)?;
-                let values: Vec<f32> =
-                    fields.map(str::parse).collect::<Result<_, _>>().map_err(|_| malformed())?;
+                let values: Vec<f32> = fields.map(str::parse).collect::<Result<_, _>>().map_err(|_| malformed())?;
                 if line_epoch == epoch && values.len() == names.len() {
                     means.add(names.iter().map(String::as_str).zip(values));
                 }

@@ -61,7 +61,7 @@ pub enum Event {
         /// Means over its steps.
         losses: Vec<(String, f64)>,
         /// The val scores, when it was scored.
-        val: Option<Scores>,
+        val: Option<Box<Scores>>,
         /// Images a second while learning.
         images_per_second: f64,
         /// Whether the checkpoint `best` is now of this epoch.
@@ -98,6 +98,7 @@ pub struct Place<'a> {
 /// Trains `config` at `place`. Nothing is written before recipe, data and networks are known to fit.
 ///
 /// `stop` ends the run after the present step, saved. Nobody needs to listen to `events`.
+#[allow(clippy::too_many_lines, reason = "a run is one piece, to be read from top to bottom")]
 pub fn train(
     config: &RunConfig,
     place: Place,
@@ -113,7 +114,9 @@ pub fn train(
     });
     let mut learner = learner::build(config, &classes, device)?;
     if let Some(path) = place.weights {
-        learner.load_weights(&load_weights(path)?).map_err(|error| TrainingError::checkpoint(path, error.to_string()))?;
+        learner
+            .load_weights(&load_weights(path)?)
+            .map_err(|error| TrainingError::checkpoint(path, error.to_string()))?;
     }
     let open = |split| Dataset::open(root, split, &config.data, classes.clone());
     let (train_set, val_set) = (open(Split::Train)?, open(Split::Val)?);
@@ -209,7 +212,10 @@ pub fn train(
         }
         log.sync()?;
         let rate_factor = schedule.factor(progress.steps.saturating_sub(1));
-        run.append_json("metrics.jsonl", &metrics_line(epoch, &progress, rate_factor, &train_losses, train.as_ref(), val.as_ref()))?;
+        run.append_json(
+            "metrics.jsonl",
+            &metrics_line(epoch, &progress, rate_factor, &train_losses, train.as_ref(), val.as_ref()),
+        )?;
         let images_per_second = images as f64 / train_seconds;
         run.append_json(
             "times.jsonl",
@@ -224,7 +230,7 @@ pub fn train(
             checkpoint::save(run, Which::Best, learner.as_ref(), &progress)?;
         }
         checkpoint::save(run, Which::Last, learner.as_ref(), &progress)?;
-        let val = val.map(|val| val.scores);
+        let val = val.map(|val| Box::new(val.scores));
         tell(Event::Epoch { epoch, losses: train_losses, val, images_per_second, best });
         if stop.load(Ordering::Relaxed) && !last {
             return Ok(Outcome { progress, interrupted: true, training_seconds });

@@ -23,8 +23,8 @@ pub struct SegmentationLearner {
 }
 
 enum Network {
-    UNet(UNet),
-    Pixelwise(Pixelwise),
+    UNet(Box<UNet>),
+    Pixelwise(Box<Pixelwise>),
 }
 
 impl Network {
@@ -52,10 +52,10 @@ impl SegmentationLearner {
         let network = match &task.network {
             NetworkConfig::Unet(unet) => {
                 UNet::check_size(config.data.height, config.data.width)?;
-                Network::UNet(UNet::new(&parameters, unet, 3, out_channels)?)
+                Network::UNet(Box::new(UNet::new(&parameters, unet, 3, out_channels)?))
             }
             NetworkConfig::Pixelwise(pixelwise) => {
-                Network::Pixelwise(Pixelwise::new(&parameters, pixelwise, 3, out_channels)?)
+                Network::Pixelwise(Box::new(Pixelwise::new(&parameters, pixelwise, 3, out_channels)?))
             }
         };
         let adam = Adam::new(&parameters, &task.adam)?;
