@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     let page = img2seg_report::compare(&arguments.runs, &arguments.out)?;
-    print!("{}", std::fs::read_to_string(arguments.out.join("comparison.md"))?);
-    println!("\n{}", page.display());
+    say!("{}", std::fs::read_to_string(arguments.out.join("comparison.md"))?);
+    sayln!("\n{}", page.display());
     Ok(())
 }

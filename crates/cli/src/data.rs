@@ -116,7 +116,7 @@ fn show(arguments: &Show) -> anyhow::Result<()> {
     let title = format!("{} {}: {} pairs", arguments.source.root.display(), arguments.split, dataset.len());
     let sheet = img2seg_report::dataset_sheet(&samples, &classes, &frequencies, &title);
     sheet.save(&arguments.out).with_context(|| arguments.out.display().to_string())?;
-    println!("{}", arguments.out.display());
+    sayln!("{}", arguments.out.display());
     Ok(())
 }
 
@@ -138,20 +138,20 @@ fn print_split(split: &SplitReport, classes: &ClassTable) {
     sizes.sort_by_key(|(_, files)| std::cmp::Reverse(**files));
     let sizes: Vec<String> =
         sizes.iter().take(3).map(|((height, width), files)| format!("{width}x{height} ({files})")).collect();
-    println!("{}: {} files; sizes {}", split.split, split.files, sizes.join(", "));
+    sayln!("{}: {} files; sizes {}", split.split, split.files, sizes.join(", "));
     let mut shares: Vec<_> = classes.classes().iter().zip(split.counts.frequencies()).collect();
     shares.sort_by(|(_, one), (_, other)| other.total_cmp(one));
     for (class, share) in shares.iter().filter(|(_, share)| *share > 0.0) {
-        println!("  {:<22}{:>10}", class.name, percent(Some(*share)));
+        sayln!("  {:<22}{:>10}", class.name, percent(Some(*share)));
     }
-    println!("  {:<22}{:>10}", "void", percent(Some(split.counts.void_share())));
+    sayln!("  {:<22}{:>10}", "void", percent(Some(split.counts.void_share())));
     for finding in &split.findings {
         let kind = match finding.kind {
             FindingKind::Broken => "broken",
             FindingKind::Size => "size",
             FindingKind::Colors => "colours",
         };
-        println!("  {kind}: {}", finding.text);
+        sayln!("  {kind}: {}", finding.text);
     }
 }
 
@@ -168,6 +168,6 @@ fn run_streets(arguments: &Streets) -> anyhow::Result<()> {
     let root = arguments.out.as_deref().map_or_else(|| streets::default_root(&config), Path::to_owned);
     let bar = progress::counter("drawing streets");
     streets::ensure(&root, &config, &|done, total| bar.show(done, total))?;
-    println!("{}", root.display());
+    sayln!("{}", root.display());
     Ok(())
 }

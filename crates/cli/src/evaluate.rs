@@ -38,12 +38,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let which = if arguments.checkpoint == "best" { Which::Best } else { Which::Last };
     let evaluation = score(&run, arguments.data.clone(), arguments.split, which, &arguments.device)?;
     if arguments.json {
-        println!("{}", serde_json::to_string(&evaluation.scores)?);
+        sayln!("{}", serde_json::to_string(&evaluation.scores)?);
     } else {
-        println!("{} images of {}, checkpoint {}", evaluation.scores.images, arguments.split, which.name());
-        print!("{}", table::scores(&[&evaluation.scores]));
-        println!("IoU by class");
-        print!("{}", table::class_iou(&evaluation.scores));
+        sayln!("{} images of {}, checkpoint {}", evaluation.scores.images, arguments.split, which.name());
+        say!("{}", table::scores(&[&evaluation.scores]));
+        sayln!("IoU by class");
+        say!("{}", table::class_iou(&evaluation.scores));
     }
     Ok(())
 }

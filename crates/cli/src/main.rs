@@ -1,5 +1,21 @@
 //! The `img2seg` program: reads the command line, calls the library crates, and shows what they say.
 
+/// `print!`, but a reader that has gone away (`img2seg ... | head`) is no error.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stdout(), $($argument)*);
+    }};
+}
+
+/// `println!`, likewise.
+macro_rules! sayln {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($argument)*);
+    }};
+}
+
 mod compare;
 mod data;
 mod device;

@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(name) = &arguments.name {
-        print!("{}", text(name)?);
+        say!("{}", text(name)?);
         return Ok(());
     }
     let mut list = String::new();
@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let summary = text.lines().next().unwrap_or_default().trim_start_matches("# ");
         writeln!(list, "{name:<14} {summary}")?;
     }
-    print!("{list}");
+    say!("{list}");
     Ok(())
 }
 

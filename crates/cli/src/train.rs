@@ -101,11 +101,11 @@ fn finish(directory: &Path, root: &Path, device: &str, outcome: &Outcome) -> any
     }
     let page = img2seg_report::write(directory)?;
     if let Some(best) = outcome.progress.best {
-        println!("best checkpoint: epoch {}; training took {:.0} s", best.epoch, outcome.training_seconds);
+        sayln!("best checkpoint: epoch {}; training took {:.0} s", best.epoch, outcome.training_seconds);
     }
     let columns: Vec<_> = evaluations.iter().map(|evaluation| &evaluation.scores).collect();
-    print!("{}", table::scores(&columns));
-    println!("{}", page.display());
+    say!("{}", table::scores(&columns));
+    sayln!("{}", page.display());
     Ok(())
 }
 
