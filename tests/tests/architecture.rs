@@ -204,23 +204,16 @@ fn the_map_names_every_crate_and_no_other() {
 
 // ---- links between pages ----
 
-/// The relative targets of a page's links; pictures are left out.
+/// The relative targets of a page's links and pictures.
 fn links(markdown: &str) -> Vec<&str> {
-    let mut links = Vec::new();
-    for (at, _) in markdown.match_indices("](") {
-        let text = markdown[..at].rfind('[').unwrap_or_default();
-        let target = markdown[at + 2..].split([')', '#']).next().unwrap_or_default();
-        if !(markdown[..text].ends_with('!') || target.is_empty() || target.contains("://")) {
-            links.push(target);
-        }
-    }
-    links
+    let targets = markdown.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    targets.filter(|target| !target.is_empty() && !target.contains("://")).collect()
 }
 
 #[test]
 fn links_are_found() {
     let markdown = "[a](b.md), [c](d/e.md#part), [own](#part), [far](https://x.y/z) and ![picture](p.png)";
-    assert_eq!(links(markdown), ["b.md", "d/e.md"]);
+    assert_eq!(links(markdown), ["b.md", "d/e.md", "p.png"]);
 }
 
 #[test]

@@ -5,6 +5,9 @@ use img2seg_data::{Batch, ClassTable, streets};
 use img2seg_training::learner::{self, Step};
 use img2seg_training::{Learner, RunConfig};
 
+/// Tiny scenes are full of poles a pixel wide: the smoke recipe's four channels are too few to learn them by heart.
+const WIDE: &str = "task.segmentation.network.unet.base_channels=16";
+
 fn recipe(name: &str, settings: &[&str]) -> RunConfig {
     let path = format!("{}/../data/recipes/{name}.toml", env!("CARGO_MANIFEST_DIR"));
     let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
@@ -35,22 +38,16 @@ fn accuracy(learner: &dyn Learner, batch: &Batch, classes: &ClassTable) -> f64 {
 
 #[test]
 fn segmentation_by_classes_overfits_one_batch() {
-    let config = recipe(
-        "smoke-unet",
-        &[
-            "task.segmentation.output=classes",
-            "task.segmentation.loss=cross-entropy",
-            "task.segmentation.adam.learning_rate=1e-2",
-        ],
-    );
-    let reached = overfit(&config, 120);
+    let config =
+        recipe("smoke-unet", &[WIDE, "task.segmentation.output=classes", "task.segmentation.loss=cross-entropy"]);
+    let reached = overfit(&config, 300);
     assert!(reached > 0.95, "{reached}");
 }
 
 #[test]
 fn segmentation_by_colours_overfits_one_batch() {
-    let config = recipe("smoke-unet", &["task.segmentation.adam.learning_rate=1e-2"]);
-    let reached = overfit(&config, 200);
+    let config = recipe("smoke-unet", &[WIDE]);
+    let reached = overfit(&config, 300);
     assert!(reached > 0.9, "{reached}");
 }
 
