@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(fs::read(once.file("losses.txt")).unwrap(), fs::read(twice.file("losses.txt")).unwrap());
 
         let (_, means) = LossLog::open(&once, 4, 2).unwrap();
-        let expected = (f64::from(1.0_f32 / 3.0) + 0.25) / 2.0;
+        let expected = f64::midpoint((1.0_f32 / 3.0).into(), 0.25);
         assert_eq!(means.means(), [("mse".to_owned(), expected)]);
     }
 
