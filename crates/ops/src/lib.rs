@@ -33,7 +33,7 @@ pub use activation::{Activation, leaky_relu, relu, sigmoid, tanh};
 pub use adam::{AdamStep, adam_step};
 pub use batch_norm::{BatchStatistics, batch_norm_eval, batch_norm_train};
 pub use conv_transpose2d::{ConvTranspose2d, conv_transpose2d};
-pub use conv2d::{Conv2d, conv2d};
+pub use conv2d::{Conv2d, Exactness, conv2d};
 pub use instance_norm::instance_norm;
 pub use loss::{VOID, bce_with_logits, cross_entropy, l1, mse};
 pub use max_pool2d::max_pool2d;

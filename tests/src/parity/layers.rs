@@ -139,8 +139,13 @@ fn forward(layer: &Layer, x: &Tensor, weight: Option<&Var>, bias: Option<&Var>) 
     let kernel = || weight.context("tensor weight: missing");
     Ok(match *layer {
         Layer::Conv2d { stride, padding, dilation, groups } => {
-            let spec =
-                ops::Conv2d { stride: stride.into(), padding: padding.into(), dilation: dilation.into(), groups };
+            let spec = ops::Conv2d {
+                stride: stride.into(),
+                padding: padding.into(),
+                dilation: dilation.into(),
+                groups,
+                ..ops::Conv2d::default()
+            };
             ops::conv2d(x, kernel()?, bias, spec)?
         }
         Layer::ConvTranspose2d { stride, padding, output_padding, dilation, groups } => {
@@ -150,6 +155,7 @@ fn forward(layer: &Layer, x: &Tensor, weight: Option<&Var>, bias: Option<&Var>) 
                 output_padding: output_padding.into(),
                 dilation: dilation.into(),
                 groups,
+                ..ops::ConvTranspose2d::default()
             };
             ops::conv_transpose2d(x, kernel()?, bias, spec)?
         }

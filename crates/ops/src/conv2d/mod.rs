@@ -8,7 +8,18 @@ mod tests;
 use candle_core::{Result, Tensor};
 
 use crate::check::{self, refuse};
-use crate::kernel::{has_kernel, node, values};
+use crate::kernel::{Level, has_kernel, node, values};
+
+/// What a convolution may round on the way, in f32 on the CPU. Elsewhere both are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Exactness {
+    /// Winograd's minimal filtering where it is faster: relative L2 errors up to 1e-5 of results and 2e-5 of gradients. A NaN
+    /// or an infinity reaches the tile of results that it is in, up to three pixels further than it would directly.
+    #[default]
+    Fast,
+    /// Sums of products alone: relative L2 errors up to 1e-6.
+    Direct,
+}
 
 /// How the kernel moves over the image. Pairs are (vertical, horizontal).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,23 +32,26 @@ pub struct Conv2d {
     pub dilation: (usize, usize),
     /// Blocks of channels that do not see each other; divides both channel counts.
     pub groups: usize,
+    /// What may be rounded.
+    pub exactness: Exactness,
 }
 
 impl Default for Conv2d {
-    /// Stride 1, no padding, no dilation, one group.
+    /// Stride 1, no padding, no dilation, one group, fast.
     fn default() -> Self {
         Self::new(1, 0)
     }
 }
 
 impl Conv2d {
-    /// The same stride and padding in both directions, no dilation, one group.
+    /// The same stride and padding in both directions, no dilation, one group, fast.
     pub fn new(stride: usize, padding: usize) -> Self {
-        Self { stride: (stride, stride), padding: (padding, padding), dilation: (1, 1), groups: 1 }
+        let (stride, padding) = ((stride, stride), (padding, padding));
+        Self { stride, padding, dilation: (1, 1), groups: 1, exactness: Exactness::Fast }
     }
 }
 
-/// Sizes of one convolution, checked. The transposed convolution describes itself by the convolution it is the adjoint of.
+/// Sizes of one convolution, checked, and what computes it. The transposed convolution describes itself by the convolution it is the adjoint of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Geometry {
     pub(crate) batch: usize,
@@ -52,6 +66,8 @@ pub(crate) struct Geometry {
     pub(crate) input: (usize, usize),
     /// (height, width) of the result.
     pub(crate) output: (usize, usize),
+    pub(crate) exactness: Exactness,
+    pub(crate) level: Level,
 }
 
 /// Positions of a kernel along one direction, or none if it does not fit.
@@ -102,7 +118,7 @@ fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) ->
     const OP: &str = "conv2d";
     let (batch, in_channels, h, w) = check::image(OP, "x", x)?;
     let (out_channels, group_channels, kh, kw) = check::image(OP, "weight", weight)?;
-    let Conv2d { stride, padding, dilation, groups } = spec;
+    let Conv2d { stride, padding, dilation, groups, exactness } = spec;
     check::positive(OP, "stride", stride)?;
     check::positive(OP, "dilation", dilation)?;
     check::same_kind(OP, "weight", weight, x)?;
@@ -126,5 +142,18 @@ fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) ->
         );
     };
     let (kernel, input, output) = ((kh, kw), (h, w), (output_h, output_w));
-    Ok(Geometry { batch, in_channels, out_channels, groups, kernel, stride, padding, dilation, input, output })
+    Ok(Geometry {
+        batch,
+        in_channels,
+        out_channels,
+        groups,
+        kernel,
+        stride,
+        padding,
+        dilation,
+        input,
+        output,
+        exactness,
+        level: Level::best(),
+    })
 }

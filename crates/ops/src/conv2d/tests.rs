@@ -1,6 +1,7 @@
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 
+use crate::Exactness::{Direct, Fast};
 use crate::verify::{self, Case, draw, refusal};
 use crate::{Conv2d, conv2d};
 
@@ -8,10 +9,17 @@ fn op(spec: Conv2d) -> impl Fn(&[Tensor]) -> candle_core::Result<Tensor> + Sync 
     move |inputs| conv2d(&inputs[0], &inputs[1], inputs.get(2), spec)
 }
 
+fn bounds(spec: Conv2d) -> verify::Bounds {
+    if spec.exactness == Direct { verify::EXACT } else { verify::FAST }
+}
+
 #[test]
 fn agrees_with_pytorch() {
     for case in Case::all("conv2d") {
-        case.check(&["x", "weight", "bias"], &op(Conv2d::new(case.size("stride"), case.size("padding"))));
+        for exactness in [Fast, Direct] {
+            let spec = Conv2d { exactness, ..Conv2d::new(case.size("stride"), case.size("padding")) };
+            case.check_within(bounds(spec), &["x", "weight", "bias"], &op(spec));
+        }
     }
 }
 
@@ -25,16 +33,21 @@ fn holds_everywhere() {
         (Conv2d::default(), (3, 6, 5, 7), (4, 6, 1, 1)),
         // Strides that leave pixels over, unequal in both directions.
         (Conv2d::new(2, 1), (2, 3, 9, 8), (5, 3, 4, 4)),
-        (Conv2d { stride: (3, 2), padding: (0, 2), dilation: (1, 2), groups: 2 }, (2, 4, 11, 9), (6, 2, 2, 3)),
+        (
+            Conv2d { stride: (3, 2), padding: (0, 2), dilation: (1, 2), groups: 2, exactness: Fast },
+            (2, 4, 11, 9),
+            (6, 2, 2, 3),
+        ),
         // One channel a group.
         (Conv2d { groups: 5, ..Conv2d::new(1, 1) }, (1, 5, 6, 4), (5, 1, 3, 3)),
         (Conv2d { dilation: (2, 3), ..Conv2d::new(1, 2) }, (2, 3, 9, 11), (2, 3, 3, 3)),
         // One pixel out.
         (Conv2d::new(1, 0), (2, 7, 4, 4), (3, 7, 4, 4)),
     ];
-    for (spec, x, weight) in specs {
+    for ((spec, x, weight), exactness) in specs.into_iter().flat_map(|case| [(case, Fast), (case, Direct)]) {
+        let spec = Conv2d { exactness, ..spec };
         let inputs = [draw(x, 1), draw(weight, 2), draw(weight.0, 3)];
-        verify::assert_op(&op(spec), &inputs);
+        verify::assert_op_within(bounds(spec), &op(spec), &inputs);
         verify::assert_like_f64(&op(spec), &inputs[..2]);
     }
 }
@@ -46,9 +59,10 @@ fn holds_across_tiles_and_blocks() {
         (Conv2d::new(1, 1), (2, 3, 40, 57), (70, 3, 3, 3)),
         (Conv2d::new(1, 1), (1, 150, 9, 9), (140, 150, 3, 3)),
         (Conv2d::new(2, 1), (2, 70, 34, 34), (8, 70, 4, 4)),
+        (Conv2d { exactness: Direct, ..Conv2d::new(2, 1) }, (2, 70, 34, 34), (8, 70, 4, 4)),
     ] {
         let inputs = [draw(x, 4), draw(weight, 5), draw(weight.0, 6)];
-        verify::assert_like_f64(&op(spec), &inputs);
+        verify::assert_within(bounds(spec), &op(spec), &inputs);
         verify::assert_any_pool(&op(spec), &inputs);
     }
 }
@@ -61,15 +75,17 @@ proptest! {
         (group_in, group_out, kh, kw) in (1usize..9, 1usize..9, 1usize..5, 1usize..5),
         (sy, sx, py, px, dy, dx) in (1usize..4, 1usize..4, 0usize..4, 0usize..4, 1usize..3, 1usize..3),
         bias: bool,
+        direct: bool,
     ) {
         prop_assume!(h + 2 * py > dy * (kh - 1) && w + 2 * px > dx * (kw - 1));
-        let spec = Conv2d { stride: (sy, sx), padding: (py, px), dilation: (dy, dx), groups };
+        let exactness = if direct { Direct } else { Fast };
+        let spec = Conv2d { stride: (sy, sx), padding: (py, px), dilation: (dy, dx), groups, exactness };
         let weight = draw((group_out * groups, group_in, kh, kw), 8);
         let mut inputs = vec![draw((n, group_in * groups, h, w), 7), weight];
         if bias {
             inputs.push(draw(group_out * groups, 9));
         }
-        verify::assert_like_f64(&op(spec), &inputs);
+        verify::assert_within(bounds(spec), &op(spec), &inputs);
     }
 }
 
@@ -87,15 +103,18 @@ fn gradients_that_nobody_needs_are_not_computed() {
 #[test]
 fn nan_and_infinity_pass() {
     let weight = draw((2, 1, 3, 3), 1);
+    let spec = |exactness| Conv2d { exactness, ..Conv2d::new(1, 1) };
     for value in [f32::NAN, f32::INFINITY] {
         let mut x = vec![0f32; 64];
         x[9 * 3] = value; // (3, 3)
         let x = Tensor::from_vec(x, (1, 1, 8, 8), &Device::Cpu).unwrap();
-        let y = verify::values(&conv2d(&x, &weight, None, Conv2d::new(1, 1)).unwrap());
-        for (at, y) in y.iter().enumerate() {
+        let y = verify::values(&conv2d(&x, &weight, None, spec(Direct)).unwrap());
+        let fast = verify::values(&conv2d(&x, &weight, None, spec(Fast)).unwrap());
+        for (at, (y, fast)) in y.iter().zip(fast).enumerate() {
             let (row, column) = (at / 8 % 8, at % 8);
             let touched = (2..5).contains(&row) && (2..5).contains(&column);
             assert_eq!(!y.is_finite(), touched, "{value} at ({row}, {column})");
+            assert!(!fast.is_finite() || !touched, "{value} is lost at ({row}, {column})");
         }
     }
 }

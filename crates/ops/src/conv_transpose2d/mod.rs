@@ -6,9 +6,10 @@ mod tests;
 
 use candle_core::{Result, Tensor};
 
+use crate::Exactness;
 use crate::check::{self, refuse};
 use crate::conv2d::{Geometry, cpu};
-use crate::kernel::{has_kernel, node, values};
+use crate::kernel::{Level, has_kernel, node, values};
 
 /// How each pixel of the image is spread by the kernel. Pairs are (vertical, horizontal).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,17 +24,19 @@ pub struct ConvTranspose2d {
     pub dilation: (usize, usize),
     /// Blocks of channels that do not see each other; divides both channel counts.
     pub groups: usize,
+    /// What may be rounded.
+    pub exactness: Exactness,
 }
 
 impl Default for ConvTranspose2d {
-    /// Stride 1, no padding, no dilation, one group.
+    /// Stride 1, no padding, no dilation, one group, fast.
     fn default() -> Self {
         Self::new(1, 0)
     }
 }
 
 impl ConvTranspose2d {
-    /// The same stride and padding in both directions, no output padding, no dilation, one group.
+    /// The same stride and padding in both directions, no output padding, no dilation, one group, fast.
     pub fn new(stride: usize, padding: usize) -> Self {
         Self {
             stride: (stride, stride),
@@ -41,6 +44,7 @@ impl ConvTranspose2d {
             output_padding: (0, 0),
             dilation: (1, 1),
             groups: 1,
+            exactness: Exactness::Fast,
         }
     }
 }
@@ -91,7 +95,7 @@ fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: ConvTransp
     const OP: &str = "conv_transpose2d";
     let (batch, in_channels, h, w) = check::image(OP, "x", x)?;
     let (weight_channels, group_channels, kh, kw) = check::image(OP, "weight", weight)?;
-    let ConvTranspose2d { stride, padding, output_padding, dilation, groups } = spec;
+    let ConvTranspose2d { stride, padding, output_padding, dilation, groups, exactness } = spec;
     check::positive(OP, "stride", stride)?;
     check::positive(OP, "dilation", dilation)?;
     check::same_kind(OP, "weight", weight, x)?;
@@ -129,5 +133,7 @@ fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: ConvTransp
         dilation,
         input: (output_h, output_w),
         output: (h, w),
+        exactness,
+        level: Level::best(),
     })
 }

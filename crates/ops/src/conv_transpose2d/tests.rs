@@ -1,6 +1,7 @@
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 
+use crate::Exactness::{Direct, Fast};
 use crate::verify::{self, Case, draw, refusal};
 use crate::{Conv2d, ConvTranspose2d, conv_transpose2d, conv2d};
 
@@ -8,28 +9,43 @@ fn op(spec: ConvTranspose2d) -> impl Fn(&[Tensor]) -> candle_core::Result<Tensor
     move |inputs| conv_transpose2d(&inputs[0], &inputs[1], inputs.get(2), spec)
 }
 
+fn bounds(spec: ConvTranspose2d) -> verify::Bounds {
+    if spec.exactness == Direct { verify::EXACT } else { verify::FAST }
+}
+
 #[test]
 fn agrees_with_pytorch() {
     for case in Case::all("conv_transpose2d") {
-        case.check(&["x", "weight", "bias"], &op(ConvTranspose2d::new(case.size("stride"), case.size("padding"))));
+        for exactness in [Fast, Direct] {
+            let spec = ConvTranspose2d { exactness, ..ConvTranspose2d::new(case.size("stride"), case.size("padding")) };
+            case.check_within(bounds(spec), &["x", "weight", "bias"], &op(spec));
+        }
     }
 }
 
 #[test]
 fn holds_everywhere() {
-    let unequal =
-        ConvTranspose2d { stride: (3, 2), padding: (1, 0), output_padding: (2, 1), dilation: (1, 2), groups: 2 };
-    for (spec, x, weight) in [
+    let unequal = ConvTranspose2d {
+        stride: (3, 2),
+        padding: (1, 0),
+        output_padding: (2, 1),
+        dilation: (1, 2),
+        groups: 2,
+        exactness: Fast,
+    };
+    let cases = [
         (ConvTranspose2d::new(2, 0), (2, 6, 4, 5), (6, 3, 2, 2)),
         (ConvTranspose2d::new(2, 1), (2, 3, 5, 3), (3, 4, 4, 4)),
         (ConvTranspose2d::new(1, 0), (1, 4, 2, 3), (4, 5, 4, 4)),
         (ConvTranspose2d::new(1, 1), (2, 4, 5, 6), (4, 5, 3, 3)),
         (ConvTranspose2d::default(), (2, 4, 5, 6), (4, 5, 1, 1)),
         (unequal, (2, 4, 3, 4), (4, 3, 2, 3)),
-    ] {
+    ];
+    for ((spec, x, weight), exactness) in cases.into_iter().flat_map(|case| [(case, Fast), (case, Direct)]) {
+        let spec = ConvTranspose2d { exactness, ..spec };
         let inputs = [draw(x, 1), draw(weight, 2), draw(weight.1 * spec.groups, 3)];
-        verify::assert_op(&op(spec), &inputs);
-        verify::assert_like_f64(&op(spec), &inputs[..2]);
+        verify::assert_op_within(bounds(spec), &op(spec), &inputs);
+        verify::assert_within(bounds(spec), &op(spec), &inputs[..2]);
     }
 }
 
@@ -40,7 +56,7 @@ fn holds_across_tiles_and_blocks() {
         (ConvTranspose2d::new(2, 1), (1, 70, 30, 30), (70, 5, 4, 4)),
     ] {
         let inputs = [draw(x, 4), draw(weight, 5), draw(weight.1, 6)];
-        verify::assert_like_f64(&op(spec), &inputs);
+        verify::assert_within(bounds(spec), &op(spec), &inputs);
         verify::assert_any_pool(&op(spec), &inputs);
     }
 }
@@ -62,17 +78,18 @@ proptest! {
         (n, groups, h, w) in (1usize..4, 1usize..4, 1usize..16, 1usize..16),
         (group_in, group_out, kh, kw) in (1usize..9, 1usize..9, 1usize..5, 1usize..5),
         (sy, sx, py, px, dy, dx) in (1usize..4, 1usize..4, 0usize..4, 0usize..4, 1usize..3, 1usize..3),
-        (oy, ox, bias) in (0usize..3, 0usize..3, any::<bool>()),
+        (oy, ox, bias, direct) in (0usize..3, 0usize..3, any::<bool>(), any::<bool>()),
     ) {
         let fits = |size: usize, k, s, p, d, o| o < usize::max(s, d) && (size - 1) * s + d * (k - 1) + o + 1 > 2 * p;
         prop_assume!(fits(h, kh, sy, py, dy, oy) && fits(w, kw, sx, px, dx, ox));
-        let spec = ConvTranspose2d { stride: (sy, sx), padding: (py, px), output_padding: (oy, ox), dilation: (dy, dx), groups };
+        let exactness = if direct { Direct } else { Fast };
+        let spec = ConvTranspose2d { stride: (sy, sx), padding: (py, px), output_padding: (oy, ox), dilation: (dy, dx), groups, exactness };
         let weight = draw((group_in * groups, group_out, kh, kw), 8);
         let mut inputs = vec![draw((n, group_in * groups, h, w), 7), weight];
         if bias {
             inputs.push(draw(group_out * groups, 9));
         }
-        verify::assert_like_f64(&op(spec), &inputs);
+        verify::assert_within(bounds(spec), &op(spec), &inputs);
     }
 }
 

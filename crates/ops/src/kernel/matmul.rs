@@ -36,6 +36,12 @@ impl Shared {
         Self { start, len }
     }
 
+    /// The address of `offset`, from which on there are `len` elements. To write there takes what [`Shared::fill`] does.
+    pub(crate) fn start_of(self, offset: usize, len: usize) -> *mut f32 {
+        assert!(offset + len <= self.len, "{len} elements from {offset} on exceed the memory of {}", self.len);
+        self.start.wrapping_add(offset)
+    }
+
     /// Writes `value` to `len` elements from `offset` on.
     ///
     /// # Safety

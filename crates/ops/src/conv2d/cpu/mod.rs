@@ -5,6 +5,9 @@
 #![allow(unsafe_code, reason = "pieces of work write strided blocks of one result")]
 
 mod columns;
+#[cfg(test)]
+mod tests;
+mod winograd;
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -26,6 +29,13 @@ const PIECES: usize = 16;
 
 /// `(n, out, h', w')` from `x` `(n, in, h, w)`.
 pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    if let Some(y) = winograd::forward(g, x, weight, bias) {
+        return y;
+    }
+    by_columns(g, x, weight, bias)
+}
+
+fn by_columns(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let (depth, pixels, planes) = (g.group_in() * g.taps(), g.output_pixels(), g.input_pixels());
     let blocks = g.group_out().div_ceil(OUT_BLOCK);
     let block = g.group_out().div_ceil(blocks);
@@ -74,9 +84,12 @@ pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f3
 /// The adjoint of [`forward`] in x: `(n, in, h, w)` from `y` `(n, out, h', w')`. `bias` `(in)` is added for the transposed
 /// convolution.
 pub(crate) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    if let Some(x) = winograd::input_gradient(g, y, weight, bias) {
+        return x;
+    }
     match reversed(g) {
         Some(reversed) => {
-            forward(&reversed, y, &swapped(weight, (g.groups, g.group_out(), g.group_in(), g.taps())), bias)
+            by_columns(&reversed, y, &swapped(weight, (g.groups, g.group_out(), g.group_in(), g.taps())), bias)
         }
         None => scattered(g, y, weight, bias),
     }
@@ -165,6 +178,9 @@ fn scattered(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> V
 
 /// The gradient of the kernel, `(out, in / groups, kh, kw)`.
 pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
+    if let Some(weight) = winograd::weight_gradient(g, x, y) {
+        return weight;
+    }
     let (taps, pixels, planes) = (g.taps(), g.output_pixels(), g.input_pixels());
     let depth = g.group_in() * taps;
     let len = g.out_channels * depth;

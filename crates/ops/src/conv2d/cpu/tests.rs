@@ -1,0 +1,126 @@
+//! Every algorithm at every level of the processor against sums as the definition says them, in f64.
+
+use proptest::prelude::*;
+
+use super::{forward, input_gradient, weight_gradient};
+use crate::conv2d::{Conv2d, Exactness, Geometry, geometry};
+use crate::kernel::Level;
+use crate::verify::{draw, values};
+
+fn numbers(len: usize, seed: u64) -> Vec<f32> {
+    draw(len, seed).to_vec1().unwrap()
+}
+
+/// Calls `each` with the indices into y, x and the kernel of every product of the convolution.
+fn products(g: &Geometry, mut each: impl FnMut(usize, usize, usize)) {
+    let (ins, outs) = (g.in_channels / g.groups, g.out_channels / g.groups);
+    for n in 0..g.batch {
+        for o in 0..g.out_channels {
+            for i in 0..ins {
+                let channel = n * g.in_channels + o / outs * ins + i;
+                for (y, x) in (0..g.output.0).flat_map(|y| (0..g.output.1).map(move |x| (y, x))) {
+                    for (ky, kx) in (0..g.kernel.0).flat_map(|y| (0..g.kernel.1).map(move |x| (y, x))) {
+                        let row = (y * g.stride.0 + ky * g.dilation.0).wrapping_sub(g.padding.0);
+                        let column = (x * g.stride.1 + kx * g.dilation.1).wrapping_sub(g.padding.1);
+                        if row < g.input.0 && column < g.input.1 {
+                            each(
+                                ((n * g.out_channels + o) * g.output.0 + y) * g.output.1 + x,
+                                (channel * g.input.0 + row) * g.input.1 + column,
+                                ((o * ins + i) * g.kernel.0 + ky) * g.kernel.1 + kx,
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn assert_near(what: &str, actual: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(actual.len(), expected.len());
+    let error: f64 = actual.iter().zip(expected).map(|(&a, e)| (f64::from(a) - e).powi(2)).sum();
+    let size: f64 = expected.iter().map(|e| e * e).sum();
+    let error = if size > 0. { (error / size).sqrt() } else { error.sqrt() };
+    assert!(error <= tolerance, "{what}: relative error {error:e} exceeds {tolerance:e}");
+}
+
+/// All three directions of one convolution, on every path.
+fn check(x: (usize, usize, usize, usize), weight: (usize, usize, usize, usize), spec: Conv2d) {
+    let g = geometry(&draw(x, 0), &draw(weight, 0), None, spec).unwrap();
+    let (ins, outs) =
+        (g.batch * g.in_channels * g.input.0 * g.input.1, g.batch * g.out_channels * g.output.0 * g.output.1);
+    let (x, y) = (numbers(ins, 1), numbers(outs, 2));
+    let kernel = numbers(values(&draw(weight, 0)).len(), 3);
+    let [bias, bias_back] = [numbers(g.out_channels, 4), numbers(g.in_channels, 5)];
+    let spread = |bias: &[f32], images: usize, pixels: usize| -> Vec<f64> {
+        let channels = bias.len();
+        (0..images * channels * pixels).map(|at| f64::from(bias[at / pixels % channels])).collect()
+    };
+    let mut forth = spread(&bias, g.batch, g.output.0 * g.output.1);
+    let mut back = spread(&bias_back, g.batch, g.input.0 * g.input.1);
+    let mut gradient = vec![0.; kernel.len()];
+    products(&g, |at_y, at_x, at_kernel| {
+        let (x, y, kernel) = (f64::from(x[at_x]), f64::from(y[at_y]), f64::from(kernel[at_kernel]));
+        forth[at_y] += x * kernel;
+        back[at_x] += y * kernel;
+        gradient[at_kernel] += x * y;
+    });
+    for level in Level::all() {
+        for exactness in [Exactness::Fast, Exactness::Direct] {
+            let g = Geometry { level, exactness, ..g };
+            let (output, gradients) = if exactness == Exactness::Fast { (1e-5, 2e-5) } else { (1e-6, 1e-6) };
+            let what = format!("{g:?}");
+            assert_near(&format!("forward of {what}"), &forward(&g, &x, &kernel, Some(&bias)), &forth, output);
+            let x = input_gradient(&g, &y, &kernel, Some(&bias_back));
+            assert_near(&format!("input gradient of {what}"), &x, &back, gradients);
+        }
+        for exactness in [Exactness::Fast, Exactness::Direct] {
+            let g = Geometry { level, exactness, ..g };
+            let tolerance = if exactness == Exactness::Fast { 2e-5 } else { 1e-6 };
+            assert_near(&format!("weight gradient of {g:?}"), &weight_gradient(&g, &x, &y), &gradient, tolerance);
+        }
+    }
+}
+
+#[test]
+fn layers_of_networks() {
+    // Few tiles and many kernels; many tiles and few kernels; several segments to a row; parts of a weight gradient.
+    check((1, 130, 9, 11), (140, 130, 3, 3), Conv2d::new(1, 1));
+    check((2, 18, 40, 70), (20, 18, 3, 3), Conv2d::new(1, 1));
+    check((1, 3, 5, 300), (9, 3, 3, 3), Conv2d::new(1, 1));
+    check((1, 70, 17, 15), (70, 70, 4, 4), Conv2d::new(2, 1));
+    check((2, 6, 34, 30), (24, 6, 4, 4), Conv2d::new(2, 1));
+    check((2, 33, 12, 14), (17, 33, 2, 2), Conv2d::new(2, 0));
+    check((2, 20, 30, 31), (19, 20, 1, 1), Conv2d::default());
+    check((2, 72, 8, 8), (80, 72, 4, 4), Conv2d::default());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    /// What Winograd serves: square strides up to 2, kernels up to 4.
+    #[test]
+    fn any_shape_that_may_be_transformed(
+        (n, ins, outs) in (1usize..3, 1usize..20, 1usize..36),
+        (h, w, kernel, kernel_w) in (1usize..71, 1usize..71, 1usize..5, 1usize..5),
+        (stride, padding, padding_w) in (1usize..3, 0usize..4, 0usize..4),
+    ) {
+        prop_assume!(h + 2 * padding >= kernel && w + 2 * padding_w >= kernel_w);
+        let spec = Conv2d { padding: (padding, padding_w), ..Conv2d::new(stride, 0) };
+        check((n, ins, h, w), (outs, ins, kernel, kernel_w), spec);
+    }
+
+    /// Anything at all.
+    #[test]
+    fn any_shape(
+        (n, groups, h, w) in (1usize..3, 1usize..4, 1usize..40, 1usize..40),
+        (ins, outs, kernel, kernel_w) in (1usize..9, 1usize..9, 1usize..6, 1usize..6),
+        (sy, sx, py, px, dy, dx) in (1usize..4, 1usize..4, 0usize..4, 0usize..4, 1usize..3, 1usize..3),
+    ) {
+        prop_assume!(h + 2 * py > dy * (kernel - 1) && w + 2 * px > dx * (kernel_w - 1));
+        let spec =
+            Conv2d { stride: (sy, sx), padding: (py, px), dilation: (dy, dx), groups, exactness: Exactness::Fast };
+        check((n, ins * groups, h, w), (outs * groups, ins, kernel, kernel_w), spec);
+    }
+}

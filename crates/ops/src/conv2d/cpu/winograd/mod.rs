@@ -1,0 +1,248 @@
+//! Winograd convolution of kernels up to 3x3 at stride 1 and up to 4x4 at stride 2, in all three directions.
+//!
+//! An image is cut into tiles of m x m results. Of each, `B^T x B` is a column of values at (m + r - 1)^2 points; at every
+//! point the columns of all tiles make a matrix (tiles, channels in), which is multiplied by the matrix (channels in,
+//! channels out) of the transformed kernel; `A^T m A` of the product is the tile's result. The input gradient is the same
+//! with the kernel turned round, the weight gradient its exact adjoint: at every point the product of the transposed matrix
+//! of the image with that of `A y A^T`, and `G^T u G` of that.
+//!
+//! Work is cut by shape alone, and each number is summed in one order: results have the same bits for any number of threads.
+#![allow(unsafe_code, reason = "pieces of work read and write strided blocks of shared memory")]
+#![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
+
+mod lattice;
+mod passes;
+mod transform;
+
+use std::marker::PhantomData;
+
+use rayon::prelude::*;
+
+use self::lattice::Lattice;
+use self::passes::{Block, Chunk, Kernel, KernelGradient, Kernels, Layout, Panel, Part, Pass, Tiles, Tiling};
+use self::transform::{F1x1, F3x2, F4x2, F4x3, Transform};
+use crate::conv2d::{Exactness, Geometry};
+use crate::kernel::{CHUNK, Level, PANEL, Scratch, Shared, run, written};
+
+/// Floats that the tiles of one piece of work take at all points: what stays in a second-level cache.
+const VALUES: usize = 110_000;
+
+/// With no more tiles than this all are transformed first, and then each kernel is used once.
+const FEW_TILES: usize = 256;
+
+/// Kernels (channels in times channels out) from which on it pays to use each once.
+const MANY_KERNELS: usize = 128 * 128;
+
+/// Channels in whose kernels are transformed at once, into a cache.
+const DEPTH: usize = 128;
+
+/// Channels in whose kernels' gradients are summed at once, into a cache.
+const GRADIENT_DEPTH: usize = 48;
+
+/// Parts that the sums of a weight gradient are dealt into: as many as keep a usual number of threads busy, or as memory
+/// for so many floats allows.
+const PARTS: usize = 16;
+const FEWEST_PARTS: usize = 4;
+const PARTS_LEN: usize = 1 << 21;
+
+/// The transforms to choose among, by what a kernel's phases have along one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    F4x3,
+    F4x2,
+    F3x2,
+    F1x1,
+}
+
+/// The transform for this convolution with so many results, if one serves better than im2col.
+fn choose(g: &Geometry, results: (usize, usize)) -> Option<Choice> {
+    let stride = g.stride.0;
+    if g.groups != 1 || g.dilation != (1, 1) || g.stride.1 != stride || stride > 2 {
+        return None;
+    }
+    let taps = g.kernel.0.max(g.kernel.1).div_ceil(stride);
+    // Products of each pair of channels.
+    let products = |m: usize, points: usize| results.0.div_ceil(m) * results.1.div_ceil(m) * points * points;
+    let choice = match taps {
+        1 => return Some(Choice::F1x1),
+        2 if products(3, 4) < products(4, 5) => (Choice::F3x2, products(3, 4)),
+        2 => (Choice::F4x2, products(4, 5)),
+        3 => (Choice::F4x3, products(4, 6)),
+        _ => return None,
+    };
+    let directly = results.0 * results.1 * g.taps();
+    let (choice, products) = choice;
+    (g.exactness == Exactness::Fast && products * stride * stride * 4 <= directly * 3).then_some(choice)
+}
+
+/// Evaluates an expression with `$transform` the type of a choice.
+macro_rules! with_transform {
+    ($choice:expr, $transform:ident => $work:expr) => {
+        match $choice {
+            Choice::F4x3 => {
+                type $transform = F4x3;
+                $work
+            }
+            Choice::F4x2 => {
+                type $transform = F4x2;
+                $work
+            }
+            Choice::F3x2 => {
+                type $transform = F3x2;
+                $work
+            }
+            Choice::F1x1 => {
+                type $transform = F1x1;
+                $work
+            }
+        }
+    };
+}
+
+/// How the convolution sees its image, position by position of the result.
+fn image_of(g: &Geometry) -> Lattice {
+    let origin = (-(g.padding.0 as isize), -(g.padding.1 as isize));
+    Lattice { channels: g.in_channels, height: g.input.0, width: g.input.1, stride: g.stride.0, origin }
+}
+
+fn result_of(g: &Geometry) -> Lattice {
+    Lattice { channels: g.out_channels, height: g.output.0, width: g.output.1, stride: 1, origin: (0, 0) }
+}
+
+fn kernel_of<'a>(g: &Geometry, values: &'a [f32]) -> Kernel<'a> {
+    let out_step = g.in_channels * g.taps();
+    Kernel { values, size: g.kernel, stride: g.stride.0, out_step, in_step: g.taps(), flipped: false }
+}
+
+/// `(n, out, h', w')` from `x` `(n, in, h, w)`, or none where Winograd does not serve.
+pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Option<Vec<f32>> {
+    let choice = choose(g, g.output)?;
+    let (input, output, kernel) = (image_of(g), result_of(g), kernel_of(g, weight));
+    Some(with_transform!(choice, T => correlate::<T>(g.level, g.batch, g.output, (input, output), x, kernel, bias)))
+}
+
+/// The adjoint of [`forward`] in x: `(n, in, h, w)` from `y` `(n, out, h', w')`.
+pub(super) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Option<Vec<f32>> {
+    // Position m of phase a of the image is the pixel `stride m + a - padding`; the first and the last that are inside:
+    let stride = g.stride.0;
+    let first = (g.padding.0 / stride, g.padding.1 / stride);
+    let positions = |size: usize, padding: usize, first: usize| (size - 1 + padding) / stride + 1 - first;
+    let results = (positions(g.input.0, g.padding.0, first.0), positions(g.input.1, g.padding.1, first.1));
+    let choice = choose(g, results)?;
+    let taps = with_transform!(choice, T => T::TAPS);
+    // Every position sees as many results as there are taps, the last one its own.
+    let origin = (first.0 as isize - (taps as isize - 1), first.1 as isize - (taps as isize - 1));
+    let input = Lattice { origin, ..result_of(g) };
+    let start = |first: usize, padding: usize| (stride * first) as isize - padding as isize;
+    let output = Lattice { origin: (start(first.0, g.padding.0), start(first.1, g.padding.1)), ..image_of(g) };
+    let forth = kernel_of(g, weight);
+    let kernel = Kernel { out_step: forth.in_step, in_step: forth.out_step, flipped: true, ..forth };
+    Some(with_transform!(choice, T => correlate::<T>(g.level, g.batch, results, (input, output), y, kernel, bias)))
+}
+
+/// The gradient of the kernel, `(out, in, kh, kw)`.
+pub(super) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Option<Vec<f32>> {
+    let choice = choose(g, g.output)?;
+    let lattices = (image_of(g), result_of(g));
+    Some(with_transform!(choice, T => adjoint::<T>(g, lattices, x, y)))
+}
+
+fn correlate<T: Transform + Send + Sync>(
+    level: Level,
+    images: usize,
+    results: (usize, usize),
+    (input, output): (Lattice, Lattice),
+    x: &[f32],
+    kernel: Kernel,
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
+    let points = T::POINTS * T::POINTS;
+    let tiles = (VALUES / (points * input.blocks() * 8)).clamp(32, 1152 / points);
+    let tiling = Tiling::new::<T>(images, results, tiles);
+    let pass = Pass::<T> { tiling, input, output, transform: PhantomData };
+    let write = |y: Shared| {
+        if tiling.tiles() <= FEW_TILES && pass.depth() * pass.panels() * PANEL >= MANY_KERNELS {
+            let layout = Layout::new::<T>(tiling.tiles(), pass.depth());
+            let mut values = layout.scratch();
+            let to = Shared::new(values.as_mut_ptr(), values.len());
+            (0..tiling.units()).into_par_iter().for_each(|unit| {
+                run(level, Tiles::<T, false> { pass, images: x, unit, to, layout });
+            });
+            (0..pass.panels()).into_par_iter().for_each(|panel| {
+                run(level, Panel { pass, values: &values, layout, kernel, bias, panel, y });
+            });
+        } else {
+            let mut kernels = Scratch::new(pass.panels() * Pass::<T>::kernels_of_panel(pass.depth()));
+            let to = Shared::new(kernels.as_mut_ptr(), kernels.len());
+            (0..pass.panels()).into_par_iter().for_each(|panel| run(level, Kernels { pass, kernel, panel, to }));
+            let step = tiling.units_of(tiles);
+            (0..tiling.units().div_ceil(step)).into_par_iter().for_each(|at| {
+                let units = at * step..((at + 1) * step).min(tiling.units());
+                run(level, Chunk { pass, x, kernels: &kernels, bias, units, y });
+            });
+        }
+    };
+    let len = images * output.image_len();
+    // SAFETY: tiles cover all results, and each is scattered to its place in the image.
+    unsafe { written(len, |y| write(Shared::new(y.as_mut_ptr().cast(), len))) }
+}
+
+fn adjoint<T: Transform + Send + Sync>(
+    g: &Geometry,
+    (input, output): (Lattice, Lattice),
+    x: &[f32],
+    y: &[f32],
+) -> Vec<f32> {
+    let (level, points) = (g.level, T::POINTS * T::POINTS);
+    let channels = input.blocks() * 8 + output.channels;
+    let most = (2 * VALUES / (points * channels)).clamp(32, 1728 / points);
+    let tiling = Tiling::new::<T>(g.batch, g.output, most);
+    let pass = Pass::<T> { tiling, input, output, transform: PhantomData };
+    let (depth, panels) = (pass.depth(), pass.panels());
+    let mut weight = vec![0.; g.out_channels * g.in_channels * g.taps()];
+    let gradient = Shared::new(weight.as_mut_ptr(), weight.len());
+    let kernel = kernel_of(g, &[]);
+    let blocks: Vec<_> = (0..panels)
+        .flat_map(|panel| {
+            (0..depth).step_by(GRADIENT_DEPTH).map(move |at| (panel, at..(at + GRADIENT_DEPTH).min(depth)))
+        })
+        .collect();
+    if tiling.tiles() <= FEW_TILES && depth * panels * PANEL >= MANY_KERNELS {
+        let x_layout = Layout::new::<T>(tiling.tiles(), depth);
+        let y_layout = Layout::new::<T>(tiling.tiles(), panels * PANEL);
+        let (mut xs, mut ys) = (x_layout.scratch(), y_layout.scratch());
+        let to = [Shared::new(xs.as_mut_ptr(), xs.len()), Shared::new(ys.as_mut_ptr(), ys.len())];
+        (0..2 * tiling.units()).into_par_iter().for_each(|at| match (at / 2, at % 2) {
+            (unit, 0) => run(level, Tiles::<T, false> { pass, images: x, unit, to: to[0], layout: x_layout }),
+            (unit, _) => run(level, Tiles::<T, true> { pass, images: y, unit, to: to[1], layout: y_layout }),
+        });
+        blocks.into_par_iter().for_each(|(panel, ins)| {
+            run(level, Block { pass, xs: &xs, x_layout, ys: &ys, y_layout, panel, ins, kernel, gradient });
+        });
+        return weight;
+    }
+    let step = tiling.units_of(most);
+    let chunks = tiling.units().div_ceil(step);
+    let len = panels * points * depth * PANEL;
+    let parts = (PARTS_LEN / len).clamp(FEWEST_PARTS, PARTS).min(chunks);
+    let mut sums = Scratch::new(parts * len);
+    let shared = Shared::new(sums.as_mut_ptr(), sums.len());
+    (0..parts).into_par_iter().for_each(|part| {
+        let units = chunks * part / parts * step..(chunks * (part + 1) / parts * step).min(tiling.units());
+        run(level, Part { pass, x, y, units, step, sums: shared, offset: part * len });
+    });
+    let (total, rest) = sums.split_at_mut(len);
+    let total = &mut total[..];
+    total.par_chunks_mut(CHUNK).enumerate().for_each(|(at, total)| {
+        for part in rest.chunks_exact(len) {
+            total.iter_mut().zip(&part[at * CHUNK..]).for_each(|(total, part)| *total += part);
+        }
+    });
+    let panel_len = points * depth * PANEL;
+    let total = &*total;
+    (0..panels).into_par_iter().for_each(|panel| {
+        let sums = &total[panel * panel_len..][..panel_len];
+        run(level, KernelGradient { pass, sums, panel, ins: 0..depth, kernel, gradient });
+    });
+    weight
+}

@@ -1,0 +1,530 @@
+//! The passes of a Winograd convolution, each over a part that no other piece of work writes.
+#![allow(clippy::needless_range_loop, reason = "closures would not be compiled for the level")]
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::DEPTH;
+use super::lattice::{BLOCK, Lattice, Strip};
+use super::transform::{Input, Matrix, Output, OutputAdjoint, Square, Taps, TapsAdjoint, Transform, both};
+use crate::kernel::{Isa, PANEL, Rows, Scratch, Shared, Vector, Work};
+
+/// Results cut into tiles, tiles into units: pieces of a row of tiles.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tiling {
+    images: usize,
+    rows: usize,
+    columns: usize,
+    /// Tiles of a unit, at most.
+    segment: usize,
+}
+
+/// Some tiles beside each other.
+#[derive(Debug, Clone, Copy)]
+struct Unit {
+    image: usize,
+    row: usize,
+    column: usize,
+    tiles: usize,
+    /// The number of the first tile, counted over all images.
+    index: usize,
+}
+
+impl Tiling {
+    pub(super) fn new<T: Transform>(images: usize, results: (usize, usize), most: usize) -> Self {
+        let (rows, columns) = (results.0.div_ceil(T::RESULTS), results.1.div_ceil(T::RESULTS));
+        Self { images, rows, columns, segment: columns.div_ceil(columns.div_ceil(most)) }
+    }
+
+    pub(super) fn tiles(&self) -> usize {
+        self.images * self.rows * self.columns
+    }
+
+    pub(super) fn units(&self) -> usize {
+        self.images * self.rows * self.columns.div_ceil(self.segment)
+    }
+
+    /// Units of about `tiles` tiles.
+    pub(super) fn units_of(&self, tiles: usize) -> usize {
+        (tiles / self.segment).max(1)
+    }
+
+    /// Tiles of `units` units, at most.
+    pub(super) fn tiles_of(&self, units: usize) -> usize {
+        units * self.segment
+    }
+
+    fn unit(&self, at: usize) -> Unit {
+        let in_row = self.columns.div_ceil(self.segment);
+        let (line, column) = (at / in_row, at % in_row * self.segment);
+        Unit {
+            image: line / self.rows,
+            row: line % self.rows,
+            column,
+            tiles: self.segment.min(self.columns - column),
+            index: line * self.columns + column,
+        }
+    }
+}
+
+/// How values of tiles at points lie in memory: point p of tile t begins at `p * plane + t * tile`. Neither is a power of
+/// two, whose multiples would share a set of the cache.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    pub(super) tile: usize,
+    pub(super) plane: usize,
+    len: usize,
+}
+
+impl Layout {
+    pub(super) fn new<T: Transform>(tiles: usize, channels: usize) -> Self {
+        let tile = if channels >= 2 * PANEL { channels.next_multiple_of(PANEL) + PANEL } else { channels };
+        let plane = tiles * tile + PANEL;
+        Self { tile, plane, len: T::POINTS * T::POINTS * plane }
+    }
+
+    /// The values of a tile at all points.
+    #[inline(always)]
+    fn square<T: Transform, P>(&self, start: P) -> Square<P> {
+        Square { start, row: T::POINTS * self.plane, column: self.plane }
+    }
+
+    pub(super) fn scratch(&self) -> Scratch {
+        Scratch::new(self.len)
+    }
+}
+
+/// A kernel as virtual channels see it.
+#[derive(Clone, Copy)]
+pub(super) struct Kernel<'a> {
+    pub(super) values: &'a [f32],
+    /// (height, width) of the kernel.
+    pub(super) size: (usize, usize),
+    /// Of the convolution: taps of one phase are this far apart.
+    pub(super) stride: usize,
+    /// Floats from one channel out, or in, to the next.
+    pub(super) out_step: usize,
+    pub(super) in_step: usize,
+    /// Whether taps are taken in reverse order.
+    pub(super) flipped: bool,
+}
+
+impl Kernel<'_> {
+    /// Where tap (i, j) of these phases is in the kernel, if it is.
+    #[inline(always)]
+    fn tap<T: Transform>(&self, (i, j): (usize, usize), phase: (usize, usize)) -> Option<usize> {
+        let turn = |i: usize| if self.flipped { T::TAPS - 1 - i } else { i };
+        let (i, j) = (self.stride * turn(i) + phase.0, self.stride * turn(j) + phase.1);
+        (i < self.size.0 && j < self.size.1).then_some(i * self.size.1 + j)
+    }
+}
+
+/// The shapes of one convolution at stride 1 over virtual channels.
+pub(super) struct Pass<T> {
+    pub(super) tiling: Tiling,
+    pub(super) input: Lattice,
+    pub(super) output: Lattice,
+    pub(super) transform: PhantomData<T>,
+}
+
+impl<T> Clone for Pass<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Pass<T> {}
+
+impl<T: Transform> Pass<T> {
+    const POINTS: usize = T::POINTS * T::POINTS;
+
+    /// Channels in, with those that fill up the last block.
+    pub(super) fn depth(&self) -> usize {
+        self.input.blocks() * BLOCK
+    }
+
+    pub(super) fn panels(&self) -> usize {
+        self.output.blocks().div_ceil(PANEL / BLOCK)
+    }
+
+    /// The kernels of one panel: for every point a matrix (channels in, [`PANEL`]), `plane` floats from one to the next.
+    pub(super) fn kernel_plane(depth: usize) -> usize {
+        depth * PANEL + PANEL
+    }
+
+    pub(super) fn kernels_of_panel(depth: usize) -> usize {
+        Self::POINTS * Self::kernel_plane(depth)
+    }
+
+    /// Transforms the tiles of `units`, block by block of a lattice's channels, to `to`.
+    ///
+    /// # Safety
+    /// `to` has room for the tiles from the first unit's on, and is this thread's alone there.
+    #[inline(always)]
+    unsafe fn transform<M: Matrix, V: Vector>(
+        &self,
+        lattice: &Lattice,
+        images: &[f32],
+        units: Range<usize>,
+        to: *mut f32,
+        layout: Layout,
+    ) {
+        let side = M::COLUMNS;
+        let width = self.tiling.segment * T::RESULTS + side - T::RESULTS;
+        let mut space = Scratch::new(2 * side * width * BLOCK);
+        let first = self.tiling.unit(units.start).index;
+        for unit in units.map(|at| self.tiling.unit(at)) {
+            let image = images[unit.image * lattice.image_len()..].as_ptr();
+            let width = unit.tiles * T::RESULTS + side - T::RESULTS;
+            let strips = strips(&mut space, width, side);
+            let at = ((unit.row * T::RESULTS) as isize, (unit.column * T::RESULTS) as isize);
+            for block in (0..lattice.blocks()).step_by(lattice.stride) {
+                // SAFETY: the slice begins with this image; the strips are as large as they say.
+                unsafe { lattice.gather::<V>(image, block, at, side, strips) };
+                for (parity, strip) in strips.into_iter().enumerate().take(lattice.stride) {
+                    let to = to.wrapping_add((unit.index - first) * layout.tile + (block + parity) * BLOCK);
+                    for tile in 0..unit.tiles {
+                        let from = strip.square(tile * T::RESULTS);
+                        let to = layout.square::<T, _>(to.wrapping_add(tile * layout.tile));
+                        // SAFETY: the tile's part of the strip; the tile's place in `to`.
+                        unsafe { both::<M, V>(from.read(), to, None) };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Transforms the kernels from the channels `ins` to a panel's, to `to`.
+    ///
+    /// # Safety
+    /// `to` has room for [`Self::kernels_of_panel`] of these channels, and is this thread's alone.
+    #[inline(always)]
+    unsafe fn transform_kernels<V: Vector>(&self, kernel: &Kernel, panel: usize, ins: Range<usize>, to: *mut f32) {
+        let plane = Self::kernel_plane(ins.len());
+        for half in 0..PANEL / BLOCK {
+            let out = panel * (PANEL / BLOCK) + half;
+            let (first_out, outs, out_phase) =
+                if out < self.output.blocks() { self.output.block(out) } else { (0, 0, (0, 0)) };
+            for at in ins.clone() {
+                let (first_in, count, in_phase) = self.input.block(at / BLOCK);
+                let (channel, outs) = (first_in + at % BLOCK, if at % BLOCK < count { outs } else { 0 });
+                let phase = (in_phase.0 + out_phase.0, in_phase.1 + out_phase.1);
+                let mut taps = [[0f32; BLOCK]; 9];
+                for i in 0..T::TAPS {
+                    for j in 0..T::TAPS {
+                        let Some(tap) = kernel.tap::<T>((i, j), phase) else { continue };
+                        let from = first_out * kernel.out_step + channel * kernel.in_step + tap;
+                        for lane in 0..outs {
+                            taps[i * T::TAPS + j][lane] = kernel.values[from + lane * kernel.out_step];
+                        }
+                    }
+                }
+                let to = to.wrapping_add((at - ins.start) * PANEL + half * BLOCK);
+                let from = Square { start: taps.as_ptr().cast(), row: T::TAPS * BLOCK, column: BLOCK };
+                let to = Square { start: to, row: T::POINTS * plane, column: plane };
+                // SAFETY: arrays of a block; the kernel's place in `to`.
+                unsafe { both::<Taps<T>, V>(from, to, None) };
+            }
+        }
+    }
+
+    /// Turns the products of the tiles of `units` into results of a panel's channels.
+    ///
+    /// # Safety
+    /// `products` has the tiles from the first unit's on; no other thread writes these results.
+    #[inline(always)]
+    unsafe fn finish<V: Vector>(
+        &self,
+        products: *const f32,
+        layout: Layout,
+        panel: usize,
+        units: Range<usize>,
+        bias: Option<&[f32]>,
+        y: Shared,
+    ) {
+        let mut space = Scratch::new(2 * T::RESULTS * self.tiling.segment * T::RESULTS * BLOCK);
+        let first = self.tiling.unit(units.start).index;
+        let blocks = panel * (PANEL / BLOCK)..((panel + 1) * (PANEL / BLOCK)).min(self.output.blocks());
+        for unit in units.map(|at| self.tiling.unit(at)) {
+            let strips = strips(&mut space, unit.tiles * T::RESULTS, T::RESULTS);
+            let at = ((unit.row * T::RESULTS) as isize, (unit.column * T::RESULTS) as isize);
+            for block in blocks.clone().step_by(self.output.stride) {
+                let (channel, count, _) = self.output.block(block);
+                let mut shift = [0.; BLOCK];
+                if let Some(bias) = bias {
+                    shift[..count].copy_from_slice(&bias[channel..channel + count]);
+                }
+                // SAFETY: an array of a block.
+                let shift = unsafe { V::load(shift.as_ptr()) };
+                for (parity, strip) in strips.into_iter().enumerate().take(self.output.stride) {
+                    let half = block + parity - blocks.start;
+                    let from = products.wrapping_add((unit.index - first) * layout.tile + half * BLOCK);
+                    for tile in 0..unit.tiles {
+                        let from = layout.square::<T, _>(from.wrapping_add(tile * layout.tile));
+                        // SAFETY: the tile's products; the tile's part of the strip.
+                        unsafe { both::<Output<T>, V>(from, strip.square(tile * T::RESULTS), Some(shift)) };
+                    }
+                }
+                let image = y.start_of(unit.image * self.output.image_len(), self.output.image_len());
+                // SAFETY: `start_of` has seen that the image is in `y`; its pixels are ours as the caller vouches.
+                unsafe { self.output.scatter::<V>(image, block, at, T::RESULTS, strips) };
+            }
+        }
+    }
+}
+
+/// Two strips of this width and `rows` rows.
+fn strips(space: &mut Scratch, width: usize, rows: usize) -> [Strip; 2] {
+    assert!(2 * width * rows * BLOCK <= space.len(), "strips exceed their memory");
+    let start = space.as_mut_ptr();
+    [Strip { start, width }, Strip { start: start.wrapping_add(width * rows * BLOCK), width }]
+}
+
+/// Transforms all kernels of a panel.
+pub(super) struct Kernels<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) kernel: Kernel<'a>,
+    pub(super) panel: usize,
+    pub(super) to: Shared,
+}
+
+impl<T: Transform> Work for Kernels<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let len = Pass::<T>::kernels_of_panel(self.pass.depth());
+        let to = self.to.start_of(self.panel * len, len);
+        // SAFETY: `start_of` has seen to the room; a panel's kernels are transformed once.
+        unsafe { self.pass.transform_kernels::<I::V>(&self.kernel, self.panel, 0..self.pass.depth(), to) };
+    }
+}
+
+/// Computes all results of some units, with all kernels transformed.
+pub(super) struct Chunk<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) x: &'a [f32],
+    pub(super) kernels: &'a [f32],
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) units: Range<usize>,
+    pub(super) y: Shared,
+}
+
+impl<T: Transform> Work for Chunk<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, x, kernels, bias, units, y } = self;
+        let depth = pass.depth();
+        let most = pass.tiling.tiles_of(units.len());
+        let (values_layout, products_layout) = (Layout::new::<T>(most, depth), Layout::new::<T>(most, PANEL));
+        let (mut values, mut products) = (values_layout.scratch(), products_layout.scratch());
+        let last = pass.tiling.unit(units.end - 1);
+        let tiles = last.index + last.tiles - pass.tiling.unit(units.start).index;
+        // SAFETY: both are large enough for the tiles and points, and this thread's; the units' results are this piece's.
+        unsafe {
+            let (values, products) = (values.as_mut_ptr(), products.as_mut_ptr());
+            pass.transform::<Input<T>, I::V>(&pass.input, x, units.clone(), values, values_layout);
+            for panel in 0..pass.panels() {
+                let len = Pass::<T>::kernels_of_panel(depth);
+                let kernels = kernels[panel * len..][..len].as_ptr();
+                for point in 0..Pass::<T>::POINTS {
+                    let start = values.add(point * values_layout.plane).cast_const();
+                    let a = Rows { start, row: values_layout.tile, column: 1 };
+                    let b = (kernels.add(point * Pass::<T>::kernel_plane(depth)), PANEL);
+                    let c = (products.add(point * products_layout.plane), products_layout.tile);
+                    I::product((tiles, depth), a, b, c, false);
+                }
+                pass.finish::<I::V>(products, products_layout, panel, units.clone(), bias, y);
+            }
+        }
+    }
+}
+
+/// Transforms the tiles of a unit of images, or with `ADJOINT` of results.
+pub(super) struct Tiles<'a, T, const ADJOINT: bool> {
+    pub(super) pass: Pass<T>,
+    pub(super) images: &'a [f32],
+    pub(super) unit: usize,
+    pub(super) to: Shared,
+    pub(super) layout: Layout,
+}
+
+impl<T: Transform, const ADJOINT: bool> Work for Tiles<'_, T, ADJOINT> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, images, unit, to, layout } = self;
+        let index = pass.tiling.unit(unit).index * layout.tile;
+        let to = to.start_of(index, layout.len - index);
+        // SAFETY: the layout has room for all tiles; a unit's tiles are this piece's.
+        unsafe {
+            if ADJOINT {
+                pass.transform::<OutputAdjoint<T>, I::V>(&pass.output, images, unit..unit + 1, to, layout);
+            } else {
+                pass.transform::<Input<T>, I::V>(&pass.input, images, unit..unit + 1, to, layout);
+            }
+        }
+    }
+}
+
+/// Computes all results of a panel's channels from all tiles, transformed.
+pub(super) struct Panel<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) values: &'a [f32],
+    pub(super) layout: Layout,
+    pub(super) kernel: Kernel<'a>,
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) panel: usize,
+    pub(super) y: Shared,
+}
+
+impl<T: Transform> Work for Panel<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, values, layout, kernel, bias, panel, y } = self;
+        let tiles = pass.tiling.tiles();
+        let products_layout = Layout::new::<T>(tiles, PANEL);
+        let mut products = products_layout.scratch();
+        let mut kernels = Scratch::new(Pass::<T>::kernels_of_panel(DEPTH.min(pass.depth())));
+        // SAFETY: all are large enough for the tiles, points and channels; a panel's results are this piece's.
+        unsafe {
+            let (products, kernels) = (products.as_mut_ptr(), kernels.as_mut_ptr());
+            for first in (0..pass.depth()).step_by(DEPTH) {
+                let ins = first..(first + DEPTH).min(pass.depth());
+                pass.transform_kernels::<I::V>(&kernel, panel, ins.clone(), kernels);
+                for point in 0..Pass::<T>::POINTS {
+                    let start = values[point * layout.plane + first..].as_ptr();
+                    let a = Rows { start, row: layout.tile, column: 1 };
+                    let b = (kernels.add(point * Pass::<T>::kernel_plane(ins.len())).cast_const(), PANEL);
+                    let c = (products.add(point * products_layout.plane), products_layout.tile);
+                    I::product((tiles, ins.len()), a, b, c, first > 0);
+                }
+            }
+            pass.finish::<I::V>(products, products_layout, panel, 0..pass.tiling.units(), bias, y);
+        }
+    }
+}
+
+/// Sums, over the tiles of some units, of the transformed kernel's gradient: for each panel of channels out and each
+/// point a matrix (channels in, [`PANEL`]).
+pub(super) struct Part<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) x: &'a [f32],
+    pub(super) y: &'a [f32],
+    pub(super) units: Range<usize>,
+    /// Units that are transformed at once.
+    pub(super) step: usize,
+    pub(super) sums: Shared,
+    /// Where in `sums` this part's begin.
+    pub(super) offset: usize,
+}
+
+impl<T: Transform> Work for Part<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, x, y, units, step, sums, offset } = self;
+        let (depth, panels) = (pass.depth(), pass.panels());
+        let most = pass.tiling.tiles_of(step);
+        let (x_layout, y_layout) = (Layout::new::<T>(most, depth), Layout::new::<T>(most, panels * PANEL));
+        let (mut xs, mut ys) = (x_layout.scratch(), y_layout.scratch());
+        let sums = sums.start_of(offset, panels * Pass::<T>::POINTS * depth * PANEL);
+        for first in units.clone().step_by(step) {
+            let chunk = first..(first + step).min(units.end);
+            let last = pass.tiling.unit(chunk.end - 1);
+            let tiles = last.index + last.tiles - pass.tiling.unit(chunk.start).index;
+            // SAFETY: both are large enough for the tiles and points, and this thread's; `start_of` has seen to the sums,
+            // which are this part's.
+            unsafe {
+                let (xs, ys) = (xs.as_mut_ptr(), ys.as_mut_ptr());
+                pass.transform::<Input<T>, I::V>(&pass.input, x, chunk.clone(), xs, x_layout);
+                pass.transform::<OutputAdjoint<T>, I::V>(&pass.output, y, chunk, ys, y_layout);
+                for point in 0..Pass::<T>::POINTS {
+                    let start = xs.add(point * x_layout.plane).cast_const();
+                    let a = Rows { start, row: 1, column: x_layout.tile };
+                    for panel in 0..panels {
+                        let b = (ys.add(point * y_layout.plane + panel * PANEL).cast_const(), y_layout.tile);
+                        let c = (sums.add((panel * Pass::<T>::POINTS + point) * depth * PANEL), PANEL);
+                        I::product((depth, tiles), a, b, c, first > units.start);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Turns sums at points into gradients of kernels, `ins` channels to a panel's.
+pub(super) struct KernelGradient<'a, T> {
+    pub(super) pass: Pass<T>,
+    /// For each point a matrix (channels in, [`PANEL`]).
+    pub(super) sums: &'a [f32],
+    pub(super) panel: usize,
+    pub(super) ins: Range<usize>,
+    /// The kernel whose gradient is written; its values are not read.
+    pub(super) kernel: Kernel<'a>,
+    pub(super) gradient: Shared,
+}
+
+impl<T: Transform> Work for KernelGradient<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, sums, panel, ins, kernel, gradient } = self;
+        let plane = ins.len() * PANEL;
+        for half in 0..PANEL / BLOCK {
+            let out = panel * (PANEL / BLOCK) + half;
+            if out >= pass.output.blocks() {
+                continue;
+            }
+            let (first_out, outs, _) = pass.output.block(out);
+            for at in ins.clone() {
+                let (first_in, count, phase) = pass.input.block(at / BLOCK);
+                if at % BLOCK >= count {
+                    continue;
+                }
+                let from = &sums[(at - ins.start) * PANEL + half * BLOCK..];
+                let mut taps = [[0f32; BLOCK]; 9];
+                assert!((Pass::<T>::POINTS - 1) * plane + BLOCK <= from.len(), "sums of some points are missing");
+                let from = Square { start: from.as_ptr(), row: T::POINTS * plane, column: plane };
+                let to = Square { start: taps.as_mut_ptr().cast(), row: T::TAPS * BLOCK, column: BLOCK };
+                // SAFETY: the slice has the sums as far as the last point's; arrays of a block.
+                unsafe { both::<TapsAdjoint<T>, I::V>(from, to, None) };
+                for i in 0..T::TAPS {
+                    for j in 0..T::TAPS {
+                        let Some(tap) = kernel.tap::<T>((i, j), phase) else { continue };
+                        let to = first_out * kernel.out_step + (first_in + at % BLOCK) * kernel.in_step + tap;
+                        for lane in 0..outs {
+                            let to = gradient.start_of(to + lane * kernel.out_step, 1);
+                            // SAFETY: `start_of` has seen to the place; this kernel's gradient is this piece's alone.
+                            unsafe { to.write(taps[i * T::TAPS + j][lane]) };
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Gradients of kernels from all tiles, transformed.
+pub(super) struct Block<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) xs: &'a [f32],
+    pub(super) x_layout: Layout,
+    pub(super) ys: &'a [f32],
+    pub(super) y_layout: Layout,
+    pub(super) panel: usize,
+    pub(super) ins: Range<usize>,
+    pub(super) kernel: Kernel<'a>,
+    pub(super) gradient: Shared,
+}
+
+impl<T: Transform> Work for Block<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, xs, x_layout, ys, y_layout, panel, ins, kernel, gradient } = self;
+        let mut sums = Scratch::new(Pass::<T>::POINTS * ins.len() * PANEL);
+        for point in 0..Pass::<T>::POINTS {
+            let a = Rows { start: xs[point * x_layout.plane + ins.start..].as_ptr(), row: 1, column: x_layout.tile };
+            let b = (ys[point * y_layout.plane + panel * PANEL..].as_ptr(), y_layout.tile);
+            let c = (sums[point * ins.len() * PANEL..].as_mut_ptr(), PANEL);
+            // SAFETY: the layouts have all tiles and channels, the sums all points.
+            unsafe { I::product((ins.len(), pass.tiling.tiles()), a, b, c, false) };
+        }
+        KernelGradient { pass, sums: &sums, panel, ins, kernel, gradient }.run::<I>();
+    }
+}

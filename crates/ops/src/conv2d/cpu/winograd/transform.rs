@@ -1,0 +1,358 @@
+//! The transforms of Winograd's minimal filtering F(m x m, r x r): `y = A^T ((G w G^T) . (B^T x B)) A` (Lavin and Gray
+//! 2016, section 4), one direction at a time. The matrices are those of Toom and Cook with the points 0, 1, -1, 2, -2 and
+//! infinity, as many as it takes.
+#![allow(unsafe_code, reason = "squares of vectors lie strided in shared memory")]
+#![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
+#![allow(clippy::needless_range_loop, reason = "two indices say which of rows and columns is meant")]
+
+use std::marker::PhantomData;
+
+use crate::kernel::Vector;
+
+/// The largest `m + r - 1`; smaller transforms leave the rest of an array alone.
+pub(super) const LARGEST: usize = 6;
+
+type Values<V> = [V; LARGEST];
+
+/// One F(m, r).
+pub(super) trait Transform {
+    /// m: results of one tile along one direction.
+    const RESULTS: usize;
+    /// r: taps of the kernel along one direction.
+    const TAPS: usize;
+    /// `m + r - 1`: values that a tile sees, and products that it takes.
+    const POINTS: usize;
+
+    /// `B^T`, from points to points.
+    fn input<V: Vector>(x: Values<V>) -> Values<V>;
+    /// `G`, from taps to points.
+    fn kernel<V: Vector>(w: Values<V>) -> Values<V>;
+    /// `A^T`, from points to results.
+    fn output<V: Vector>(m: Values<V>) -> Values<V>;
+    /// `A`, from results to points.
+    fn output_adjoint<V: Vector>(y: Values<V>) -> Values<V>;
+    /// `G^T`, from points to taps.
+    fn kernel_adjoint<V: Vector>(u: Values<V>) -> Values<V>;
+}
+
+/// Three taps, four results, six products.
+pub(super) struct F4x3;
+
+impl Transform for F4x3 {
+    const RESULTS: usize = 4;
+    const TAPS: usize = 3;
+    const POINTS: usize = 6;
+
+    #[inline(always)]
+    fn input<V: Vector>([a, b, c, d, e, f]: Values<V>) -> Values<V> {
+        let (even, odd) = (c.mul_add(-4., e), b.mul_add(-4., d));
+        let (even2, odd2) = (e.sub(c), d.sub(b));
+        [
+            a.mul_add(4., c.mul_add(-5., e)),
+            even.add(odd),
+            even.sub(odd),
+            odd2.mul_add(2., even2),
+            odd2.mul_add(-2., even2),
+            b.mul_add(4., d.mul_add(-5., f)),
+        ]
+    }
+
+    #[inline(always)]
+    fn kernel<V: Vector>([a, b, c, ..]: Values<V>) -> Values<V> {
+        let outer = a.add(c).mul(V::splat(-1. / 6.));
+        let outer2 = a.mul_add(1. / 24., c.mul(V::splat(1. / 6.)));
+        [
+            a.mul(V::splat(0.25)),
+            b.mul_add(-1. / 6., outer),
+            b.mul_add(1. / 6., outer),
+            b.mul_add(1. / 12., outer2),
+            b.mul_add(-1. / 12., outer2),
+            c,
+        ]
+    }
+
+    #[inline(always)]
+    fn output<V: Vector>([a, b, c, d, e, f]: Values<V>) -> Values<V> {
+        let (sum, difference, sum2, difference2) = (b.add(c), b.sub(c), d.add(e), d.sub(e));
+        let zero = V::splat(0.);
+        [
+            a.add(sum).add(sum2),
+            difference2.mul_add(2., difference),
+            sum2.mul_add(4., sum),
+            difference2.mul_add(8., difference).add(f),
+            zero,
+            zero,
+        ]
+    }
+
+    #[inline(always)]
+    fn output_adjoint<V: Vector>([a, b, c, d, ..]: Values<V>) -> Values<V> {
+        let (even, odd) = (a.add(c), b.add(d));
+        let (even2, odd2) = (c.mul_add(4., a), d.mul_add(4., b));
+        [a, even.add(odd), even.sub(odd), odd2.mul_add(2., even2), odd2.mul_add(-2., even2), d]
+    }
+
+    #[inline(always)]
+    fn kernel_adjoint<V: Vector>([a, b, c, d, e, f]: Values<V>) -> Values<V> {
+        let (sum, difference, sum2, difference2) = (b.add(c), c.sub(b), d.add(e), d.sub(e));
+        let (sum, zero) = (sum.mul(V::splat(-1. / 6.)), V::splat(0.));
+        [
+            a.mul_add(0.25, sum2.mul_add(1. / 24., sum)),
+            difference.mul_add(1. / 6., difference2.mul(V::splat(1. / 12.))),
+            sum2.mul_add(1. / 6., sum).add(f),
+            zero,
+            zero,
+            zero,
+        ]
+    }
+}
+
+/// Two taps, four results, five products.
+pub(super) struct F4x2;
+
+impl Transform for F4x2 {
+    const RESULTS: usize = 4;
+    const TAPS: usize = 2;
+    const POINTS: usize = 5;
+
+    #[inline(always)]
+    fn input<V: Vector>([a, b, c, d, e, _]: Values<V>) -> Values<V> {
+        let inner = c.mul_add(-2., d);
+        [
+            a.mul_add(2., inner.sub(b)),
+            b.mul_add(-2., d).sub(c),
+            b.mul_add(2., c.mul_add(-3., d)),
+            d.sub(b),
+            b.mul_add(2., d.mul_add(-2., e)).sub(c),
+            V::splat(0.),
+        ]
+    }
+
+    #[inline(always)]
+    fn kernel<V: Vector>([a, b, ..]: Values<V>) -> Values<V> {
+        [
+            a.mul(V::splat(0.5)),
+            a.add(b).mul(V::splat(-0.5)),
+            b.sub(a).mul(V::splat(1. / 6.)),
+            b.mul_add(2., a).mul(V::splat(1. / 6.)),
+            b,
+            V::splat(0.),
+        ]
+    }
+
+    #[inline(always)]
+    fn output<V: Vector>([a, b, c, d, e, _]: Values<V>) -> Values<V> {
+        let (sum, difference, zero) = (b.add(c), b.sub(c), V::splat(0.));
+        [a.add(sum).add(d), d.mul_add(2., difference), d.mul_add(4., sum), d.mul_add(8., difference).add(e), zero, zero]
+    }
+
+    #[inline(always)]
+    fn output_adjoint<V: Vector>([a, b, c, d, ..]: Values<V>) -> Values<V> {
+        let (even, odd) = (a.add(c), b.add(d));
+        let odd2 = d.mul_add(4., b);
+        [a, even.add(odd), even.sub(odd), odd2.mul_add(2., c.mul_add(4., a)), d, V::splat(0.)]
+    }
+
+    #[inline(always)]
+    fn kernel_adjoint<V: Vector>([a, b, c, d, e, _]: Values<V>) -> Values<V> {
+        let (rest, zero) = (d.sub(c).mul(V::splat(1. / 6.)), V::splat(0.));
+        let first = a.sub(b).mul_add(0.5, rest);
+        let last = d.mul_add(2., c).mul_add(1. / 6., b.mul_add(-0.5, e));
+        [first, last, zero, zero, zero, zero]
+    }
+}
+
+/// Two taps, three results, four products.
+pub(super) struct F3x2;
+
+impl Transform for F3x2 {
+    const RESULTS: usize = 3;
+    const TAPS: usize = 2;
+    const POINTS: usize = 4;
+
+    #[inline(always)]
+    fn input<V: Vector>([a, b, c, d, ..]: Values<V>) -> Values<V> {
+        let zero = V::splat(0.);
+        [a.sub(c), b.add(c), c.sub(b), d.sub(b), zero, zero]
+    }
+
+    #[inline(always)]
+    fn kernel<V: Vector>([a, b, ..]: Values<V>) -> Values<V> {
+        let (half, zero) = (V::splat(0.5), V::splat(0.));
+        [a, a.add(b).mul(half), a.sub(b).mul(half), b, zero, zero]
+    }
+
+    #[inline(always)]
+    fn output<V: Vector>([a, b, c, d, ..]: Values<V>) -> Values<V> {
+        let (sum, zero) = (b.add(c), V::splat(0.));
+        [a.add(sum), b.sub(c), sum.add(d), zero, zero, zero]
+    }
+
+    #[inline(always)]
+    fn output_adjoint<V: Vector>([a, b, c, ..]: Values<V>) -> Values<V> {
+        let (even, zero) = (a.add(c), V::splat(0.));
+        [a, even.add(b), even.sub(b), c, zero, zero]
+    }
+
+    #[inline(always)]
+    fn kernel_adjoint<V: Vector>([a, b, c, d, ..]: Values<V>) -> Values<V> {
+        let (half, zero) = (V::splat(0.5), V::splat(0.));
+        [b.add(c).mul(half).add(a), b.sub(c).mul(half).add(d), zero, zero, zero, zero]
+    }
+}
+
+/// One tap, one result: a plain matrix product over the channels.
+pub(super) struct F1x1;
+
+impl Transform for F1x1 {
+    const RESULTS: usize = 1;
+    const TAPS: usize = 1;
+    const POINTS: usize = 1;
+
+    #[inline(always)]
+    fn input<V: Vector>(x: Values<V>) -> Values<V> {
+        x
+    }
+
+    #[inline(always)]
+    fn kernel<V: Vector>(w: Values<V>) -> Values<V> {
+        w
+    }
+
+    #[inline(always)]
+    fn output<V: Vector>(m: Values<V>) -> Values<V> {
+        m
+    }
+
+    #[inline(always)]
+    fn output_adjoint<V: Vector>(y: Values<V>) -> Values<V> {
+        y
+    }
+
+    #[inline(always)]
+    fn kernel_adjoint<V: Vector>(u: Values<V>) -> Values<V> {
+        u
+    }
+}
+
+/// One of a transform's matrices.
+pub(super) trait Matrix {
+    const COLUMNS: usize;
+    const ROWS: usize;
+
+    fn apply<V: Vector>(x: Values<V>) -> Values<V>;
+}
+
+macro_rules! matrices {
+    ($($name:ident: $method:ident, $columns:ident to $rows:ident;)*) => {$(
+        pub(super) struct $name<T>(PhantomData<T>);
+
+        impl<T: Transform> Matrix for $name<T> {
+            const COLUMNS: usize = T::$columns;
+            const ROWS: usize = T::$rows;
+
+            #[inline(always)]
+            fn apply<V: Vector>(x: Values<V>) -> Values<V> {
+                T::$method(x)
+            }
+        }
+    )*};
+}
+
+matrices! {
+    Input: input, POINTS to POINTS;
+    Taps: kernel, TAPS to POINTS;
+    Output: output, POINTS to RESULTS;
+    OutputAdjoint: output_adjoint, RESULTS to POINTS;
+    TapsAdjoint: kernel_adjoint, POINTS to TAPS;
+}
+
+/// A square of vectors: (i, j) is at `start + i * row + j * column`.
+#[derive(Clone, Copy)]
+pub(super) struct Square<P> {
+    pub(super) start: P,
+    pub(super) row: usize,
+    pub(super) column: usize,
+}
+
+impl Square<*mut f32> {
+    #[inline(always)]
+    pub(super) fn read(self) -> Square<*const f32> {
+        Square { start: self.start, row: self.row, column: self.column }
+    }
+}
+
+/// Writes `M x M^T + shift` to `to`.
+///
+/// # Safety
+/// All vectors of `from` can be read and all of `to` written.
+#[inline(always)]
+pub(super) unsafe fn both<M: Matrix, V: Vector>(from: Square<*const f32>, to: Square<*mut f32>, shift: Option<V>) {
+    let zero = V::splat(0.);
+    let mut columns = [[zero; LARGEST]; LARGEST];
+    for j in 0..M::COLUMNS {
+        let mut column = [zero; LARGEST];
+        for i in 0..M::COLUMNS {
+            // SAFETY: (i, j) is in the square.
+            column[i] = unsafe { V::load(from.start.wrapping_add(i * from.row + j * from.column)) };
+        }
+        let column = M::apply(column);
+        for i in 0..M::ROWS {
+            columns[i][j] = column[i];
+        }
+    }
+    for i in 0..M::ROWS {
+        let row = M::apply(columns[i]);
+        for j in 0..M::ROWS {
+            let value = match shift {
+                Some(shift) => row[j].add(shift),
+                None => row[j],
+            };
+            // SAFETY: (i, j) is in the square.
+            unsafe { value.store(to.start.wrapping_add(i * to.row + j * to.column)) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Plain = [f32; 8];
+
+    fn values(numbers: &[f32]) -> Values<Plain> {
+        std::array::from_fn(|i| [numbers.get(i).copied().unwrap_or(0.); 8])
+    }
+
+    fn first(values: Values<Plain>) -> [f64; LARGEST] {
+        values.map(|v| f64::from(v[0]))
+    }
+
+    /// What the transforms compute along one direction, and that their adjoints are adjoint.
+    fn check<T: Transform>() {
+        let x = [3., -1., 4., 1., -5., 9.];
+        let w = [2., 7., -1.];
+        let (x, w) = (&x[..T::POINTS], &w[..T::TAPS]);
+        let [points, taps] = [T::input(values(x)), T::kernel(values(w))].map(first);
+        let products: Vec<f32> = points.iter().zip(taps).map(|(a, b)| (a * b) as f32).collect();
+        let y = first(T::output(values(&products)));
+        for (i, y) in y.iter().enumerate().take(T::RESULTS) {
+            let expected: f64 = w.iter().enumerate().map(|(k, w)| f64::from(w * x[i + k])).sum();
+            assert!((y - expected).abs() < 1e-4, "result {i} of {}: {y}, not {expected}", T::RESULTS);
+        }
+        let dot = |a: [f64; LARGEST], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * f64::from(*b)).sum::<f64>();
+        let given = &x[..T::RESULTS];
+        let [forth, back] = [first(T::output(values(&products))), first(T::output_adjoint(values(given)))];
+        assert!((dot(forth, given) - dot(back, &products[..T::POINTS])).abs() < 1e-2);
+        let [forth, back] = [first(T::kernel(values(w))), first(T::kernel_adjoint(values(x)))];
+        assert!((dot(forth, x) - dot(back, w)).abs() < 1e-4);
+    }
+
+    #[test]
+    fn transforms_correlate() {
+        check::<F4x3>();
+        check::<F4x2>();
+        check::<F3x2>();
+        check::<F1x1>();
+    }
+}
