@@ -197,8 +197,13 @@ def train_cgan(place, compiled, base, photos, label_maps):
     return size, step
 
 
+def layout(device, large_weights):
+    """The faster one: a pixel's channels side by side, but where a CPU would spend more on the gradients of large weights (PyTorch 2.15)."""
+    return torch.contiguous_format if device == "cpu" and large_weights else torch.channels_last
+
+
 def network_case(kind, name, base, size, batch, device, compiled):
-    memory_format = torch.channels_last if device == "cuda" else torch.contiguous_format
+    memory_format = layout(device, large_weights=kind == "train" and name == "cgan")
     place = lambda network: network.to(device, memory_format=memory_format)
     draw = lambda: (2 * torch.rand(batch, 3, size, size) - 1).to(device, memory_format=memory_format)
     photos, label_maps = draw(), draw()
@@ -219,7 +224,7 @@ def layer_case(kind, kernel, stride, padding, in_channels, out_channels, size, b
         "conv": (F.conv2d, (out_channels, in_channels)),
         "conv-transpose": (F.conv_transpose2d, (in_channels, out_channels)),
     }[kind]
-    memory_format = torch.channels_last if device == "cuda" else torch.contiguous_format
+    memory_format = layout(device, large_weights=kernel * kernel * in_channels * out_channels > 1 << 20)
     draw = lambda *shape: (2 * torch.rand(shape) - 1).to(device, memory_format=memory_format).requires_grad_()
     x, weight = draw(batch, in_channels, size, size), draw(*channels, kernel, kernel)
     ones = torch.ones_like(convolve(x, weight, stride=stride, padding=padding))
@@ -312,6 +317,8 @@ def serve(device, *case):
 if __name__ == "__main__":
     try:
         serve(*sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (Exception, SystemExit) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         answer(f"error {lines[0]}")

@@ -78,9 +78,6 @@ impl Bench {
             Some(threads) => threads,
             None => thread::available_parallelism()?.get(),
         };
-        if let Some(path) = &self.json {
-            write_json(path, &[])?; // said before minutes are spent
-        }
         let mut sides = Sides {
             program: PathBuf::new(),
             python: self.pytorch,
@@ -90,6 +87,9 @@ impl Bench {
         };
         if sides.python.is_some() {
             sides.start_pytorch(&["check"])?;
+        }
+        if let Some(path) = &self.json {
+            write_json(path, &[])?; // said before minutes are spent
         }
         sides.program = build(shell, &sides.device)?;
 
