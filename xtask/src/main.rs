@@ -3,6 +3,7 @@
 //!
 //! It links no crate of the workspace, so it compiles in seconds. The working directory stays the caller's.
 
+mod bench;
 mod ci;
 mod compare;
 mod parity;
@@ -37,6 +38,8 @@ enum Xtask {
     Compare(compare::Compare),
     /// Compare our networks and layers with what PyTorch computed
     Parity(parity::Parity),
+    /// Time training steps, inference, layers and the loader, beside PyTorch if there is one
+    Bench(bench::Bench),
     /// Run every check: tests, format, lints, documentation
     Ci(ci::Ci),
 }
@@ -65,6 +68,7 @@ fn run(xtask: Xtask) -> Result<ExitCode> {
         Xtask::Recipes(recipes) => program::run(&shell, "recipes", &recipes.arguments),
         Xtask::Compare(compare) => program::run(&shell, "compare", &compare.arguments()?),
         Xtask::Parity(parity) => parity.run(&shell),
+        Xtask::Bench(bench) => bench.run(&shell),
         Xtask::Ci(ci) => ci.run(&shell),
     }
 }

@@ -1,0 +1,94 @@
+//! Our side of `cargo xtask bench`: `worker DEVICE CASE...` builds one case and takes its steps as often as it is told.
+//!
+//! Its first line is `ready N`, where N is what both sides must agree on (trained numbers, or images), or `error TEXT`. Each line `run K`
+//! is answered by the milliseconds of K steps. It ends when its input does. `tests/pytorch/bench.py` is the other side.
+
+mod layer;
+mod loading;
+mod networks;
+
+use std::io::{self, BufRead, Write};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::Device;
+
+/// The program's allocator, so that what is timed is what its users get.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What is timed.
+struct Case {
+    /// Trained numbers, or images a step: equal on both sides if they do the same.
+    size: usize,
+    step: Box<dyn FnMut() -> Result<()>>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_none_or(|first| first == "--bench") {
+        eprintln!("worker: run by cargo xtask bench");
+        return ExitCode::SUCCESS;
+    }
+    match serve(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error {}", format!("{error:#}").replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Builds the case, and answers until the input ends. Steps are taken by the main thread, as the program's are.
+fn serve(arguments: &[String]) -> Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (device, words) = words.split_first().context("DEVICE CASE...: missing")?;
+    let device = match *device {
+        "cpu" => Device::Cpu,
+        "cuda" => Device::new_cuda(0)?,
+        other => bail!("{other}: not one of cpu, cuda"),
+    };
+    let mut case = build(words, &device)?;
+    answer(&format!("ready {}", case.size))?;
+    for line in io::stdin().lock().lines() {
+        let line = line?;
+        let steps = line.strip_prefix("run ").with_context(|| format!("{line}: not `run K`"))?;
+        let steps = number(steps)?;
+        let start = Instant::now();
+        for _ in 0..steps {
+            (case.step)()?;
+        }
+        device.synchronize()?;
+        answer(&format!("{:.6}", start.elapsed().as_secs_f64() * 1e3))?;
+    }
+    Ok(())
+}
+
+fn build(words: &[&str], device: &Device) -> Result<Case> {
+    match words {
+        [kind @ ("train" | "infer"), network, numbers @ ..] => {
+            let [base, size, batch] = all_numbers(numbers)?;
+            networks::build(*kind == "train", network, [base, size, batch], device)
+        }
+        ["layer", kind, numbers @ ..] => layer::build(kind, all_numbers(numbers)?, device),
+        ["load", format, numbers @ .., folder] => loading::build(format, folder.as_ref(), all_numbers(numbers)?),
+        _ => bail!("{}: no such case", words.join(" ")),
+    }
+}
+
+fn all_numbers<const N: usize>(words: &[&str]) -> Result<[usize; N]> {
+    ensure!(words.len() == N, "{}: not {N} numbers", words.join(" "));
+    let numbers: Vec<usize> = words.iter().map(|word| number(word)).collect::<Result<_>>()?;
+    Ok(std::array::from_fn(|i| numbers[i]))
+}
+
+fn number(word: &str) -> Result<usize> {
+    word.parse().with_context(|| format!("{word}: not a number"))
+}
+
+fn answer(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
