@@ -67,7 +67,7 @@ impl UNet {
         }
         x = self.bottleneck.forward_t(&x, train)?;
         for ((up, block), skip) in self.decoder.iter().zip(skips.iter().rev()) {
-            x = block.forward_t(&Tensor::cat(&[&up.forward(&x)?, skip], 1)?, train)?;
+            x = block.forward_t(&ops::cat(&[&up.forward(&x)?, skip])?, train)?;
         }
         self.outputs.forward(&x)
     }

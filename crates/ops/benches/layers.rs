@@ -1,15 +1,15 @@
 //! Times single layers: `cargo bench -p img2seg-ops --bench layers -- [--cpu] [FILTER]`, median and minimum in ms of forward and each gradient.
 //!
-//! Gradients are timed as `backward()` of the layer alone, candle's zeros and sums included. `RAYON_NUM_THREADS` sets
-//! the threads. The allocator is the system's: `MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592`
-//! keeps it from returning memory, as a training program should.
+//! Gradients are timed as `backward` of the layer alone. `RAYON_NUM_THREADS` sets the threads. The allocator is the
+//! system's: `MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592` keeps it from returning memory, as a
+//! training program should.
 
 use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use img2seg_ops::{
-    Activation, AdamStep, Conv2d, ConvTranspose2d, adam_step, batch_norm_eval, batch_norm_train, bce_with_logits,
-    conv_transpose2d, conv2d, cross_entropy, leaky_relu, max_pool2d, mse, relu, tanh,
+    Activation, AdamStep, Conv2d, ConvTranspose2d, adam_step, backward, batch_norm_eval, batch_norm_train,
+    bce_with_logits, conv_transpose2d, conv2d, cross_entropy, leaky_relu, max_pool2d, mse, relu, tanh,
 };
 
 const ROUNDS: usize = 15;
@@ -59,7 +59,8 @@ fn report(name: &str, inputs: &[Tensor], op: &dyn Fn(&[Tensor]) -> Result<Tensor
         let mut inputs = inputs.to_vec();
         inputs[at] = Var::from_tensor(&inputs[at])?.into_inner();
         let y = op(&inputs)?;
-        let (median, minimum) = time(|| Ok(y.backward()?.remove(&inputs[at]).expect("the input is a variable")))?;
+        let (median, minimum) =
+            time(|| Ok(backward(y.clone())?.get(&inputs[at]).expect("the input is a variable").clone()))?;
         print!(" {median:8.2} {minimum:8.2}");
     }
     println!();

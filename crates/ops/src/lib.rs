@@ -2,16 +2,13 @@
 //!
 //! ```
 //! use candle_core::{Device, Var};
-//! use img2seg_ops::{Conv2d, conv2d, max_pool2d};
-//! # fn main() -> candle_core::Result<()> {
+//! use img2seg_ops::{Conv2d, backward, conv2d, max_pool2d};
 //! let x = Var::new(&[[[[1f32, 2.], [3., 4.]]]], &Device::Cpu)?; // (n, c, h, w)
 //! let weight = Var::new(&[[[[2f32]]]], &Device::Cpu)?; // (out, in, 1, 1)
 //! let y = max_pool2d(&conv2d(&x, &weight, None, Conv2d::default())?, 2)?;
-//! assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [8.]);
-//! let gradient = y.backward()?.remove(&x).unwrap();
-//! assert_eq!(gradient.flatten_all()?.to_vec1::<f32>()?, [0., 0., 0., 2.]);
-//! # Ok(())
-//! # }
+//! let gradients = backward(y)?; // or y.backward(), where ops of candle's stand between
+//! assert_eq!(gradients.get(&x).unwrap().flatten_all()?.to_vec1::<f32>()?, [0., 0., 0., 2.]);
+//! # Ok::<(), candle_core::Error>(())
 //! ```
 
 mod activation;
@@ -25,6 +22,7 @@ mod kernel;
 mod loss;
 mod max_pool2d;
 mod resize;
+mod shape;
 mod taps;
 #[cfg(test)]
 mod verify;
@@ -35,6 +33,8 @@ pub use batch_norm::{BatchStatistics, batch_norm_eval, batch_norm_train};
 pub use conv_transpose2d::{ConvTranspose2d, conv_transpose2d};
 pub use conv2d::{Conv2d, Exactness, conv2d};
 pub use instance_norm::instance_norm;
-pub use loss::{VOID, bce_with_logits, cross_entropy, l1, mse};
+pub use kernel::{Gradients, backward};
+pub use loss::{VOID, bce_with_logits, cross_entropy, l1, mse, weighted_sum};
 pub use max_pool2d::max_pool2d;
 pub use resize::{Resize, resize};
+pub use shape::{cat, reshape};

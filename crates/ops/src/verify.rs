@@ -5,6 +5,9 @@ use std::path::Path;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use safetensors::SafeTensors;
 
+use crate::kernel::{Source, has_kernel, node};
+use crate::{backward, weighted_sum};
+
 /// An op as a function of all tensors it differentiates.
 pub(crate) type Op<'a> = &'a (dyn Fn(&[Tensor]) -> Result<Tensor> + Sync);
 
@@ -80,13 +83,35 @@ pub(crate) struct Bounds {
 pub(crate) const EXACT: Bounds = Bounds { output: 1e-6, gradient: 3e-6 };
 pub(crate) const FAST: Bounds = Bounds { output: 1e-5, gradient: 2e-5 };
 
-/// The op's value at `inputs` and its gradients against `cotangent`.
+/// The op's value at `inputs` and its gradients against `cotangent`, by candle's way back and by ours.
 pub(crate) fn differentiate(op: Op, inputs: &[Tensor], cotangent: &Tensor) -> (Tensor, Vec<Tensor>) {
     let inputs: Vec<Tensor> = inputs.iter().map(|x| Var::from_tensor(x).unwrap().into_inner()).collect();
     let y = op(&inputs).unwrap();
     let gradients = (&y * cotangent).unwrap().sum_all().unwrap().backward().unwrap();
-    let gradients = inputs.iter().map(|x| gradients.get(x).expect("each input has a gradient").clone()).collect();
+    let gradients: Vec<Tensor> =
+        inputs.iter().map(|x| gradients.get(x).expect("each input has a gradient").clone()).collect();
+    let ours = backward(dot(&y, cotangent)).unwrap();
+    for (x, theirs) in inputs.iter().zip(&gradients) {
+        let ours = ours.get(x).expect("each input has a gradient");
+        assert_eq!(ours.dims(), theirs.dims());
+        // candle adds to zeros, which makes 0 of -0.
+        let equal = |(a, b): (&f64, &f64)| (a + 0.).to_bits() == (b + 0.).to_bits() || a.is_nan() && b.is_nan();
+        assert!(values(ours).iter().zip(&values(theirs)).all(equal), "the ways back differ: {ours} {theirs}");
+    }
     (y.detach(), gradients)
+}
+
+/// The sum of products of `y` and a constant, as a node of ours where we have kernels.
+fn dot(y: &Tensor, constant: &Tensor) -> Tensor {
+    if !has_kernel(y) {
+        return (y * constant).unwrap().sum_all().unwrap();
+    }
+    let sum = values(y).iter().zip(values(constant)).map(|(y, c)| y * c).sum::<f64>();
+    let constant = constant.clone();
+    node("dot", &[y], vec![sum as f32], (), move |pass| {
+        Ok([Some((&constant * f64::from(pass.gradient.to_scalar::<f32>()?))?), None, None])
+    })
+    .unwrap()
 }
 
 /// `|actual - expected| / |expected|`, both read as f64; absolute where nothing is expected.
@@ -197,6 +222,15 @@ pub(crate) fn assert_accumulates(op: Op, inputs: &[Tensor]) {
     let (_, sums) = differentiate(&thrice, inputs, &cotangent);
     for (once, sum) in once.iter().zip(&sums) {
         assert_close("sum over uses", sum, &(once * 3.).unwrap(), 1e-6);
+    }
+    let variables: Vec<Tensor> = inputs.iter().map(|x| Var::from_tensor(x).unwrap().into_inner()).collect();
+    let [first, second] = [(); 2].map(|()| dot(&op(&variables).unwrap(), &cotangent));
+    let sums = backward(weighted_sum(&[(&first, 1.), (&second, 2.)]).unwrap()).unwrap();
+    // A composed path ends in an op of candle's.
+    let composed = matches!(Source::of(&op(&variables).unwrap()), Source::Candle);
+    assert_eq!(sums.through_candle(), composed);
+    for (once, x) in once.iter().zip(&variables) {
+        assert_close("sum over uses, our way back", sums.get(x).unwrap(), &(once * 3.).unwrap(), 1e-6);
     }
 }
 

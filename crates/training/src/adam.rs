@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use img2seg_models::Parameters;
-use img2seg_ops::{AdamStep, adam_step};
+use img2seg_ops::{AdamStep, Gradients, adam_step};
 use serde::{Deserialize, Serialize};
 
 /// The settings of one optimiser (Kingma and Ba 2015; with `weight_decay` above 0, `AdamW` of Loshchilov and Hutter 2019).
@@ -50,7 +49,7 @@ impl Adam {
     }
 
     /// One step with the given gradients at `factor` times the learning rate. A parameter without a gradient keeps its value.
-    pub fn step(&mut self, gradients: &GradStore, factor: f64) -> Result<()> {
+    pub fn step(&mut self, gradients: &Gradients, factor: f64) -> Result<()> {
         self.steps += 1;
         for moments in self.moments.values() {
             let Some(gradient) = gradients.get(&moments.parameter) else { continue };

@@ -1,7 +1,6 @@
 use anyhow::{Context, Result};
 use candle_core::Var;
-use candle_core::backprop::GradStore;
-use img2seg_ops::{AdamStep, adam_step};
+use img2seg_ops::{AdamStep, Gradients, adam_step};
 
 use super::oracle::Oracle;
 
@@ -41,7 +40,7 @@ impl Adam {
         self.settings.learning_rate
     }
 
-    pub(super) fn step(&mut self, gradients: &GradStore) -> Result<()> {
+    pub(super) fn step(&mut self, gradients: &Gradients) -> Result<()> {
         self.step += 1;
         for Moments { name, parameter, first, second } in &self.parameters {
             let gradient = gradients.get(parameter).with_context(|| format!("{name}: received no gradient"))?;

@@ -50,12 +50,13 @@ impl Discriminator {
     pub fn forward_t(&self, photos: &Tensor, label_maps: &Tensor, train: bool) -> Result<Tensor> {
         let (_, _, height, width) = photos.dims4()?;
         Self::check_size(height, width)?;
-        let pairs = Tensor::cat(&[photos, label_maps], 1)?;
+        let pairs = ops::cat(&[photos, label_maps])?;
         let mut x = ops::leaky_relu(&self.first.forward(&pairs)?, SLOPE)?;
         for (conv, norm) in &self.down {
             x = norm.forward_t(&conv.forward(&x)?, Activation::LeakyRelu(SLOPE), train)?;
         }
-        self.last.forward(&x)?.reshape(((), 1, 1, 1)) // from (n, 1, h/16 - 3, w/16 - 3)
+        let patches = self.last.forward(&x)?; // (n, 1, h/16 - 3, w/16 - 3)
+        ops::reshape(&patches, (patches.elem_count(), 1, 1, 1))
     }
 
     /// Four halvings, rounded down, and a 4x4 convolution without padding: both sides must be at least 64. The error names the nearest

@@ -70,7 +70,7 @@ impl Generator {
         Self::check_size(height, width)?;
         let x = match (noise, self.noise_channels) {
             (None, 0) => photos.clone(),
-            (Some(noise), 1..) => Tensor::cat(&[photos, noise], 1)?,
+            (Some(noise), 1..) => ops::cat(&[photos, noise])?,
             (Some(_), 0) => return Err(Error::Msg("generator: was given noise and takes none".into())),
             (None, channels) => {
                 return Err(Error::Msg(format!("generator: takes {channels} channels of noise and was given none")));

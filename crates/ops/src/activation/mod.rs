@@ -5,13 +5,15 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
+use std::sync::{Arc, OnceLock};
+
 use candle_core::{Result, Tensor};
 
 pub(crate) use composed::minus_absolute;
 pub(crate) use cpu::{Activate, ForActivation, exp_negative, sigmoid as sigmoid_of};
 
-use crate::kernel::{has_kernel, node, values};
-use crate::kernel::{map, map2};
+use crate::check::refuse;
+use crate::kernel::{has_kernel, map, map2, node, values};
 use cpu::{LeakyRelu, Relu};
 
 /// What a normalisation applies to its result.
@@ -85,8 +87,14 @@ fn from_result(
 ) -> Result<Tensor> {
     let x = x.contiguous()?;
     let y = map(&values(&x)?, value);
-    node(name, &[&x], y, x.shape(), move |pass| {
-        let gradient = map2(&values(pass.result)?, &values(pass.gradient)?, gradient);
-        Ok([Some(Tensor::from_vec(gradient, pass.result.shape(), pass.result.device())?), None, None])
-    })
+    // The result that the node is made of is saved in it, and so comes after it.
+    let result = Arc::new(OnceLock::<Tensor>::new());
+    let saved = result.clone();
+    let y = node(name, &[&x], y, x.shape(), move |pass| {
+        let Some(y) = saved.get() else { refuse!("{name}: its result is not there") };
+        let gradient = map2(&values(y)?, &values(pass.gradient)?, gradient);
+        Ok([Some(Tensor::from_vec(gradient, y.shape(), y.device())?), None, None])
+    })?;
+    result.get_or_init(|| y.detach());
+    Ok(y)
 }

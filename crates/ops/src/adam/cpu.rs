@@ -2,13 +2,11 @@
 
 use std::cell::RefCell;
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, Var};
+use candle_core::{Result, Tensor, Var};
 use rayon::prelude::*;
 
 use super::Factors;
-use crate::check::refuse;
-use crate::kernel::values;
-use crate::kernel::{CHUNK, vectorised};
+use crate::kernel::{CHUNK, lend, values, vectorised};
 
 /// candle lends one tensor at a time for writing, so the loan of the next is taken while the last is held.
 pub(super) fn adam_step(parameter: &Var, gradient: &Tensor, first: &Var, second: &Var, f: &Factors) -> Result<()> {
@@ -25,28 +23,6 @@ pub(super) fn adam_step(parameter: &Var, gradient: &Tensor, first: &Var, second:
             })
         })
     })
-}
-
-fn lend(variable: &Var, work: &dyn Fn(&mut [f32]) -> Result<()>) -> Result<()> {
-    variable.inplace_op1(&Loan(work))
-}
-
-struct Loan<'a>(&'a dyn Fn(&mut [f32]) -> Result<()>);
-
-impl InplaceOp1 for Loan<'_> {
-    fn name(&self) -> &'static str {
-        "adam_step"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let Some((start, end)) = layout.contiguous_offsets() else {
-            refuse!("adam_step: a variable is not contiguous: {layout:?}");
-        };
-        match storage {
-            CpuStorage::F32(values) => (self.0)(&mut values[start..end]),
-            _ => refuse!("adam_step: a variable is not f32"),
-        }
-    }
 }
 
 /// The factors in f32.

@@ -9,7 +9,7 @@ use candle_core::{Result, Tensor};
 
 use crate::Activation;
 use crate::check::{self, refuse};
-use crate::kernel::{Gradients, Pass, has_kernel, node, values};
+use crate::kernel::{InputGradients, Pass, has_kernel, node, values};
 use cpu::{Channel, Size};
 
 /// What a batch says about its channels, for the running statistics of the caller. Not differentiable.
@@ -100,7 +100,7 @@ fn backward(
     channels: &[Channel],
     activation: Activation,
     through_statistics: bool,
-) -> Result<Gradients> {
+) -> Result<InputGradients> {
     let [needs_x, needs_weight, needs_bias] = pass.needed;
     let (values, gradient) = (values(x)?, values(pass.gradient)?);
     let gradients = cpu::backward(size, &values, &gradient, channels, activation, through_statistics, needs_x);

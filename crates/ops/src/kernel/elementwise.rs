@@ -70,6 +70,14 @@ pub(crate) fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Co
     unsafe { written(x.len(), write) }
 }
 
+/// Adds each element of a slice to that of another of the same length.
+pub(super) fn add_to(sum: &mut [f32], x: &[f32]) {
+    assert_eq!(sum.len(), x.len());
+    sum.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(sum, x)| {
+        vectorised(|| sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x));
+    });
+}
+
 /// The sum of `f` over all elements, in f64.
 pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f64 + Sync) -> f64 {
     let chunks: Vec<f64> =

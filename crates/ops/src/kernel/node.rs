@@ -1,10 +1,16 @@
-//! Kernels and candle: f32 slices of CPU tensors for reading, and results with a backward pass as nodes of candle's graph.
+//! Kernels and candle: f32 slices of CPU tensors, and results with a backward pass as nodes of candle's graph and of ours.
+//!
+//! candle's graph cannot be read from outside, so each node keeps a record of its own: what it was made from, and how to
+//! go back. `backward` goes along the records, candle's `Tensor::backward` along its own graph; both call the same passes.
 
+use std::collections::HashMap;
 use std::ops::{Deref, Range};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Storage, StorageRef, Tensor,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, InplaceOp1, Layout, Result, Shape, Storage, StorageRef,
+    Tensor, TensorId,
 };
 
 use crate::check::refuse;
@@ -42,10 +48,31 @@ impl Deref for Values<'_> {
     }
 }
 
+/// Lends the values of a contiguous f32 tensor on the CPU for writing in place: whoever shares its storage sees it.
+pub(crate) fn lend(x: &Tensor, work: &dyn Fn(&mut [f32]) -> Result<()>) -> Result<()> {
+    x.inplace_op1(&Loan(work))
+}
+
+struct Loan<'a>(&'a dyn Fn(&mut [f32]) -> Result<()>);
+
+impl InplaceOp1 for Loan<'_> {
+    fn name(&self) -> &'static str {
+        "lend"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            refuse!("writing to a tensor that is not contiguous: {layout:?}");
+        };
+        match storage {
+            CpuStorage::F32(values) => (self.0)(&mut values[start..end]),
+            _ => refuse!("writing to a tensor that is not f32"),
+        }
+    }
+}
+
 /// What a backward pass is given.
 pub(crate) struct Pass<'a> {
-    /// The node's own value.
-    pub(crate) result: &'a Tensor,
     /// The gradient of the node's value, contiguous.
     pub(crate) gradient: &'a Tensor,
     /// Which inputs take a gradient.
@@ -53,38 +80,113 @@ pub(crate) struct Pass<'a> {
 }
 
 /// Gradients of up to three inputs, none for those that are not needed. They have to come from detached tensors, or each
-/// would keep the whole graph alive.
-pub(crate) type Gradients = [Option<Tensor>; 3];
+/// would keep the whole graph alive; and nothing else may use their storage, since gradients of other uses are added to
+/// them in place. The node's own gradient may be handed on.
+pub(crate) type InputGradients = [Option<Tensor>; 3];
 
-/// A result that kernels have computed from up to three inputs, in candle's graph if one of them is.
+type Backward = dyn Fn(&Pass) -> Result<InputGradients> + Send + Sync;
+
+/// A result that kernels have computed from up to three inputs, in both graphs if one of them is.
 pub(crate) fn node(
     name: &'static str,
     inputs: &[&Tensor],
     result: Vec<f32>,
     shape: impl Into<Shape>,
-    backward: impl Fn(&Pass) -> Result<Gradients> + Send + Sync + 'static,
+    backward: impl Fn(&Pass) -> Result<InputGradients> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     let shape = shape.into();
     if !inputs.iter().any(|x| x.track_op()) {
         return Tensor::from_vec(result, shape, &Device::Cpu);
     }
-    let result = Mutex::new(Some((CpuStorage::F32(result), shape)));
-    let node = Node { name, result, backward: Box::new(backward) };
-    match inputs {
+    let record = Arc::new(Record::new(inputs, Box::new(backward)));
+    let node = Node { name, result: Mutex::new(Some((CpuStorage::F32(result), shape))), record: record.clone() };
+    let result = match inputs {
         [a] => a.apply_op1(node),
         [a, b] => a.apply_op2(b, node),
         [a, b, c] => a.apply_op3(b, c, node),
         _ => refuse!("{name}: candle's nodes have one to three inputs, not {}", inputs.len()),
+    }?;
+    record.id.get_or_init(|| result.id());
+    records().insert(result.id(), Arc::downgrade(&record));
+    Ok(result)
+}
+
+/// How a tensor of ours was made, for as long as its node in candle's graph or a later record needs it.
+pub(crate) struct Record {
+    /// Counts all records: what a record is made from comes before it.
+    pub(super) order: u64,
+    pub(super) inputs: Vec<Source>,
+    id: OnceLock<TensorId>,
+    backward: Box<Backward>,
+}
+
+/// Where an input of a record comes from.
+pub(crate) enum Source {
+    /// No gradient is needed.
+    Constant,
+    Variable(TensorId),
+    Record(Arc<Record>),
+    /// From variables by an op of candle's, which only candle can go back through.
+    Candle,
+}
+
+impl Source {
+    pub(crate) fn of(x: &Tensor) -> Self {
+        if x.is_variable() {
+            return Self::Variable(x.id());
+        }
+        if !x.track_op() {
+            return Self::Constant;
+        }
+        let record = records().get(&x.id()).and_then(Weak::upgrade);
+        record.map_or(Self::Candle, Self::Record)
     }
 }
 
-struct Node<F: ?Sized> {
-    name: &'static str,
-    result: Mutex<Option<(CpuStorage, Shape)>>,
-    backward: Box<F>,
+impl Record {
+    fn new(inputs: &[&Tensor], backward: Box<Backward>) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            order: COUNT.fetch_add(1, Ordering::Relaxed),
+            inputs: inputs.iter().map(|x| Source::of(x)).collect(),
+            id: OnceLock::new(),
+            backward,
+        }
+    }
+
+    /// Gradients of the inputs, given that of the result.
+    pub(super) fn pass(&self, gradient: &Tensor) -> Result<InputGradients> {
+        let mut needed = [false; 3];
+        for (needed, input) in needed.iter_mut().zip(&self.inputs) {
+            *needed = !matches!(input, Source::Constant);
+        }
+        let gradient = gradient.detach().contiguous()?;
+        (self.backward)(&Pass { gradient: &gradient, needed })
+    }
 }
 
-impl<F: Fn(&Pass) -> Result<Gradients>> Node<F> {
+/// The records of all tensors that are alive in candle's graph.
+fn records() -> MutexGuard<'static, HashMap<TensorId, Weak<Record>>> {
+    static RECORDS: LazyLock<Mutex<HashMap<TensorId, Weak<Record>>>> = LazyLock::new(Mutex::default);
+    RECORDS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What candle's graph holds of us.
+struct Node {
+    name: &'static str,
+    result: Mutex<Option<(CpuStorage, Shape)>>,
+    record: Arc<Record>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(id) = self.record.id.get() {
+            records().remove(id);
+        }
+    }
+}
+
+impl Node {
     /// candle asks once, when the node is made.
     fn take(&self) -> Result<(CpuStorage, Shape)> {
         match self.result.lock().map(|mut result| result.take()) {
@@ -92,18 +194,9 @@ impl<F: Fn(&Pass) -> Result<Gradients>> Node<F> {
             _ => refuse!("{}: its result is taken", self.name),
         }
     }
-
-    fn pass(&self, inputs: &[&Tensor], result: &Tensor, gradient: &Tensor) -> Result<Gradients> {
-        let mut needed = [false; 3];
-        for (needed, input) in needed.iter_mut().zip(inputs) {
-            *needed = input.track_op();
-        }
-        let gradient = gradient.detach().contiguous()?;
-        (self.backward)(&Pass { result: &result.detach(), gradient: &gradient, needed })
-    }
 }
 
-impl<F: Fn(&Pass) -> Result<Gradients>> CustomOp1 for Node<F> {
+impl CustomOp1 for Node {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -112,13 +205,13 @@ impl<F: Fn(&Pass) -> Result<Gradients>> CustomOp1 for Node<F> {
         self.take()
     }
 
-    fn bwd(&self, a: &Tensor, result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let [a, ..] = self.pass(&[a], result, gradient)?;
+    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let [a, ..] = self.record.pass(gradient)?;
         Ok(a)
     }
 }
 
-impl<F: Fn(&Pass) -> Result<Gradients>> CustomOp2 for Node<F> {
+impl CustomOp2 for Node {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -127,19 +220,13 @@ impl<F: Fn(&Pass) -> Result<Gradients>> CustomOp2 for Node<F> {
         self.take()
     }
 
-    fn bwd(
-        &self,
-        a: &Tensor,
-        b: &Tensor,
-        result: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [a, b, _] = self.pass(&[a, b], result, gradient)?;
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let [a, b, _] = self.record.pass(gradient)?;
         Ok((a, b))
     }
 }
 
-impl<F: Fn(&Pass) -> Result<Gradients>> CustomOp3 for Node<F> {
+impl CustomOp3 for Node {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -158,13 +245,18 @@ impl<F: Fn(&Pass) -> Result<Gradients>> CustomOp3 for Node<F> {
 
     fn bwd(
         &self,
-        a: &Tensor,
-        b: &Tensor,
-        c: &Tensor,
-        result: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [a, b, c] = self.pass(&[a, b, c], result, gradient)?;
+        let [a, b, c] = self.record.pass(gradient)?;
         Ok((a, b, c))
     }
+}
+
+#[cfg(test)]
+pub(super) fn is_recorded(id: TensorId) -> bool {
+    records().contains_key(&id)
 }

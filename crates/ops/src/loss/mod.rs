@@ -3,7 +3,9 @@
 mod bce;
 mod cross_entropy;
 mod regression;
+mod weighted_sum;
 
 pub use bce::bce_with_logits;
 pub use cross_entropy::{VOID, cross_entropy};
 pub use regression::{l1, mse};
+pub use weighted_sum::weighted_sum;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 use img2seg_data::{Batch, keyed};
 use img2seg_models::{Discriminator, Generator, Parameters};
-use img2seg_ops as ops;
+use img2seg_ops::{self as ops, Gradients};
 
 use super::{Learner, Prediction, Step};
 use crate::adam::Adam;
@@ -67,38 +67,47 @@ impl AdversarialLearner {
         let noise = noise.map(|noise| noise.repeat((photos.dim(0)?, 1, 1, 1))).transpose()?;
         Ok(self.generator.forward_t(photos, noise.as_ref(), false)?.detach())
     }
+
+    /// True pairs are 1, generated ones are 0.
+    fn discriminator_gradients(
+        &self,
+        batch: &Batch,
+        generated: &Tensor,
+    ) -> candle_core::Result<(Gradients, Vec<Loss>)> {
+        let judge = |label_maps: &Tensor, target: f64| {
+            ops::bce_with_logits(&self.discriminator.forward_t(&batch.photos, label_maps, true)?, target)
+        };
+        let (real, fake) = (judge(&batch.label_maps, 1.0)?, judge(generated, 0.0)?);
+        let losses = vec![Loss::of("d_real", &real)?, Loss::of("d_fake", &fake)?];
+        let total = ops::weighted_sum(&[(&real, 1.0), (&fake, 1.0)])?;
+        drop((real, fake)); // `backward` frees on its way what nobody else holds
+        Ok((ops::backward(total)?, losses))
+    }
+
+    /// The discriminator shall take the generator's pairs for true ones.
+    fn generator_gradients(&self, batch: &Batch, generated: Tensor) -> candle_core::Result<(Gradients, Vec<Loss>)> {
+        let seen = &self.discriminator_seen_by_generator;
+        let mut total = ops::bce_with_logits(&seen.forward_t(&batch.photos, &generated, true)?, 1.0)?;
+        let mut losses = vec![Loss::of("g", &total)?];
+        if self.l1_weight > 0.0 {
+            let l1 = ops::l1(&generated, &batch.label_maps)?;
+            losses.push(Loss::of("l1", &l1)?);
+            total = ops::weighted_sum(&[(&total, 1.0), (&l1, self.l1_weight)])?;
+        }
+        drop(generated);
+        Ok((ops::backward(total)?, losses))
+    }
 }
 
 impl Learner for AdversarialLearner {
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError> {
-        let Batch { photos, label_maps, .. } = batch;
-
-        // The discriminator: true pairs are 1, generated ones are 0.
-        let judged = self.discriminator.forward_t(photos, label_maps, true)?;
-        let real_loss = ops::bce_with_logits(&judged, 1.0)?;
-        let noise = self.noise(photos, "training noise", &[step.number])?;
-        let generated = self.generator.forward_t(photos, noise.as_ref(), true)?;
-        let judged = self.discriminator.forward_t(photos, &generated.detach(), true)?;
-        let generated_loss = ops::bce_with_logits(&judged, 0.0)?;
-        let gradients = (&real_loss + &generated_loss)?.backward()?;
+        let noise = self.noise(&batch.photos, "training noise", &[step.number])?;
+        let generated = self.generator.forward_t(&batch.photos, noise.as_ref(), true)?;
+        let (gradients, mut losses) = self.discriminator_gradients(batch, &generated.detach())?;
         self.discriminator_adam.step(&gradients, step.rate_factor)?;
-
-        // The generator: the updated discriminator shall take its pairs for true ones.
-        let judged = self.discriminator_seen_by_generator.forward_t(photos, &generated, true)?;
-        let generator_loss = ops::bce_with_logits(&judged, 1.0)?;
-        let mut losses = vec![
-            Loss::of("d_real", &real_loss)?,
-            Loss::of("d_fake", &generated_loss)?,
-            Loss::of("g", &generator_loss)?,
-        ];
-        let mut total = generator_loss;
-        if self.l1_weight > 0.0 {
-            let l1 = ops::l1(&generated, label_maps)?;
-            losses.push(Loss::of("l1", &l1)?);
-            total = (total + (l1 * self.l1_weight)?)?;
-        }
-        let gradients = total.backward()?;
+        let (gradients, of_generator) = self.generator_gradients(batch, generated)?;
         self.generator_adam.step(&gradients, step.rate_factor)?;
+        losses.extend(of_generator);
         Ok(losses)
     }
 
@@ -141,5 +150,33 @@ impl Learner for AdversarialLearner {
 
     fn networks(&self) -> Vec<(&'static str, usize)> {
         ["generator", "discriminator"].map(|network| (network, self.parameters.scope(network).count())).to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{batch, recipe};
+    use super::*;
+
+    /// Each network's step computes the gradients of that network alone, and none by way of candle.
+    #[test]
+    fn each_step_has_the_gradients_of_its_network() {
+        for l1_weight in [0, 100] {
+            let weight = format!("task.adversarial.l1_weight={l1_weight}");
+            let config = recipe("smoke-cgan", &["data.height=64", "data.width=64", &weight]);
+            let crate::config::TaskConfig::Adversarial(task) = &config.task else { panic!("another task") };
+            let learner = AdversarialLearner::new(task, &config, &Device::Cpu).unwrap();
+            let batch = batch(64, 64);
+            let noise = learner.noise(&batch.photos, "training noise", &[1]).unwrap();
+            let generated = learner.generator.forward_t(&batch.photos, noise.as_ref(), true).unwrap();
+            let of_discriminator = learner.discriminator_gradients(&batch, &generated.detach()).unwrap().0;
+            let of_generator = learner.generator_gradients(&batch, generated).unwrap().0;
+            for (network, gradients) in [("discriminator", of_discriminator), ("generator", of_generator)] {
+                assert!(!gradients.through_candle());
+                let parameters = learner.parameters.scope(network).trainable();
+                assert_eq!(gradients.len(), parameters.len());
+                assert!(parameters.iter().all(|(_, parameter)| gradients.get(parameter).is_some()));
+            }
+        }
     }
 }

@@ -142,7 +142,28 @@ fn argmax_planes(planes: &[f32], pixels: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::argmax_planes;
+    use super::*;
+
+    pub(super) fn recipe(name: &str, settings: &[&str]) -> RunConfig {
+        let path = format!("{}/../../data/recipes/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+        RunConfig::from_toml(&std::fs::read_to_string(path).unwrap(), name, &settings).unwrap()
+    }
+
+    /// Two samples of four classes.
+    pub(super) fn batch(height: usize, width: usize) -> Batch {
+        let waves = |phase: f32| {
+            let values = (0..2 * 3 * height * width).map(|i| (i as f32 + phase).sin());
+            Tensor::from_iter(values, &Device::Cpu).unwrap().reshape((2, 3, height, width)).unwrap()
+        };
+        let labels: Vec<u32> = (0..2 * height * width).map(|i| (i / 7 % 4) as u32).collect();
+        Batch {
+            names: vec!["a".into(), "b".into()],
+            photos: waves(0.0),
+            label_maps: waves(0.5),
+            labels: Tensor::from_vec(labels, (2, height, width), &Device::Cpu).unwrap(),
+        }
+    }
 
     #[test]
     fn the_first_of_equal_logits_wins() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 use img2seg_data::Batch;
 use img2seg_models::{Parameters, Pixelwise, UNet};
-use img2seg_ops as ops;
+use img2seg_ops::{self as ops, Gradients};
 
 use super::{Learner, Prediction, Step};
 use crate::adam::Adam;
@@ -69,15 +69,19 @@ impl SegmentationLearner {
             SegmentationLoss::CrossEntropy => ops::cross_entropy(output, &batch.labels, None),
         }
     }
+
+    fn gradients(&self, batch: &Batch) -> candle_core::Result<(Gradients, Loss)> {
+        let loss = self.loss(&self.network.forward_t(&batch.photos, true)?, batch)?;
+        let value = Loss::of(self.loss.name(), &loss)?;
+        Ok((ops::backward(loss)?, value))
+    }
 }
 
 impl Learner for SegmentationLearner {
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError> {
-        let output = self.network.forward_t(&batch.photos, true)?;
-        let loss = self.loss(&output, batch)?;
-        let gradients = loss.backward()?;
+        let (gradients, loss) = self.gradients(batch)?;
         self.adam.step(&gradients, step.rate_factor)?;
-        Ok(vec![Loss::of(self.loss.name(), &loss)?])
+        Ok(vec![loss])
     }
 
     fn evaluate(&self, batch: &Batch) -> Result<(Prediction, Vec<Loss>), TrainingError> {
@@ -117,5 +121,28 @@ impl Learner for SegmentationLearner {
             Network::Pixelwise(_) => "pixelwise",
         };
         vec![(name, self.parameters.count())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{batch, recipe};
+    use super::*;
+
+    /// Every parameter has its gradient, nothing else has one, and none comes by way of candle.
+    #[test]
+    fn a_step_has_the_gradients_of_its_network() {
+        let unet: &[&str] = &["task.segmentation.network.unet.base_channels=1"];
+        let classes: &[&str] = &["task.segmentation.output=classes", "task.segmentation.loss=cross-entropy"];
+        for (name, settings) in [("smoke-unet", unet), ("smoke-unet", classes), ("pixelwise", &[])] {
+            let config = recipe(name, &[&["data.height=32", "data.width=32"], settings].concat());
+            let crate::config::TaskConfig::Segmentation(task) = &config.task else { panic!("another task") };
+            let learner = SegmentationLearner::new(task, &config, 4, &Device::Cpu).unwrap();
+            let (gradients, loss) = learner.gradients(&batch(32, 32)).unwrap();
+            assert!(loss.value > 0.0 && !gradients.through_candle());
+            let parameters = learner.parameters.trainable();
+            assert_eq!(gradients.len(), parameters.len());
+            assert!(parameters.iter().all(|(_, parameter)| gradients.get(parameter).is_some()));
+        }
     }
 }

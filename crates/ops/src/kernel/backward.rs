@@ -1,0 +1,132 @@
+//! The way back from a loss to the variables, along the records of our nodes.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use candle_core::{Device, Result, Tensor, TensorId};
+
+use super::elementwise::add_to;
+use super::node::{Record, Source, lend, values};
+
+/// The gradients of a loss by its variables.
+#[derive(Debug, Default)]
+pub struct Gradients {
+    gradients: HashMap<TensorId, Tensor>,
+    through_candle: bool,
+}
+
+impl Gradients {
+    /// The gradient of a variable, of its shape; none if the loss does not depend on it.
+    pub fn get(&self, variable: &Tensor) -> Option<&Tensor> {
+        self.gradients.get(&variable.id())
+    }
+
+    /// Variables that have a gradient.
+    pub fn len(&self) -> usize {
+        self.gradients.len()
+    }
+
+    /// Whether the loss depends on no variable.
+    pub fn is_empty(&self) -> bool {
+        self.gradients.is_empty()
+    }
+
+    /// Whether an op of candle's stood between the loss and a variable, so that candle has computed the gradients. They are
+    /// the same, and take more time and memory.
+    pub fn through_candle(&self) -> bool {
+        self.through_candle
+    }
+}
+
+/// The gradients of a loss, or of the sum of a tensor of any shape, by all variables that it depends on.
+///
+/// What only `loss` keeps alive is freed on the way, so pass it by value and let go of the network's output before. Each
+/// tensor's gradients are added up in one order, from its last use to its first.
+///
+/// On the CPU, where all ops from the variables on are this crate's, nothing is computed that no variable needs; otherwise
+/// this is `Tensor::backward`.
+///
+/// # Errors
+/// What an op's backward pass cannot do.
+pub fn backward(loss: Tensor) -> Result<Gradients> {
+    match Source::of(&loss) {
+        Source::Record(record) => match records_below(record) {
+            Some(records) => {
+                let one = Tensor::ones(loss.shape(), loss.dtype(), &Device::Cpu)?;
+                drop(loss); // and candle's graph with it, unless somebody else holds a part of it
+                along(records, one)
+            }
+            None => by_candle(&loss),
+        },
+        Source::Variable(_) | Source::Candle => by_candle(&loss),
+        Source::Constant => Ok(Gradients::default()),
+    }
+}
+
+fn by_candle(loss: &Tensor) -> Result<Gradients> {
+    let mut all = loss.backward()?;
+    let variables = loss.sorted_nodes().into_iter().filter(|node| node.is_variable());
+    let gradients = variables.filter_map(|variable| Some((variable.id(), all.remove(variable)?.detach()))).collect();
+    Ok(Gradients { gradients, through_candle: true })
+}
+
+/// All records that `last` was made from, itself included, in the order in which they were made; none if an op of candle's is
+/// among them.
+fn records_below(last: Arc<Record>) -> Option<Vec<Arc<Record>>> {
+    let mut seen = HashSet::from([last.order]);
+    let mut records = vec![last];
+    let mut next = 0;
+    while let Some(record) = records.get(next).cloned() {
+        next += 1;
+        for input in &record.inputs {
+            match input {
+                Source::Record(record) if seen.insert(record.order) => records.push(record.clone()),
+                Source::Candle => return None,
+                _ => {}
+            }
+        }
+    }
+    records.sort_unstable_by_key(|record| record.order);
+    Some(records)
+}
+
+/// Goes through the records from the last to the first. Each is let go after its pass, with all that it saved for it.
+fn along(mut records: Vec<Arc<Record>>, gradient: Tensor) -> Result<Gradients> {
+    let mut variables = HashMap::new();
+    let mut pending: HashMap<u64, Tensor> = records.last().map(|last| (last.order, gradient)).into_iter().collect();
+    while let Some(record) = records.pop() {
+        let Some(gradient) = pending.remove(&record.order) else { continue };
+        let gradients = record.pass(&gradient)?;
+        drop(gradient);
+        for (input, gradient) in record.inputs.iter().zip(gradients) {
+            match (input, gradient) {
+                (Source::Record(input), Some(gradient)) => add(&mut pending, input.order, gradient)?,
+                (Source::Variable(id), Some(gradient)) => add(&mut variables, *id, gradient)?,
+                _ => {}
+            }
+        }
+    }
+    Ok(Gradients { gradients: variables, through_candle: false })
+}
+
+/// The first gradient of a tensor is taken as it is, the others are added to it.
+fn add<K: Eq + Hash>(sums: &mut HashMap<K, Tensor>, key: K, gradient: Tensor) -> Result<()> {
+    match sums.entry(key) {
+        Entry::Vacant(entry) => {
+            entry.insert(gradient);
+            Ok(())
+        }
+        Entry::Occupied(entry) => {
+            let gradient = values(&gradient)?;
+            lend(entry.get(), &|sum| {
+                add_to(sum, &gradient);
+                Ok(())
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+use std::sync::{Arc, Mutex, Weak};
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use super::super::node::{Source, node};
+use crate::verify::{draw, values};
+use crate::{Conv2d, backward, cat, conv2d, leaky_relu, mse, relu, sigmoid, tanh, weighted_sum};
+
+fn variable(seed: u64) -> Var {
+    Var::from_tensor(&draw((2, 3, 5, 7), seed)).unwrap()
+}
+
+#[test]
+fn an_input_of_many_uses_gets_the_sum_in_a_fixed_order() {
+    let x = variable(1);
+    let loss = || {
+        let shared = tanh(&x).unwrap();
+        let uses = [relu(&shared).unwrap(), leaky_relu(&shared, 0.2).unwrap(), cat(&[&shared, &shared]).unwrap()];
+        let target = draw((2, 3, 5, 7), 2);
+        let both = [mse(&uses[0], &target).unwrap(), mse(&uses[1], &shared).unwrap()];
+        let third = mse(&uses[2], &cat(&[&target, &target]).unwrap()).unwrap();
+        weighted_sum(&[(&both[0], 1.), (&both[1], 2.), (&third, 3.)]).unwrap()
+    };
+    let theirs = loss().backward().unwrap();
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let ours = pool.install(|| backward(loss()).unwrap());
+        assert!(!ours.through_candle());
+        values(ours.get(&x).unwrap())
+    };
+    let ours = run(1);
+    for (ours, theirs) in ours.iter().zip(values(theirs.get(&x).unwrap())) {
+        assert!((ours - theirs).abs() < 1e-7);
+    }
+    for threads in [2, 3, 8] {
+        assert_eq!(ours, run(threads));
+    }
+}
+
+#[test]
+fn only_variables_have_gradients() {
+    let [x, y] = [variable(1), variable(2)];
+    let constant = y.as_detached_tensor();
+    let loss = mse(&relu(&x).unwrap(), &relu(&constant).unwrap()).unwrap();
+    let gradients = backward(loss).unwrap();
+    assert_eq!(gradients.len(), 1);
+    assert!(gradients.get(&x).is_some() && gradients.get(&y).is_none() && gradients.get(&constant).is_none());
+    assert!(!gradients.get(&x).unwrap().track_op());
+    assert!(backward(mse(&constant, &constant).unwrap()).unwrap().is_empty());
+    let own = backward(x.as_tensor().clone()).unwrap();
+    assert_eq!(values(own.get(&x).unwrap()), vec![1.; x.elem_count()]);
+}
+
+#[test]
+fn an_op_of_candles_on_the_way_leaves_all_to_candle() {
+    let x = variable(1);
+    let target = draw((2, 3, 5, 7), 2);
+    let loss = |scaled: bool| {
+        let y = relu(&x).unwrap();
+        let y = if scaled { (y * 3.).unwrap() } else { leaky_relu(&y, 3.).unwrap() };
+        mse(&sigmoid(&y).unwrap(), &target).unwrap()
+    };
+    let expected = loss(true).backward().unwrap();
+    let gradients = backward(loss(true)).unwrap();
+    assert!(gradients.through_candle() && !backward(loss(false)).unwrap().through_candle());
+    assert_eq!(gradients.len(), 1);
+    assert_eq!(values(gradients.get(&x).unwrap()), values(expected.get(&x).unwrap()));
+    // On a constant it stands in nobody's way.
+    let gradients = backward(mse(&relu(&x).unwrap(), &(target * 2.).unwrap()).unwrap()).unwrap();
+    assert!(!gradients.through_candle());
+}
+
+#[test]
+fn other_dtypes_are_candles() {
+    let x = Var::from_tensor(&draw(3, 1).to_dtype(DType::F64).unwrap()).unwrap();
+    let gradients = backward(relu(&x).unwrap()).unwrap();
+    assert!(gradients.through_candle());
+    assert!(values(gradients.get(&x).unwrap()).iter().all(|&g| g == 0. || (g - 1.).abs() < 1e-12));
+}
+
+#[test]
+fn a_tensor_of_any_shape_is_summed() {
+    let x = variable(1);
+    let weight = Var::from_tensor(&draw((4, 3, 1, 1), 2)).unwrap();
+    let y = conv2d(&x, &weight, None, Conv2d::default()).unwrap();
+    let expected = y.backward().unwrap();
+    let gradients = backward(y).unwrap();
+    for x in [&x, &weight] {
+        assert_eq!(values(gradients.get(x).unwrap()), values(expected.get(x).unwrap()));
+    }
+}
+
+#[test]
+fn a_loss_can_be_gone_back_from_twice() {
+    let x = variable(1);
+    let y = tanh(&x).unwrap();
+    let [first, second] = [(); 2].map(|()| backward(y.clone()).unwrap());
+    assert_eq!(values(first.get(&x).unwrap()), values(second.get(&x).unwrap()));
+}
+
+/// What later ops saved is gone when earlier ones take their turn.
+#[test]
+fn what_is_saved_is_freed_on_the_way() {
+    let x = variable(1);
+    let alive = Arc::new(Mutex::new(Vec::new()));
+    let saved: Vec<Arc<()>> = (0..4).map(|_| Arc::new(())).collect();
+    let weak: Vec<Weak<()>> = saved.iter().map(Arc::downgrade).collect();
+    let mut y = x.as_tensor().clone();
+    for saved in saved {
+        let (alive, weak) = (alive.clone(), weak.clone());
+        y = node("test", &[&y], vec![0.; x.elem_count()], x.shape(), move |pass| {
+            assert_eq!(Arc::strong_count(&saved), 1);
+            alive.lock().unwrap().push(weak.iter().filter(|saved| saved.strong_count() > 0).count());
+            Ok([Some(pass.gradient.clone()), None, None])
+        })
+        .unwrap();
+    }
+    backward(y).unwrap();
+    assert_eq!(*alive.lock().unwrap(), [4, 3, 2, 1]);
+}
+
+#[test]
+fn records_last_as_long_as_their_tensors() {
+    let x = variable(1);
+    let y = relu(&x).unwrap();
+    assert!(matches!(Source::of(&y), Source::Record(_)));
+    let id = y.id();
+    assert!(super::super::node::is_recorded(id));
+    drop(y);
+    assert!(!super::super::node::is_recorded(id));
+    let constant = Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap();
+    assert!(matches!(Source::of(&relu(&constant).unwrap()), Source::Constant));
+}

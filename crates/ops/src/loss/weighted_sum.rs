@@ -1,0 +1,71 @@
+//! Losses of several terms.
+
+use candle_core::{Result, Tensor};
+
+use crate::check::{self, refuse};
+use crate::kernel::{InputGradients, has_kernel, node};
+
+/// The sum of one to three losses, numbers each, times their weights.
+///
+/// # Errors
+/// No terms or more than three, and terms that are not single numbers of one kind.
+pub fn weighted_sum(terms: &[(&Tensor, f64)]) -> Result<Tensor> {
+    const OP: &str = "weighted_sum";
+    let Some(&(first, _)) = terms.first() else { refuse!("{OP}: no terms") };
+    if terms.len() > 3 {
+        refuse!("{OP}: {} terms, more than 3", terms.len());
+    }
+    for (at, (term, _)) in terms.iter().enumerate() {
+        let name = format!("term {at}");
+        if term.rank() != 0 {
+            refuse!("{OP}: {name} has shape {:?}, not []", term.dims());
+        }
+        check::same_kind(OP, &name, term, first)?;
+    }
+    if !has_kernel(first) {
+        let mut terms = terms.iter().map(|&(term, weight)| term * weight);
+        let first = terms.next().unwrap_or_else(|| first.zeros_like())?;
+        return terms.try_fold(first, |sum, term| sum + term?);
+    }
+    let losses: Vec<&Tensor> = terms.iter().map(|&(term, _)| term).collect();
+    let weights: Vec<f32> = terms.iter().map(|&(_, weight)| weight as f32).collect();
+    let mut sum = 0.;
+    for (loss, weight) in losses.iter().zip(&weights) {
+        sum += loss.to_scalar::<f32>()? * weight;
+    }
+    node(OP, &losses, vec![sum], (), move |pass| {
+        let gradient = pass.gradient.to_scalar::<f32>()?;
+        let mut gradients = InputGradients::default();
+        for (at, weight) in weights.iter().enumerate().filter(|&(at, _)| pass.needed[at]) {
+            gradients[at] = Some(Tensor::new(gradient * weight, pass.gradient.device())?);
+        }
+        Ok(gradients)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::weighted_sum;
+    use crate::verify::{self, draw, refusal, values};
+
+    #[test]
+    fn holds_everywhere() {
+        for count in 1..=3 {
+            let inputs: Vec<_> = (0..count).map(|seed| draw((), seed)).collect();
+            let weighted =
+                |inputs: &[candle_core::Tensor]| weighted_sum(&inputs.iter().zip([1., 0.5, -100.]).collect::<Vec<_>>());
+            verify::assert_op(&weighted, &inputs);
+        }
+        let [x, y] = [draw((), 1), draw((), 2)];
+        let expected = values(&x)[0] + 2. * values(&y)[0];
+        assert!((values(&weighted_sum(&[(&x, 1.), (&y, 2.)]).unwrap())[0] - expected).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_name() {
+        let x = draw((), 1);
+        assert_eq!(refusal(weighted_sum(&[])), "weighted_sum: no terms");
+        assert_eq!(refusal(weighted_sum(&[(&x, 1.); 4])), "weighted_sum: 4 terms, more than 3");
+        assert_eq!(refusal(weighted_sum(&[(&x, 1.), (&draw(2, 1), 1.)])), "weighted_sum: term 1 has shape [2], not []");
+    }
+}
