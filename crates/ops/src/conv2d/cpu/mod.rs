@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "pieces of work write strided blocks of one result")]
 
 mod columns;
+mod few_pixels;
 #[cfg(test)]
 mod tests;
 mod winograd;
@@ -31,6 +32,9 @@ const PIECES: usize = 16;
 pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     if let Some(y) = winograd::forward(g, x, weight, bias) {
         return y;
+    }
+    if few_pixels::serves(g) {
+        return few_pixels::forward(g, x, weight, bias);
     }
     by_columns(g, x, weight, bias)
 }
@@ -86,6 +90,9 @@ fn by_columns(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> 
 pub(crate) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     if let Some(x) = winograd::input_gradient(g, y, weight, bias) {
         return x;
+    }
+    if few_pixels::serves(g) {
+        return few_pixels::input_gradient(g, y, weight, bias);
     }
     match reversed(g) {
         Some(reversed) => {
@@ -180,6 +187,9 @@ fn scattered(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> V
 pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
     if let Some(weight) = winograd::weight_gradient(g, x, y) {
         return weight;
+    }
+    if few_pixels::serves(g) {
+        return few_pixels::weight_gradient(g, x, y);
     }
     let (taps, pixels, planes) = (g.taps(), g.output_pixels(), g.input_pixels());
     let depth = g.group_in() * taps;

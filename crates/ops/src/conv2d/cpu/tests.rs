@@ -93,7 +93,9 @@ fn layers_of_networks() {
     check((2, 6, 34, 30), (24, 6, 4, 4), Conv2d::new(2, 1));
     check((2, 33, 12, 14), (17, 33, 2, 2), Conv2d::new(2, 0));
     check((2, 20, 30, 31), (19, 20, 1, 1), Conv2d::default());
-    check((2, 72, 8, 8), (80, 72, 4, 4), Conv2d::default());
+    // Large kernels and few pixels.
+    check((2, 130, 6, 7), (270, 130, 4, 4), Conv2d::default());
+    check((3, 201, 9, 7), (133, 201, 5, 5), Conv2d { dilation: (1, 1), ..Conv2d::new(3, 2) });
 }
 
 proptest! {
