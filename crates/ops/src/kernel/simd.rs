@@ -91,6 +91,8 @@ pub(crate) trait Vector: Copy {
     fn mul(self, other: Self) -> Self;
     /// `self * factor + term`, rounded once where the processor can.
     fn mul_add(self, factor: f32, term: Self) -> Self;
+    /// Fetches the cache line at any address, which need not be valid.
+    fn prefetch(address: *const f32);
     /// Rows to columns.
     fn transpose(rows: [Self; 8]) -> [Self; 8];
     /// Sixteen neighbours to those at even and at odd places.
@@ -166,6 +168,9 @@ impl Vector for [f32; 8] {
     fn mul_add(self, factor: f32, term: Self) -> Self {
         std::array::from_fn(|i| mul_add(self[i], factor, term[i]))
     }
+
+    #[inline(always)]
+    fn prefetch(_: *const f32) {}
 
     #[inline(always)]
     fn transpose(rows: [Self; 8]) -> [Self; 8] {
@@ -301,6 +306,11 @@ mod x86 {
         #[inline(always)]
         fn mul_add(self, factor: f32, term: Self) -> Self {
             unsafe { _mm256_fmadd_ps(self, _mm256_set1_ps(factor), term) }
+        }
+
+        #[inline(always)]
+        fn prefetch(address: *const f32) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
         }
 
         #[inline(always)]

@@ -25,7 +25,7 @@ pub struct Step {
 }
 
 /// Networks and their optimisers, able to take one step.
-pub trait Learner {
+pub trait Learner: Send + Sync {
     /// Learns from one batch and returns the losses before the step.
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError>;
 

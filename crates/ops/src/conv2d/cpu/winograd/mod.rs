@@ -60,6 +60,9 @@ fn choose(g: &Geometry, results: (usize, usize)) -> Option<Choice> {
     if g.groups != 1 || g.dilation != (1, 1) || g.stride.1 != stride || stride > 2 {
         return None;
     }
+    if g.kernel.0 > 4 || g.kernel.1 > 4 {
+        return None;
+    }
     let taps = g.kernel.0.max(g.kernel.1).div_ceil(stride);
     // Products of each pair of channels.
     let products = |m: usize, points: usize| results.0.div_ceil(m) * results.1.div_ceil(m) * points * points;

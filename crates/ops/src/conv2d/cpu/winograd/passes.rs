@@ -94,6 +94,12 @@ impl Layout {
     }
 }
 
+/// Channels in after which kernels are fetched ahead: they lie too far apart for the processor to foresee.
+const AHEAD: usize = 4;
+
+/// Taps of a kernel, at most.
+pub(super) const MOST_TAPS: usize = 16;
+
 /// A kernel as virtual channels see it.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel<'a> {
@@ -116,6 +122,43 @@ impl Kernel<'_> {
         let turn = |i: usize| if self.flipped { T::TAPS - 1 - i } else { i };
         let (i, j) = (self.stride * turn(i) + phase.0, self.stride * turn(j) + phase.1);
         (i < self.size.0 && j < self.size.1).then_some(i * self.size.1 + j)
+    }
+
+    /// Reads all taps of the kernel at `from` and of those to the next channels out, `outs` in all and beside each other.
+    #[inline(always)]
+    fn read<V: Vector>(&self, from: usize, outs: usize, taps: &mut [V; MOST_TAPS]) {
+        if outs == 0 {
+            *taps = [V::splat(0.); MOST_TAPS];
+            return;
+        }
+        let count = self.size.0 * self.size.1;
+        let mut at = 0;
+        while at < count {
+            let some = BLOCK.min(count - at);
+            let mut kernels = [V::splat(0.); BLOCK];
+            for out in 0..BLOCK {
+                if out < outs {
+                    let values = &self.values[from + at + out * self.out_step..];
+                    let mut rest = [0.; BLOCK];
+                    let mut start = values.as_ptr();
+                    if values.len() < BLOCK {
+                        rest[..values.len()].copy_from_slice(values);
+                        start = rest.as_ptr();
+                    }
+                    V::prefetch(values.as_ptr().wrapping_add(AHEAD * self.in_step));
+                    // SAFETY: both the slice, if it is read, and the array are eight long. What follows this kernel's taps
+                    // is not used.
+                    kernels[out] = unsafe { V::load(start) };
+                }
+            }
+            let kernels = V::transpose(kernels);
+            for i in 0..BLOCK {
+                if i < some {
+                    taps[at + i] = kernels[i];
+                }
+            }
+            at += BLOCK;
+        }
     }
 }
 
@@ -201,6 +244,7 @@ impl<T: Transform> Pass<T> {
     #[inline(always)]
     unsafe fn transform_kernels<V: Vector>(&self, kernel: &Kernel, panel: usize, ins: Range<usize>, to: *mut f32) {
         let plane = Self::kernel_plane(ins.len());
+        let mut all = [V::splat(0.); MOST_TAPS];
         for half in 0..PANEL / BLOCK {
             let out = panel * (PANEL / BLOCK) + half;
             let (first_out, outs, out_phase) =
@@ -209,13 +253,12 @@ impl<T: Transform> Pass<T> {
                 let (first_in, count, in_phase) = self.input.block(at / BLOCK);
                 let (channel, outs) = (first_in + at % BLOCK, if at % BLOCK < count { outs } else { 0 });
                 let phase = (in_phase.0 + out_phase.0, in_phase.1 + out_phase.1);
-                let mut taps = [[0f32; BLOCK]; 9];
+                kernel.read(first_out * kernel.out_step + channel * kernel.in_step, outs, &mut all);
+                let mut taps = [V::splat(0.); 9];
                 for i in 0..T::TAPS {
                     for j in 0..T::TAPS {
-                        let Some(tap) = kernel.tap::<T>((i, j), phase) else { continue };
-                        let from = first_out * kernel.out_step + channel * kernel.in_step + tap;
-                        for lane in 0..outs {
-                            taps[i * T::TAPS + j][lane] = kernel.values[from + lane * kernel.out_step];
+                        if let Some(tap) = kernel.tap::<T>((i, j), phase) {
+                            taps[i * T::TAPS + j] = all[tap];
                         }
                     }
                 }
