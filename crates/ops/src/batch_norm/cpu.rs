@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::Activation;
 use crate::activation::{Activate, ForActivation};
-use crate::kernel::{lanes, lanes2, vectorised, written};
+use crate::kernel::{BLOCK, CHUNK, block_sums, sums_of_pairs, vectorised, written};
 
 /// `y = activation((x - mean) * scale + shift)` of one channel.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +57,11 @@ impl Size {
         x.chunks_exact(self.pixels).skip(channel).step_by(self.c)
     }
 
+    /// Channels that are worth a piece of work.
+    fn min_channels(self) -> usize {
+        CHUNK.div_ceil(self.n * self.pixels)
+    }
+
     /// All planes to be written, by channel.
     fn channels<T>(self, x: &mut [T]) -> Vec<Vec<&mut [T]>> {
         let mut channels: Vec<Vec<&mut [T]>> = (0..self.c).map(|_| Vec::with_capacity(self.n)).collect();
@@ -75,6 +80,7 @@ pub(super) struct Trained {
     pub(super) unbiased_variance: Vec<f32>,
 }
 
+/// The weights are repeated for as many channels as there are.
 pub(super) fn train(
     size: Size,
     x: &[f32],
@@ -86,13 +92,16 @@ pub(super) fn train(
     let count = (size.n * size.pixels) as f64;
     let mut moments = vec![(0., 0.); size.c];
     let channel_of = |channel: usize, (mean, variance): (f64, f64)| {
-        Channel::new(mean, variance, weight[channel], bias[channel], epsilon)
+        let at = channel % weight.len();
+        Channel::new(mean, variance, weight[at], bias[at], epsilon)
     };
     let write = |out: &mut [MaybeUninit<f32>]| {
-        size.channels(out).into_par_iter().zip(&mut moments).enumerate().for_each(|(at, (out, moments))| {
-            *moments = self::moments(size.planes(x, at), count);
-            activation.choose(Normalise { x: size.planes(x, at), y: out, channel: channel_of(at, *moments) });
-        });
+        size.channels(out).into_par_iter().zip(&mut moments).enumerate().with_min_len(size.min_channels()).for_each(
+            |(at, (out, moments))| {
+                *moments = self::moments(size.planes(x, at), count);
+                activation.choose(Normalise { x: size.planes(x, at), y: out, channel: channel_of(at, *moments) });
+            },
+        );
     };
     // SAFETY: each plane is in one channel, and `Normalise` writes all of it.
     let y = unsafe { written(size.len(), write) };
@@ -106,32 +115,38 @@ pub(super) fn train(
 
 pub(super) fn eval(size: Size, x: &[f32], channels: &[Channel], activation: Activation) -> Vec<f32> {
     let write = |out: &mut [MaybeUninit<f32>]| {
-        size.channels(out).into_par_iter().zip(channels).enumerate().for_each(|(at, (out, &channel))| {
-            activation.choose(Normalise { x: size.planes(x, at), y: out, channel });
-        });
+        size.channels(out).into_par_iter().zip(channels).enumerate().with_min_len(size.min_channels()).for_each(
+            |(at, (out, &channel))| {
+                activation.choose(Normalise { x: size.planes(x, at), y: out, channel });
+            },
+        );
     };
     // SAFETY: each plane is in one channel, and `Normalise` writes all of it.
     unsafe { written(size.len(), write) }
 }
 
 /// Mean and biased variance.
+///
+/// Sums of a block are taken around the mean of its first values: around 0, squares of a large mean would drown the variance.
 fn moments<'a>(planes: impl Iterator<Item = &'a [f32]>, count: f64) -> (f64, f64) {
-    let (mut sum, mut squares) = (0., 0.);
-    for plane in planes {
-        let [s, q] = vectorised(|| {
-            lanes(plane, |[s, q], x| {
-                let x = f64::from(x);
-                *s += x;
-                *q += x * x;
-            })
+    let mut centre = None;
+    let (mut sum, mut squares) = (0., 0.); // of x - centre
+    for block in planes.flat_map(|plane| plane.chunks(BLOCK)) {
+        let (near, [s, q]) = vectorised(|| {
+            let few = &block[..block.len().min(64)];
+            let near = (sums_of_pairs(few, few, |x, _| [x])[0] / few.len() as f64) as f32;
+            let around = |x: f32, _: f32| [x - near, (x - near) * (x - near)];
+            (f64::from(near), block_sums(block, block, around))
         });
-        sum += s;
-        squares += q;
+        let apart = near - *centre.get_or_insert(near);
+        let len = block.len() as f64;
+        sum += s + len * apart;
+        squares += q + (2. * s + len * apart) * apart;
     }
     let mean = sum / count;
     let variance = squares / count - mean * mean;
     // Rounding may leave a constant channel slightly below zero. A comparison keeps NaN.
-    (mean, if variance < 0. { 0. } else { variance })
+    (centre.unwrap_or_default() + mean, if variance < 0. { 0. } else { variance })
 }
 
 struct Normalise<'a, P> {
@@ -154,6 +169,17 @@ impl<'a, P: Iterator<Item = &'a [f32]>> ForActivation for Normalise<'_, P> {
     }
 }
 
+/// What the backward pass has to know of the forward pass.
+pub(super) struct Normalisation {
+    pub(super) size: Size,
+    pub(super) channels: Vec<Channel>,
+    /// How many weights and biases there are; those of a channel stand at its place modulo their number.
+    pub(super) weights: usize,
+    pub(super) activation: Activation,
+    /// Whether the mean and variance of the channels depend on x; else they are constants.
+    pub(super) through_statistics: bool,
+}
+
 /// Gradients of x, weight and bias.
 pub(super) struct Gradients {
     pub(super) x: Option<Vec<f32>>,
@@ -161,44 +187,36 @@ pub(super) struct Gradients {
     pub(super) bias: Vec<f32>,
 }
 
-/// With `through_statistics` the mean and variance of `channels` depend on x, else they are constants.
-///
 /// With g the gradient before the activation, d = x - mean and sums over the channel's N pixels:
 /// `dbias = sum g`, `dweight = sum g d / deviation`, `dx = scale (g - sum g / N - d / deviation^2 sum g d / N)`.
-pub(super) fn backward(
-    size: Size,
-    x: &[f32],
-    gradient: &[f32],
-    channels: &[Channel],
-    activation: Activation,
-    through_statistics: bool,
-    needs_x: bool,
-) -> Gradients {
+pub(super) fn backward(normalisation: &Normalisation, x: &[f32], gradient: &[f32], needs_x: bool) -> Gradients {
+    let &Normalisation { size, ref channels, weights, activation, through_statistics } = normalisation;
     let count = (size.n * size.pixels) as f64;
     let mut sums = vec![[0.; 2]; size.c];
     let both = |at: usize| size.planes(x, at).zip(size.planes(gradient, at));
     let x = if needs_x {
         let write = |out: &mut [MaybeUninit<f32>]| {
-            size.channels(out).into_par_iter().zip(&mut sums).enumerate().for_each(|(at, (out, sums))| {
-                let channel = channels[at];
-                *sums = activation.choose(Sums { planes: both(at), channel });
-                let mean = if through_statistics { sums.map(|sum| sum / count) } else { [0.; 2] };
-                activation.choose(Spread { planes: both(at), out, channel, mean });
-            });
+            size.channels(out).into_par_iter().zip(&mut sums).enumerate().with_min_len(size.min_channels()).for_each(
+                |(at, (out, sums))| {
+                    let channel = channels[at];
+                    *sums = activation.choose(Sums { planes: both(at), channel });
+                    let mean = if through_statistics { sums.map(|sum| sum / count) } else { [0.; 2] };
+                    activation.choose(Spread { planes: both(at), out, channel, mean });
+                },
+            );
         };
         // SAFETY: each plane is in one channel, and `Spread` writes all of it.
         Some(unsafe { written(size.len(), write) })
     } else {
-        sums.par_iter_mut().enumerate().for_each(|(at, sums)| {
+        sums.par_iter_mut().enumerate().with_min_len(size.min_channels()).for_each(|(at, sums)| {
             *sums = activation.choose(Sums { planes: both(at), channel: channels[at] });
         });
         None
     };
-    Gradients {
-        x,
-        weight: sums.iter().zip(channels).map(|(s, c)| (s[1] * f64::from(c.inverse_deviation)) as f32).collect(),
-        bias: sums.iter().map(|sums| sums[0] as f32).collect(),
-    }
+    let weight = sums.iter().zip(channels).map(|(sums, channel)| sums[1] * f64::from(channel.inverse_deviation));
+    let (weight, bias): (Vec<f64>, Vec<f64>) = weight.zip(sums.iter().map(|sums| sums[0])).unzip();
+    let folded = |sums: &[f64]| (0..weights).map(|at| sums[at..].iter().step_by(weights).sum::<f64>() as f32).collect();
+    Gradients { x, weight: folded(&weight), bias: folded(&bias) }
 }
 
 /// `[sum g, sum g d]` of a channel.
@@ -214,10 +232,10 @@ impl<'a, P: Iterator<Item = (&'a [f32], &'a [f32])>> ForActivation for Sums<P> {
         let mut total = [0.; 2];
         for (x, gradient) in self.planes {
             let sums = vectorised(|| {
-                lanes2(x, gradient, |[plain, centred], x, gradient| {
-                    let g = f64::from(activation.gradient(self.channel.before_activation(x), gradient));
-                    *plain += g;
-                    *centred += g * f64::from(x - self.channel.mean);
+                let channel = self.channel;
+                sums_of_pairs(x, gradient, move |x, gradient| {
+                    let g = activation.gradient(channel.before_activation(x), gradient);
+                    [g, g * (x - channel.mean)]
                 })
             });
             total[0] += sums[0];

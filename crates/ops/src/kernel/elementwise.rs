@@ -6,6 +6,8 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use super::sums::sums_of_pairs;
+
 /// Elements of one piece of work.
 pub(crate) const CHUNK: usize = 1 << 14;
 
@@ -78,22 +80,17 @@ pub(super) fn add_to(sum: &mut [f32], x: &[f32]) {
     });
 }
 
-/// The sum of `f` over all elements, in f64.
-pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f64 + Sync) -> f64 {
-    let chunks: Vec<f64> =
-        x.par_chunks(CHUNK).map(|x| vectorised(|| lanes(x, |[total], x| *total += f(x))[0])).collect();
-    chunks.iter().sum()
+/// Multiplies each element.
+pub(crate) fn scale_by(x: &mut [f32], factor: f32) {
+    x.par_chunks_mut(CHUNK).for_each(|x| vectorised(|| x.iter_mut().for_each(|x| *x *= factor)));
 }
 
-/// The sum of `f` over all pairs of elements of two slices of one length, in f64.
-pub(crate) fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f64 + Sync) -> f64 {
+/// The sum of `f` over all pairs of elements of two slices of one length; see [`sums_of_pairs`].
+pub(crate) fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) -> f64 {
     assert_eq!(x.len(), y.len());
-    let chunks: Vec<f64> = x
-        .par_chunks(CHUNK)
-        .zip(y.par_chunks(CHUNK))
-        .map(|(x, y)| vectorised(|| lanes2(x, y, |[total], x, y| *total += f(x, y))[0]))
-        .collect();
-    chunks.iter().sum()
+    let chunks = x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK));
+    let sums: Vec<f64> = chunks.map(|(x, y)| vectorised(move || sums_of_pairs(x, y, |x, y| [f(x, y)])[0])).collect();
+    sums.iter().sum()
 }
 
 /// Elements that are summed side by side.
@@ -107,7 +104,7 @@ pub(crate) fn lanes<const S: usize>(x: &[f32], add: impl Fn(&mut [f64; S], f32))
 
 /// Sums over two slices of one length.
 #[inline(always)]
-pub(crate) fn lanes2<const S: usize>(x: &[f32], y: &[f32], add: impl Fn(&mut [f64; S], f32, f32)) -> [f64; S] {
+fn lanes2<const S: usize>(x: &[f32], y: &[f32], add: impl Fn(&mut [f64; S], f32, f32)) -> [f64; S] {
     let mut sums = [[0f64; S]; LANES];
     let (x, y) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
     let rest = x.remainder().iter().zip(y.remainder());

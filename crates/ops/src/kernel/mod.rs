@@ -5,10 +5,12 @@ mod backward;
 mod elementwise;
 mod matmul;
 mod node;
+mod sums;
 
 pub use backward::{Gradients, backward};
-pub(crate) use elementwise::{CHUNK, lanes, lanes2, map, map2, sum, sum2, vectorised, written};
+pub(crate) use elementwise::{CHUNK, lanes, map, map2, scale_by, sum2, vectorised, written};
 pub(crate) use matmul::{Matrix, Shared};
 #[cfg(test)]
 pub(crate) use node::Source;
 pub(crate) use node::{InputGradients, Pass, Values, has_kernel, lend, node, values};
+pub(crate) use sums::{BLOCK, block_sums, sums_of_pairs};
