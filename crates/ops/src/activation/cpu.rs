@@ -2,6 +2,7 @@
 #![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
 
 use crate::Activation;
+use crate::kernel::{Work, vectorised_work};
 
 /// An activation with its gradient.
 pub(crate) trait Activate: Copy + Send + Sync + 'static {
@@ -58,7 +59,7 @@ impl Activate for LeakyRelu {
     }
 }
 
-/// Work that is compiled once for each activation.
+/// Work that is compiled once for each activation, its `run` to be `#[inline(always)]` as that of [`Work`].
 pub(crate) trait ForActivation {
     /// What the work gives.
     type Output;
@@ -66,13 +67,24 @@ pub(crate) trait ForActivation {
     fn run(self, activation: impl Activate) -> Self::Output;
 }
 
+struct With<W, A>(W, A);
+
+impl<W: ForActivation, A: Activate> Work for With<W, A> {
+    type Output = W::Output;
+
+    #[inline(always)]
+    fn run(self) -> W::Output {
+        self.0.run(self.1)
+    }
+}
+
 impl Activation {
-    /// Chooses the activation once, outside the loops.
+    /// Chooses the activation once, outside the loops, and compiles the work for AVX2.
     pub(crate) fn choose<W: ForActivation>(self, work: W) -> W::Output {
         match self {
-            Self::None => work.run(Identity),
-            Self::Relu => work.run(Relu),
-            Self::LeakyRelu(slope) => work.run(LeakyRelu(slope as f32)),
+            Self::None => vectorised_work(With(work, Identity)),
+            Self::Relu => vectorised_work(With(work, Relu)),
+            Self::LeakyRelu(slope) => vectorised_work(With(work, LeakyRelu(slope as f32))),
         }
     }
 }

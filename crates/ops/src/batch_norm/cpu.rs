@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::Activation;
 use crate::activation::{Activate, ForActivation};
-use crate::kernel::{BLOCK, CHUNK, block_sums, sums_of_pairs, vectorised, written};
+use crate::kernel::{BLOCK, CHUNK, Work, block_sums, sums_of_pairs, vectorised_work, written};
 
 /// `y = activation((x - mean) * scale + shift)` of one channel.
 #[derive(Debug, Clone, Copy)]
@@ -126,27 +126,39 @@ pub(super) fn eval(size: Size, x: &[f32], channels: &[Channel], activation: Acti
 }
 
 /// Mean and biased variance.
-///
-/// Sums of a block are taken around the mean of its first values: around 0, squares of a large mean would drown the variance.
 fn moments<'a>(planes: impl Iterator<Item = &'a [f32]>, count: f64) -> (f64, f64) {
-    let mut centre = None;
-    let (mut sum, mut squares) = (0., 0.); // of x - centre
-    for block in planes.flat_map(|plane| plane.chunks(BLOCK)) {
-        let (near, [s, q]) = vectorised(|| {
-            let few = &block[..block.len().min(64)];
-            let near = (sums_of_pairs(few, few, |x, _| [x])[0] / few.len() as f64) as f32;
-            let around = |x: f32, _: f32| [x - near, (x - near) * (x - near)];
-            (f64::from(near), block_sums(block, block, around))
-        });
-        let apart = near - *centre.get_or_insert(near);
-        let len = block.len() as f64;
-        sum += s + len * apart;
-        squares += q + (2. * s + len * apart) * apart;
-    }
+    let (centre, sum, squares) = vectorised_work(Moments(planes));
     let mean = sum / count;
     let variance = squares / count - mean * mean;
     // Rounding may leave a constant channel slightly below zero. A comparison keeps NaN.
-    (centre.unwrap_or_default() + mean, if variance < 0. { 0. } else { variance })
+    (centre + mean, if variance < 0. { 0. } else { variance })
+}
+
+/// A value among those of the planes, and around it the sum of all and of their squares.
+///
+/// Sums of a block are taken around the mean of its first values: around 0, squares of a large mean would drown the variance.
+struct Moments<P>(P);
+
+impl<'a, P: Iterator<Item = &'a [f32]>> Work for Moments<P> {
+    type Output = (f64, f64, f64);
+
+    #[inline(always)]
+    fn run(self) -> (f64, f64, f64) {
+        let mut centre = None;
+        let (mut sum, mut squares) = (0., 0.);
+        for plane in self.0 {
+            for block in plane.chunks(BLOCK) {
+                let few = &block[..block.len().min(64)];
+                let near = (block_sums(few, few, |x, _| [x])[0] / few.len() as f64) as f32;
+                let [s, q] = block_sums(block, block, move |x, _| [x - near, (x - near) * (x - near)]);
+                let apart = f64::from(near) - *centre.get_or_insert(f64::from(near));
+                let len = block.len() as f64;
+                sum += s + len * apart;
+                squares += q + (2. * s + len * apart) * apart;
+            }
+        }
+        (centre.unwrap_or_default(), sum, squares)
+    }
 }
 
 struct Normalise<'a, P> {
@@ -158,13 +170,13 @@ struct Normalise<'a, P> {
 impl<'a, P: Iterator<Item = &'a [f32]>> ForActivation for Normalise<'_, P> {
     type Output = ();
 
+    #[inline(always)]
     fn run(self, activation: impl Activate) {
+        let channel = self.channel;
         for (x, y) in self.x.zip(self.y) {
-            vectorised(|| {
-                for (y, &x) in y.iter_mut().zip(x) {
-                    y.write(activation.value(self.channel.before_activation(x)));
-                }
-            });
+            for (y, &x) in y.iter_mut().zip(x) {
+                y.write(activation.value(channel.before_activation(x)));
+            }
         }
     }
 }
@@ -228,15 +240,14 @@ struct Sums<P> {
 impl<'a, P: Iterator<Item = (&'a [f32], &'a [f32])>> ForActivation for Sums<P> {
     type Output = [f64; 2];
 
+    #[inline(always)]
     fn run(self, activation: impl Activate) -> [f64; 2] {
+        let channel = self.channel;
         let mut total = [0.; 2];
         for (x, gradient) in self.planes {
-            let sums = vectorised(|| {
-                let channel = self.channel;
-                sums_of_pairs(x, gradient, move |x, gradient| {
-                    let g = activation.gradient(channel.before_activation(x), gradient);
-                    [g, g * (x - channel.mean)]
-                })
+            let sums = sums_of_pairs(x, gradient, move |x, gradient| {
+                let g = activation.gradient(channel.before_activation(x), gradient);
+                [g, g * (x - channel.mean)]
             });
             total[0] += sums[0];
             total[1] += sums[1];
@@ -256,17 +267,16 @@ struct Spread<'a, P> {
 impl<'a, P: Iterator<Item = (&'a [f32], &'a [f32])>> ForActivation for Spread<'_, P> {
     type Output = ();
 
+    #[inline(always)]
     fn run(self, activation: impl Activate) {
         let channel = self.channel;
         let constant = self.mean[0] as f32;
         let slope = (self.mean[1] * f64::from(channel.inverse_deviation) * f64::from(channel.inverse_deviation)) as f32;
         for ((x, gradient), out) in self.planes.zip(self.out) {
-            vectorised(|| {
-                for (out, (&x, &gradient)) in out.iter_mut().zip(x.iter().zip(gradient)) {
-                    let g = activation.gradient(channel.before_activation(x), gradient);
-                    out.write(channel.scale * (g - constant - (x - channel.mean) * slope));
-                }
-            });
+            for (out, (&x, &gradient)) in out.iter_mut().zip(x.iter().zip(gradient)) {
+                let g = activation.gradient(channel.before_activation(x), gradient);
+                out.write(channel.scale * (g - constant - (x - channel.mean) * slope));
+            }
         }
     }
 }

@@ -11,21 +11,46 @@ use super::sums::sums_of_pairs;
 /// Elements of one piece of work.
 pub(crate) const CHUNK: usize = 1 << 14;
 
-/// Calls `work` in a copy that is compiled for AVX2 where the processor has it.
+/// Work with loops. A closure's body is inlined where the compiler likes, this one's, if `run` is `#[inline(always)]`, for sure.
+pub(crate) trait Work {
+    /// What it gives.
+    type Output;
+    /// Does it.
+    fn run(self) -> Self::Output;
+}
+
+struct Closure<F>(F);
+
+impl<R, F: FnOnce() -> R> Work for Closure<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn run(self) -> R {
+        (self.0)()
+    }
+}
+
+/// Does `work` in a copy that is compiled for AVX2 where the processor has it.
 #[inline(always)]
-pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn vectorised_work<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2")]
-        fn wide<R>(work: impl FnOnce() -> R) -> R {
-            work()
+        fn wide<W: Work>(work: W) -> W::Output {
+            work.run()
         }
         if std::arch::is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has what `wide` is compiled for.
             return unsafe { wide(work) };
         }
     }
-    work()
+    work.run()
+}
+
+/// As [`vectorised_work`], for a closure of a single simple loop.
+#[inline(always)]
+pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    vectorised_work(Closure(work))
 }
 
 /// A vector that `write` fills, without being zeroed first.
@@ -89,8 +114,24 @@ pub(crate) fn scale_by(x: &mut [f32], factor: f32) {
 pub(crate) fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) -> f64 {
     assert_eq!(x.len(), y.len());
     let chunks = x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK));
-    let sums: Vec<f64> = chunks.map(|(x, y)| vectorised(move || sums_of_pairs(x, y, |x, y| [f(x, y)])[0])).collect();
+    let sums: Vec<f64> = chunks.map(|(x, y)| vectorised_work(Sum { x, y, f })).collect();
     sums.iter().sum()
+}
+
+struct Sum<'a, F> {
+    x: &'a [f32],
+    y: &'a [f32],
+    f: F,
+}
+
+impl<F: Fn(f32, f32) -> f32 + Copy> Work for Sum<'_, F> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let f = self.f;
+        sums_of_pairs(self.x, self.y, move |x, y| [f(x, y)])[0]
+    }
 }
 
 /// Elements that are summed side by side.

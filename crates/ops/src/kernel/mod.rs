@@ -8,7 +8,7 @@ mod node;
 mod sums;
 
 pub use backward::{Gradients, backward};
-pub(crate) use elementwise::{CHUNK, lanes, map, map2, scale_by, sum2, vectorised, written};
+pub(crate) use elementwise::{CHUNK, Work, lanes, map, map2, scale_by, sum2, vectorised, vectorised_work, written};
 pub(crate) use matmul::{Matrix, Shared};
 #[cfg(test)]
 pub(crate) use node::Source;

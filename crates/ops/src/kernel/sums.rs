@@ -12,7 +12,11 @@ const LANES: usize = 32;
 
 /// Sums of `S` terms of each pair of elements of two slices of one length, which may be as long as a block.
 #[inline(always)]
-pub(crate) fn block_sums<const S: usize>(x: &[f32], y: &[f32], terms: impl Fn(f32, f32) -> [f32; S]) -> [f64; S] {
+pub(crate) fn block_sums<const S: usize>(
+    x: &[f32],
+    y: &[f32],
+    terms: impl Fn(f32, f32) -> [f32; S] + Copy,
+) -> [f64; S] {
     let mut sums = [[0f32; LANES]; S];
     let (x, y) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
     let rest = x.remainder().iter().zip(y.remainder());
@@ -42,10 +46,14 @@ pub(crate) fn block_sums<const S: usize>(x: &[f32], y: &[f32], terms: impl Fn(f3
 
 /// As [`block_sums`], of slices of any length.
 #[inline(always)]
-pub(crate) fn sums_of_pairs<const S: usize>(x: &[f32], y: &[f32], terms: impl Fn(f32, f32) -> [f32; S]) -> [f64; S] {
+pub(crate) fn sums_of_pairs<const S: usize>(
+    x: &[f32],
+    y: &[f32],
+    terms: impl Fn(f32, f32) -> [f32; S] + Copy,
+) -> [f64; S] {
     let mut totals = [0.; S];
     for (x, y) in x.chunks(BLOCK).zip(y.chunks(BLOCK)) {
-        let sums = block_sums(x, y, &terms);
+        let sums = block_sums(x, y, terms);
         for s in 0..S {
             totals[s] += sums[s];
         }

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use crate::kernel::{vectorised, written};
+use crate::kernel::{Work, vectorised, vectorised_work, written};
 
 /// Places in a window are u8.
 pub(super) const LARGEST_KERNEL: usize = 16;
@@ -32,10 +32,10 @@ pub(super) fn forward(windows: Windows, x: &[f32]) -> (Vec<f32>, Vec<u8>) {
         rows.with_min_len(min_rows(output.1)).for_each(|(row, (y, places))| {
             let top = (row / output.0 * input.0 + row % output.0 * kernel) * input.1;
             let window_row = |i: usize| &x[top + i * input.1..][..output.1 * kernel];
-            vectorised(|| match kernel {
-                2 => pairs(window_row(0), window_row(1), y, places),
+            match kernel {
+                2 => vectorised_work(Pairs { upper: window_row(0), lower: window_row(1), y, places }),
                 _ => forward_row(window_row, y, places, kernel),
-            });
+            }
         });
     };
     // SAFETY: the rows cover the result, and both ways write all of a row.
@@ -44,25 +44,35 @@ pub(super) fn forward(windows: Windows, x: &[f32]) -> (Vec<f32>, Vec<u8>) {
 }
 
 /// One row of the result of 2x2 windows.
-#[inline(always)]
-fn pairs(upper: &[f32], lower: &[f32], y: &mut [MaybeUninit<f32>], places: &mut [u8]) {
-    let rows = upper.chunks_exact(2).zip(lower.chunks_exact(2));
-    for ((y, place), (upper, lower)) in y.iter_mut().zip(places).zip(rows) {
-        // `>` lets the first of equals win; a NaN wins over all, also over itself. `|` leaves no jump.
-        let choose = |(best, at): (f32, u32), x: f32, place: u32| {
-            let wins = (x > best) | x.is_nan();
-            (if wins { x } else { best }, if wins { place } else { at })
-        };
-        let best = choose((upper[0], 0), upper[1], 1);
-        let best = choose(best, lower[0], 2);
-        let (best, at) = choose(best, lower[1], 3);
-        y.write(best);
-        *place = at as u8;
+struct Pairs<'a> {
+    upper: &'a [f32],
+    lower: &'a [f32],
+    y: &'a mut [MaybeUninit<f32>],
+    places: &'a mut [u8],
+}
+
+impl Work for Pairs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let rows = self.upper.chunks_exact(2).zip(self.lower.chunks_exact(2));
+        for ((y, place), (upper, lower)) in self.y.iter_mut().zip(self.places).zip(rows) {
+            // `>` lets the first of equals win; a NaN wins over all, also over itself. `|` leaves no jump.
+            let choose = |(best, at): (f32, u32), x: f32, place: u32| {
+                let wins = (x > best) | x.is_nan();
+                (if wins { x } else { best }, if wins { place } else { at })
+            };
+            let best = choose((upper[0], 0), upper[1], 1);
+            let best = choose(best, lower[0], 2);
+            let (best, at) = choose(best, lower[1], 3);
+            y.write(best);
+            *place = at as u8;
+        }
     }
 }
 
 /// One row of the result of other windows.
-#[inline(always)]
 fn forward_row<'a>(
     window_row: impl Fn(usize) -> &'a [f32],
     y: &mut [MaybeUninit<f32>],

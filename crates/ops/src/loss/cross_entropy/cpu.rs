@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::VOID;
 use crate::activation::{exp_negative, ln_normal};
-use crate::kernel::{CHUNK, block_sums, vectorised, written};
+use crate::kernel::{CHUNK, Work, block_sums, vectorised_work, written};
 
 /// Pixels of one piece of work: its logits stay in a processor's second cache.
 const BLOCK: usize = 1 << 10;
@@ -87,18 +87,40 @@ fn mean(blocks: Vec<Block>, labels: &Labels, classes: usize, pixels: usize) -> f
     let sum_of = |(logits, block, gradient): Block| {
         let weights: Vec<f32> = block.iter().map(|&label| labels.weight(label)).collect();
         let planes: Vec<&[f32]> = logits.chunks(pixels).take(classes).map(|plane| &plane[..block.len()]).collect();
-        let keeps = !gradient.is_empty();
-        let mut exponentials = vec![0.; if keeps { classes * block.len() } else { 0 }];
-        vectorised(|| {
-            let (maximum, sum) = softmax_of(&planes, &mut exponentials);
-            if keeps {
-                gradient_of(&exponentials, &sum, block, &weights, (1. / total) as f32, gradient);
-            }
-            loss_of(&planes, &maximum, &sum, block, &weights)
+        vectorised_work(Softmax {
+            planes: &planes,
+            labels: block,
+            weights: &weights,
+            scale: (1. / total) as f32,
+            gradient,
         })
     };
     let sums: Vec<f64> = blocks.into_par_iter().map(sum_of).collect();
     sums.iter().sum::<f64>() / total
+}
+
+/// The loss of a block, and its gradient times `scale` if it is to go anywhere.
+struct Softmax<'a> {
+    planes: &'a [&'a [f32]],
+    labels: &'a [u32],
+    weights: &'a [f32],
+    scale: f32,
+    gradient: Vec<&'a mut [MaybeUninit<f32>]>,
+}
+
+impl Work for Softmax<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let Self { planes, labels, weights, scale, gradient } = self;
+        let mut exponentials = vec![0.; gradient.len() * labels.len()];
+        let (maximum, sum) = softmax_of(planes, &mut exponentials);
+        if !gradient.is_empty() {
+            gradient_of(&exponentials, &sum, labels, weights, scale, gradient);
+        }
+        loss_of(planes, &maximum, &sum, labels, weights)
+    }
 }
 
 /// Largest logit of each pixel, and the sum of `exp(logit - largest)`; each of these stays in `exponentials` if there is room.
@@ -107,7 +129,7 @@ fn softmax_of(planes: &[&[f32]], exponentials: &mut [f32]) -> ([f32; BLOCK], [f3
     let (mut maximum, mut sum) = ([f32::NEG_INFINITY; BLOCK], [0.; BLOCK]);
     for plane in planes {
         for (maximum, &logit) in maximum.iter_mut().zip(*plane) {
-            *maximum = if logit > *maximum { logit } else { *maximum };
+            *maximum = maximum.max(logit); // a choice would be compiled to a masked store
         }
     }
     if exponentials.is_empty() {
