@@ -125,14 +125,7 @@ impl BatchNorm2d {
             return ops::batch_norm_eval(x, &self.weight, &self.bias, &mean, &variance, self.epsilon, activation);
         }
         let (y, statistics) = ops::batch_norm_train(x, &self.weight, &self.bias, self.epsilon, activation)?;
-        self.follow(&self.running_mean, &statistics.mean)?;
-        self.follow(&self.running_var, &statistics.variance)?;
+        statistics.move_running(&self.running_mean, &self.running_var, self.momentum)?;
         Ok(y)
-    }
-
-    /// Moves a running statistic by one batch.
-    fn follow(&self, running: &Var, batch: &Tensor) -> Result<()> {
-        let kept = (running.as_detached_tensor() * (1.0 - self.momentum))?;
-        running.set(&(kept + (batch.detach() * self.momentum)?)?)
     }
 }

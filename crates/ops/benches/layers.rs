@@ -26,13 +26,14 @@ fn now() -> f64 {
     threads.filter_map(|thread| nanoseconds(thread.path().join("schedstat"))).sum::<f64>() * 1e-9
 }
 
-/// Median and minimum in ms.
-fn time(mut work: impl FnMut() -> Result<Tensor>) -> Result<(f64, f64)> {
-    work()?;
+/// Median and minimum of the work in ms, without its preparation.
+fn time<T>(prepare: impl Fn() -> Result<T>, work: impl Fn(T) -> Result<Tensor>) -> Result<(f64, f64)> {
+    work(prepare()?)?;
     let mut times = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
+        let prepared = prepare()?;
         let start = now();
-        let result = work()?;
+        let result = work(prepared)?;
         times.push((now() - start) * 1e3);
         drop(result);
     }
@@ -53,14 +54,13 @@ fn report(name: &str, inputs: &[Tensor], op: &dyn Fn(&[Tensor]) -> Result<Tensor
     if std::env::args().skip(1).any(|filter| !filter.starts_with('-') && !name.contains(&filter)) {
         return Ok(());
     }
-    let (median, minimum) = time(|| op(inputs))?;
+    let (median, minimum) = time(|| Ok(()), |()| op(inputs))?;
     print!("{name:<34} {median:8.2} {minimum:8.2}");
     for at in 0..inputs.len() {
         let mut inputs = inputs.to_vec();
         inputs[at] = Var::from_tensor(&inputs[at])?.into_inner();
-        let y = op(&inputs)?;
-        let (median, minimum) =
-            time(|| Ok(backward(y.clone())?.get(&inputs[at]).expect("the input is a variable").clone()))?;
+        let gradient = |y| Ok(backward(y)?.get(&inputs[at]).expect("the input is a variable").clone());
+        let (median, minimum) = time(|| op(&inputs), gradient)?;
         print!(" {median:8.2} {minimum:8.2}");
     }
     println!();

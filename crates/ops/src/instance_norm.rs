@@ -2,7 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::batch_norm::train;
 use crate::check::{self, refuse};
+use crate::kernel::has_kernel;
 use crate::{Activation, batch_norm_train};
 
 /// Normalises each channel of each image of `x` `(n, c, h, w)` by its own mean and biased variance over (h, w), scales by
@@ -22,16 +24,17 @@ pub fn instance_norm(
     if h * w == 1 {
         refuse!("{OP}: x {:?} has one pixel per image, normalising needs more", x.dims());
     }
-    // Each channel of each image becomes a channel of its own.
-    let per_image = |argument, vector: Option<&Tensor>, otherwise: f64| match vector {
-        Some(vector) => {
-            check::vector(OP, argument, vector, c, x)?;
-            vector.reshape((1, c))?.broadcast_as((n, c))?.contiguous()?.reshape(n * c)
-        }
-        None => Tensor::full(otherwise, n * c, x.device())?.to_dtype(x.dtype()),
+    let vector = |argument, vector: Option<&Tensor>, otherwise: f64| match vector {
+        Some(vector) => check::vector(OP, argument, vector, c, x).map(|()| vector.clone()),
+        None => Tensor::full(otherwise, c, x.device())?.to_dtype(x.dtype()),
     };
-    let weight = per_image("weight", weight, 1.)?;
-    let bias = per_image("bias", bias, 0.)?;
+    let (weight, bias) = (vector("weight", weight, 1.)?, vector("bias", bias, 0.)?);
+    // Each channel of each image becomes a channel of its own.
+    if has_kernel(x) {
+        return Ok(train(OP, x, (1, n * c, h * w), [&weight, &bias], epsilon, activation)?.0);
+    }
+    let per_image = |vector: &Tensor| vector.reshape((1, c))?.broadcast_as((n, c))?.contiguous()?.reshape(n * c);
+    let (weight, bias) = (per_image(&weight)?, per_image(&bias)?);
     let (y, _) = batch_norm_train(&x.reshape((1, n * c, h, w))?, &weight, &bias, epsilon, activation)?;
     y.reshape((n, c, h, w))
 }

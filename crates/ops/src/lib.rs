@@ -28,7 +28,7 @@ mod taps;
 mod verify;
 
 pub use activation::{Activation, leaky_relu, relu, sigmoid, tanh};
-pub use adam::{AdamStep, adam_step};
+pub use adam::{AdamParameter, AdamStep, adam_step, adam_steps};
 pub use batch_norm::{BatchStatistics, batch_norm_eval, batch_norm_train};
 pub use conv_transpose2d::{ConvTranspose2d, conv_transpose2d};
 pub use conv2d::{Conv2d, Exactness, conv2d};

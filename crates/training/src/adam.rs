@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use img2seg_models::Parameters;
-use img2seg_ops::{AdamStep, Gradients, adam_step};
+use img2seg_ops::{AdamParameter, AdamStep, Gradients, adam_steps};
 use serde::{Deserialize, Serialize};
 
 /// The settings of one optimiser (Kingma and Ba 2015; with `weight_decay` above 0, `AdamW` of Loshchilov and Hutter 2019).
@@ -51,19 +51,20 @@ impl Adam {
     /// One step with the given gradients at `factor` times the learning rate. A parameter without a gradient keeps its value.
     pub fn step(&mut self, gradients: &Gradients, factor: f64) -> Result<()> {
         self.steps += 1;
-        for moments in self.moments.values() {
-            let Some(gradient) = gradients.get(&moments.parameter) else { continue };
-            let decays = moments.parameter.rank() > 1;
-            let settings = AdamStep {
-                learning_rate: self.config.learning_rate * factor,
-                beta1: self.config.beta1,
-                beta2: self.config.beta2,
-                epsilon: self.config.epsilon,
-                weight_decay: if decays { self.config.weight_decay } else { 0.0 },
-            };
-            adam_step(&moments.parameter, gradient, &moments.first, &moments.second, self.steps, &settings)?;
+        let settings = AdamStep {
+            learning_rate: self.config.learning_rate * factor,
+            beta1: self.config.beta1,
+            beta2: self.config.beta2,
+            epsilon: self.config.epsilon,
+            weight_decay: self.config.weight_decay,
+        };
+        let mut parameters = Vec::with_capacity(self.moments.len());
+        for Moments { parameter, first: first_moment, second: second_moment } in self.moments.values() {
+            let Some(gradient) = gradients.get(parameter) else { continue };
+            let decays = parameter.rank() > 1;
+            parameters.push(AdamParameter { parameter, gradient, first_moment, second_moment, decays });
         }
-        Ok(())
+        adam_steps(&parameters, self.steps, &settings)
     }
 
     /// The moments and the step count, by name below `prefix`.

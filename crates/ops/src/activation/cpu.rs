@@ -2,6 +2,7 @@
 #![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
 
 use crate::Activation;
+use crate::kernel::{Work, vectorised_work};
 
 /// An activation with its gradient.
 pub(crate) trait Activate: Copy + Send + Sync + 'static {
@@ -58,7 +59,7 @@ impl Activate for LeakyRelu {
     }
 }
 
-/// Work that is compiled once for each activation.
+/// Work that is compiled once for each activation, its `run` to be `#[inline(always)]` as that of [`Work`].
 pub(crate) trait ForActivation {
     /// What the work gives.
     type Output;
@@ -66,16 +67,31 @@ pub(crate) trait ForActivation {
     fn run(self, activation: impl Activate) -> Self::Output;
 }
 
+struct With<W, A>(W, A);
+
+impl<W: ForActivation, A: Activate> Work for With<W, A> {
+    type Output = W::Output;
+
+    #[inline(always)]
+    fn run(self) -> W::Output {
+        self.0.run(self.1)
+    }
+}
+
 impl Activation {
-    /// Chooses the activation once, outside the loops.
+    /// Chooses the activation once, outside the loops, and compiles the work for AVX2.
     pub(crate) fn choose<W: ForActivation>(self, work: W) -> W::Output {
         match self {
-            Self::None => work.run(Identity),
-            Self::Relu => work.run(Relu),
-            Self::LeakyRelu(slope) => work.run(LeakyRelu(slope as f32)),
+            Self::None => vectorised_work(With(work, Identity)),
+            Self::Relu => vectorised_work(With(work, Relu)),
+            Self::LeakyRelu(slope) => vectorised_work(With(work, LeakyRelu(slope as f32))),
         }
     }
 }
+
+/// ln 2 in two parts; products of the first with small integers are exact.
+const LN2_HIGH: f32 = 355. / 512.;
+const LN2_LOW: f32 = -2.121_944_4e-4;
 
 /// `exp(x)` for `x <= 0`, to 2 units in the last place, 0 where the result would be subnormal.
 ///
@@ -85,8 +101,6 @@ impl Activation {
 pub(crate) fn exp_negative(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to an integer and leaves it in the lowest bits.
     const ROUND: f32 = 12_582_912.;
-    const LN2_HIGH: f32 = 355. / 512.;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = x - n * LN2_HIGH - n * LN2_LOW;
@@ -97,6 +111,32 @@ pub(crate) fn exp_negative(x: f32) -> f32 {
     let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     let value = (p * r * r + r + 1.) * scale;
     if x < -87.3 { 0. } else { value }
+}
+
+/// `ln(x)` for normal x above 0, to 2 units in the last place; NaN for NaN. Cephes' `logf`: like [`exp_negative`] it calls nothing.
+#[inline(always)]
+pub(crate) fn ln_normal(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let mantissa = f32::from_bits(bits & 0x007f_ffff | 0x3f00_0000); // in 0.5..1
+    let low = mantissa < std::f32::consts::FRAC_1_SQRT_2;
+    let exponent = (bits >> 23) as i32 as f32 - if low { 127. } else { 126. };
+    let m = mantissa - 1. + if low { mantissa } else { 0. };
+    let z = m * m;
+    let mut p = 7.037_683_6e-2;
+    for coefficient in [
+        -1.151_461e-1,
+        1.167_699_9e-1,
+        -1.242_014_1e-1,
+        1.424_932_3e-1,
+        -1.666_805_8e-1,
+        2.000_071_5e-1,
+        -2.499_999_4e-1,
+        3.333_333e-1,
+    ] {
+        p = p * m + coefficient;
+    }
+    let value = m + (p * m * z + LN2_LOW * exponent - 0.5 * z) + LN2_HIGH * exponent;
+    if x.is_nan() { x } else { value }
 }
 
 /// `1 / (1 + exp(-x))`, to 3 units in the last place.

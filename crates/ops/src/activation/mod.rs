@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{Result, Tensor};
 
 pub(crate) use composed::minus_absolute;
-pub(crate) use cpu::{Activate, ForActivation, exp_negative, sigmoid as sigmoid_of};
+pub(crate) use cpu::{Activate, ForActivation, exp_negative, ln_normal, sigmoid as sigmoid_of};
 
 use crate::check::refuse;
 use crate::kernel::{has_kernel, map, map2, node, values};

@@ -70,3 +70,13 @@ fn small_values_keep_their_digits() {
         assert!((y - expected).abs() <= 3e-7 * expected.abs(), "tanh({x}) = {y}, not {expected}");
     }
 }
+
+#[test]
+fn logarithms_are_exact() {
+    for i in 0..20_000u16 {
+        let x = 1.002f32.powi(i32::from(i % 9000) - 3000) * (1. + f32::from(i) * 1e-5);
+        let (actual, expected) = (f64::from(super::ln_normal(x)), f64::from(x).ln());
+        assert!((actual - expected).abs() <= 2e-7 * expected.abs(), "ln({x}) = {actual}, not {expected}");
+    }
+    assert!(super::ln_normal(1.).abs() < 1e-30 && super::ln_normal(f32::NAN).is_nan());
+}

@@ -5,7 +5,10 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
+
 use candle_core::{Result, Tensor, Var};
+use rayon::prelude::*;
 
 use crate::check::{self, refuse};
 use crate::kernel::has_kernel;
@@ -49,6 +52,21 @@ impl AdamStep {
     }
 }
 
+/// A parameter with what its step needs, all of one shape.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamParameter<'a> {
+    /// What is moved.
+    pub parameter: &'a Var,
+    /// Its gradient.
+    pub gradient: &'a Tensor,
+    /// Running mean of the gradient, updated.
+    pub first_moment: &'a Var,
+    /// Running mean of the gradient's square, updated.
+    pub second_moment: &'a Var,
+    /// Whether the settings' weight decay applies to it.
+    pub decays: bool,
+}
+
 /// Moves `parameter` by one step of Adam along `gradient` and updates both moments (all of one shape); `step` counts from 1.
 ///
 /// PyTorch's formula: `parameter -= learning_rate / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + epsilon)`.
@@ -63,22 +81,36 @@ pub fn adam_step(
     step: u64,
     settings: &AdamStep,
 ) -> Result<()> {
+    adam_steps(&[AdamParameter { parameter, gradient, first_moment, second_moment, decays: true }], step, settings)
+}
+
+/// [`adam_step`] of many parameters, side by side.
+///
+/// # Errors
+/// As there; nothing is moved then.
+pub fn adam_steps(parameters: &[AdamParameter], step: u64, settings: &AdamStep) -> Result<()> {
     const OP: &str = "adam_step";
-    check::same_shape(OP, "gradient", gradient, parameter)?;
-    check::same_shape(OP, "first_moment", first_moment, parameter)?;
-    check::same_shape(OP, "second_moment", second_moment, parameter)?;
-    let ids = [parameter.id(), first_moment.id(), second_moment.id()];
-    if ids[0] == ids[1] || ids[0] == ids[2] || ids[1] == ids[2] {
-        refuse!("{OP}: parameter, first_moment and second_moment are not three variables");
+    let mut seen = HashSet::new();
+    for &AdamParameter { parameter, gradient, first_moment, second_moment, .. } in parameters {
+        check::same_shape(OP, "gradient", gradient, parameter)?;
+        check::same_shape(OP, "first_moment", first_moment, parameter)?;
+        check::same_shape(OP, "second_moment", second_moment, parameter)?;
+        if ![parameter, first_moment, second_moment].into_iter().all(|variable| seen.insert(variable.id())) {
+            refuse!("{OP}: parameter, first_moment and second_moment are not three variables");
+        }
     }
     if step == 0 {
         refuse!("{OP}: steps count from 1");
     }
-    let factors = settings.factors(step);
-    let gradient = gradient.detach();
-    if has_kernel(parameter) {
-        cpu::adam_step(parameter, &gradient, first_moment, second_moment, &factors)
-    } else {
-        composed::adam_step(parameter, &gradient, first_moment, second_moment, &factors)
-    }
+    let decaying = settings.factors(step);
+    let lasting = AdamStep { weight_decay: 0., ..*settings }.factors(step);
+    parameters.par_iter().try_for_each(|of| {
+        let factors = if of.decays { &decaying } else { &lasting };
+        let gradient = of.gradient.detach();
+        if has_kernel(of.parameter) {
+            cpu::adam_step(of.parameter, &gradient, of.first_moment, of.second_moment, factors)
+        } else {
+            composed::adam_step(of.parameter, &gradient, of.first_moment, of.second_moment, factors)
+        }
+    })
 }

@@ -2,7 +2,7 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::composed;
 use crate::verify::{assert_close, draw, refusal, values};
-use crate::{AdamStep, adam_step};
+use crate::{AdamParameter, AdamStep, adam_step, adam_steps};
 
 const SETTINGS: AdamStep = AdamStep { learning_rate: 1e-2, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1 };
 
@@ -43,6 +43,34 @@ fn steps_are_those_of_adamw() {
             assert_close("parameter", &parameter, &expected, 2e-7);
         }
     }
+}
+
+#[test]
+fn many_parameters_step_as_each_alone() {
+    let plain = AdamStep { weight_decay: 0., ..SETTINGS };
+    let shapes: Vec<Vec<usize>> = (1..40).map(|i| if i % 8 == 0 { vec![i * 3000] } else { vec![i, 3] }).collect();
+    let together: Vec<[Var; 3]> = shapes.iter().map(|shape| variables(shape, DType::F32)).collect();
+    let alone: Vec<[Var; 3]> = shapes.iter().map(|shape| variables(shape, DType::F32)).collect();
+    for step in 1..3 {
+        let gradients: Vec<Tensor> = shapes.iter().map(|shape| draw(&shape[..], step)).collect();
+        let parameters = together.iter().zip(&gradients).enumerate().map(|(at, ([p, m, v], gradient))| AdamParameter {
+            parameter: p,
+            gradient,
+            first_moment: m,
+            second_moment: v,
+            decays: at % 2 == 0,
+        });
+        adam_steps(&parameters.collect::<Vec<_>>(), step, &SETTINGS).unwrap();
+        for (at, ([p, m, v], gradient)) in alone.iter().zip(&gradients).enumerate() {
+            adam_step(p, gradient, m, v, step, if at % 2 == 0 { &SETTINGS } else { &plain }).unwrap();
+        }
+    }
+    for (together, alone) in together.iter().flatten().zip(alone.iter().flatten()) {
+        assert_eq!(values(together), values(alone));
+    }
+    let [p, m, v] = &together[0];
+    let twice = AdamParameter { parameter: p, gradient: p, first_moment: m, second_moment: v, decays: true };
+    assert!(adam_steps(&[twice; 2], 1, &SETTINGS).is_err());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::Activation;
 use crate::activation::{Activate, ForActivation};
-use crate::kernel::{lanes, lanes2, vectorised, written};
+use crate::kernel::{BLOCK, CHUNK, Work, block_sums, sums_of_pairs, vectorised_work, written};
 
 /// `y = activation((x - mean) * scale + shift)` of one channel.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +57,11 @@ impl Size {
         x.chunks_exact(self.pixels).skip(channel).step_by(self.c)
     }
 
+    /// Channels that are worth a piece of work.
+    fn min_channels(self) -> usize {
+        CHUNK.div_ceil(self.n * self.pixels)
+    }
+
     /// All planes to be written, by channel.
     fn channels<T>(self, x: &mut [T]) -> Vec<Vec<&mut [T]>> {
         let mut channels: Vec<Vec<&mut [T]>> = (0..self.c).map(|_| Vec::with_capacity(self.n)).collect();
@@ -75,6 +80,7 @@ pub(super) struct Trained {
     pub(super) unbiased_variance: Vec<f32>,
 }
 
+/// The weights are repeated for as many channels as there are.
 pub(super) fn train(
     size: Size,
     x: &[f32],
@@ -86,13 +92,16 @@ pub(super) fn train(
     let count = (size.n * size.pixels) as f64;
     let mut moments = vec![(0., 0.); size.c];
     let channel_of = |channel: usize, (mean, variance): (f64, f64)| {
-        Channel::new(mean, variance, weight[channel], bias[channel], epsilon)
+        let at = channel % weight.len();
+        Channel::new(mean, variance, weight[at], bias[at], epsilon)
     };
     let write = |out: &mut [MaybeUninit<f32>]| {
-        size.channels(out).into_par_iter().zip(&mut moments).enumerate().for_each(|(at, (out, moments))| {
-            *moments = self::moments(size.planes(x, at), count);
-            activation.choose(Normalise { x: size.planes(x, at), y: out, channel: channel_of(at, *moments) });
-        });
+        size.channels(out).into_par_iter().zip(&mut moments).enumerate().with_min_len(size.min_channels()).for_each(
+            |(at, (out, moments))| {
+                *moments = self::moments(size.planes(x, at), count);
+                activation.choose(Normalise { x: size.planes(x, at), y: out, channel: channel_of(at, *moments) });
+            },
+        );
     };
     // SAFETY: each plane is in one channel, and `Normalise` writes all of it.
     let y = unsafe { written(size.len(), write) };
@@ -106,9 +115,11 @@ pub(super) fn train(
 
 pub(super) fn eval(size: Size, x: &[f32], channels: &[Channel], activation: Activation) -> Vec<f32> {
     let write = |out: &mut [MaybeUninit<f32>]| {
-        size.channels(out).into_par_iter().zip(channels).enumerate().for_each(|(at, (out, &channel))| {
-            activation.choose(Normalise { x: size.planes(x, at), y: out, channel });
-        });
+        size.channels(out).into_par_iter().zip(channels).enumerate().with_min_len(size.min_channels()).for_each(
+            |(at, (out, &channel))| {
+                activation.choose(Normalise { x: size.planes(x, at), y: out, channel });
+            },
+        );
     };
     // SAFETY: each plane is in one channel, and `Normalise` writes all of it.
     unsafe { written(size.len(), write) }
@@ -116,22 +127,38 @@ pub(super) fn eval(size: Size, x: &[f32], channels: &[Channel], activation: Acti
 
 /// Mean and biased variance.
 fn moments<'a>(planes: impl Iterator<Item = &'a [f32]>, count: f64) -> (f64, f64) {
-    let (mut sum, mut squares) = (0., 0.);
-    for plane in planes {
-        let [s, q] = vectorised(|| {
-            lanes(plane, |[s, q], x| {
-                let x = f64::from(x);
-                *s += x;
-                *q += x * x;
-            })
-        });
-        sum += s;
-        squares += q;
-    }
+    let (centre, sum, squares) = vectorised_work(Moments(planes));
     let mean = sum / count;
     let variance = squares / count - mean * mean;
     // Rounding may leave a constant channel slightly below zero. A comparison keeps NaN.
-    (mean, if variance < 0. { 0. } else { variance })
+    (centre + mean, if variance < 0. { 0. } else { variance })
+}
+
+/// A value among those of the planes, and around it the sum of all and of their squares.
+///
+/// Sums of a block are taken around the mean of its first values: around 0, squares of a large mean would drown the variance.
+struct Moments<P>(P);
+
+impl<'a, P: Iterator<Item = &'a [f32]>> Work for Moments<P> {
+    type Output = (f64, f64, f64);
+
+    #[inline(always)]
+    fn run(self) -> (f64, f64, f64) {
+        let mut centre = None;
+        let (mut sum, mut squares) = (0., 0.);
+        for plane in self.0 {
+            for block in plane.chunks(BLOCK) {
+                let few = &block[..block.len().min(64)];
+                let near = (block_sums(few, few, |x, _| [x])[0] / few.len() as f64) as f32;
+                let [s, q] = block_sums(block, block, move |x, _| [x - near, (x - near) * (x - near)]);
+                let apart = f64::from(near) - *centre.get_or_insert(f64::from(near));
+                let len = block.len() as f64;
+                sum += s + len * apart;
+                squares += q + (2. * s + len * apart) * apart;
+            }
+        }
+        (centre.unwrap_or_default(), sum, squares)
+    }
 }
 
 struct Normalise<'a, P> {
@@ -143,15 +170,26 @@ struct Normalise<'a, P> {
 impl<'a, P: Iterator<Item = &'a [f32]>> ForActivation for Normalise<'_, P> {
     type Output = ();
 
+    #[inline(always)]
     fn run(self, activation: impl Activate) {
+        let channel = self.channel;
         for (x, y) in self.x.zip(self.y) {
-            vectorised(|| {
-                for (y, &x) in y.iter_mut().zip(x) {
-                    y.write(activation.value(self.channel.before_activation(x)));
-                }
-            });
+            for (y, &x) in y.iter_mut().zip(x) {
+                y.write(activation.value(channel.before_activation(x)));
+            }
         }
     }
+}
+
+/// What the backward pass has to know of the forward pass.
+pub(super) struct Normalisation {
+    pub(super) size: Size,
+    pub(super) channels: Vec<Channel>,
+    /// How many weights and biases there are; those of a channel stand at its place modulo their number.
+    pub(super) weights: usize,
+    pub(super) activation: Activation,
+    /// Whether the mean and variance of the channels depend on x; else they are constants.
+    pub(super) through_statistics: bool,
 }
 
 /// Gradients of x, weight and bias.
@@ -161,44 +199,36 @@ pub(super) struct Gradients {
     pub(super) bias: Vec<f32>,
 }
 
-/// With `through_statistics` the mean and variance of `channels` depend on x, else they are constants.
-///
 /// With g the gradient before the activation, d = x - mean and sums over the channel's N pixels:
 /// `dbias = sum g`, `dweight = sum g d / deviation`, `dx = scale (g - sum g / N - d / deviation^2 sum g d / N)`.
-pub(super) fn backward(
-    size: Size,
-    x: &[f32],
-    gradient: &[f32],
-    channels: &[Channel],
-    activation: Activation,
-    through_statistics: bool,
-    needs_x: bool,
-) -> Gradients {
+pub(super) fn backward(normalisation: &Normalisation, x: &[f32], gradient: &[f32], needs_x: bool) -> Gradients {
+    let &Normalisation { size, ref channels, weights, activation, through_statistics } = normalisation;
     let count = (size.n * size.pixels) as f64;
     let mut sums = vec![[0.; 2]; size.c];
     let both = |at: usize| size.planes(x, at).zip(size.planes(gradient, at));
     let x = if needs_x {
         let write = |out: &mut [MaybeUninit<f32>]| {
-            size.channels(out).into_par_iter().zip(&mut sums).enumerate().for_each(|(at, (out, sums))| {
-                let channel = channels[at];
-                *sums = activation.choose(Sums { planes: both(at), channel });
-                let mean = if through_statistics { sums.map(|sum| sum / count) } else { [0.; 2] };
-                activation.choose(Spread { planes: both(at), out, channel, mean });
-            });
+            size.channels(out).into_par_iter().zip(&mut sums).enumerate().with_min_len(size.min_channels()).for_each(
+                |(at, (out, sums))| {
+                    let channel = channels[at];
+                    *sums = activation.choose(Sums { planes: both(at), channel });
+                    let mean = if through_statistics { sums.map(|sum| sum / count) } else { [0.; 2] };
+                    activation.choose(Spread { planes: both(at), out, channel, mean });
+                },
+            );
         };
         // SAFETY: each plane is in one channel, and `Spread` writes all of it.
         Some(unsafe { written(size.len(), write) })
     } else {
-        sums.par_iter_mut().enumerate().for_each(|(at, sums)| {
+        sums.par_iter_mut().enumerate().with_min_len(size.min_channels()).for_each(|(at, sums)| {
             *sums = activation.choose(Sums { planes: both(at), channel: channels[at] });
         });
         None
     };
-    Gradients {
-        x,
-        weight: sums.iter().zip(channels).map(|(s, c)| (s[1] * f64::from(c.inverse_deviation)) as f32).collect(),
-        bias: sums.iter().map(|sums| sums[0] as f32).collect(),
-    }
+    let weight = sums.iter().zip(channels).map(|(sums, channel)| sums[1] * f64::from(channel.inverse_deviation));
+    let (weight, bias): (Vec<f64>, Vec<f64>) = weight.zip(sums.iter().map(|sums| sums[0])).unzip();
+    let folded = |sums: &[f64]| (0..weights).map(|at| sums[at..].iter().step_by(weights).sum::<f64>() as f32).collect();
+    Gradients { x, weight: folded(&weight), bias: folded(&bias) }
 }
 
 /// `[sum g, sum g d]` of a channel.
@@ -210,15 +240,14 @@ struct Sums<P> {
 impl<'a, P: Iterator<Item = (&'a [f32], &'a [f32])>> ForActivation for Sums<P> {
     type Output = [f64; 2];
 
+    #[inline(always)]
     fn run(self, activation: impl Activate) -> [f64; 2] {
+        let channel = self.channel;
         let mut total = [0.; 2];
         for (x, gradient) in self.planes {
-            let sums = vectorised(|| {
-                lanes2(x, gradient, |[plain, centred], x, gradient| {
-                    let g = f64::from(activation.gradient(self.channel.before_activation(x), gradient));
-                    *plain += g;
-                    *centred += g * f64::from(x - self.channel.mean);
-                })
+            let sums = sums_of_pairs(x, gradient, move |x, gradient| {
+                let g = activation.gradient(channel.before_activation(x), gradient);
+                [g, g * (x - channel.mean)]
             });
             total[0] += sums[0];
             total[1] += sums[1];
@@ -238,17 +267,16 @@ struct Spread<'a, P> {
 impl<'a, P: Iterator<Item = (&'a [f32], &'a [f32])>> ForActivation for Spread<'_, P> {
     type Output = ();
 
+    #[inline(always)]
     fn run(self, activation: impl Activate) {
         let channel = self.channel;
         let constant = self.mean[0] as f32;
         let slope = (self.mean[1] * f64::from(channel.inverse_deviation) * f64::from(channel.inverse_deviation)) as f32;
         for ((x, gradient), out) in self.planes.zip(self.out) {
-            vectorised(|| {
-                for (out, (&x, &gradient)) in out.iter_mut().zip(x.iter().zip(gradient)) {
-                    let g = activation.gradient(channel.before_activation(x), gradient);
-                    out.write(channel.scale * (g - constant - (x - channel.mean) * slope));
-                }
-            });
+            for (out, (&x, &gradient)) in out.iter_mut().zip(x.iter().zip(gradient)) {
+                let g = activation.gradient(channel.before_activation(x), gradient);
+                out.write(channel.scale * (g - constant - (x - channel.mean) * slope));
+            }
         }
     }
 }

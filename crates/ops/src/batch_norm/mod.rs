@@ -5,12 +5,12 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, Var};
 
 use crate::Activation;
 use crate::check::{self, refuse};
-use crate::kernel::{InputGradients, Pass, has_kernel, node, values};
-use cpu::{Channel, Size};
+use crate::kernel::{InputGradients, Pass, has_kernel, lend, node, values};
+use cpu::{Channel, Normalisation, Size};
 
 /// What a batch says about its channels, for the running statistics of the caller. Not differentiable.
 #[derive(Debug, Clone)]
@@ -19,6 +19,33 @@ pub struct BatchStatistics {
     pub mean: Tensor,
     /// Unbiased variance of each channel `(c)`: divided by one less than the number of pixels.
     pub variance: Tensor,
+}
+
+impl BatchStatistics {
+    /// Moves running statistics `(c)` towards these: `running = (1 - momentum) running + momentum batch`.
+    ///
+    /// # Errors
+    /// Statistics of other shapes.
+    pub fn move_running(&self, mean: &Var, variance: &Var, momentum: f64) -> Result<()> {
+        const OP: &str = "move_running";
+        check::same_shape(OP, "mean", mean, &self.mean)?;
+        check::same_shape(OP, "variance", variance, &self.variance)?;
+        for (running, batch) in [(mean, &self.mean), (variance, &self.variance)] {
+            if has_kernel(running) {
+                let (batch, [keep, take]) = (values(batch)?, [1. - momentum, momentum].map(|share| share as f32));
+                lend(running, &|running| {
+                    running
+                        .iter_mut()
+                        .zip(&*batch)
+                        .for_each(|(running, batch)| *running = *running * keep + batch * take);
+                    Ok(())
+                })?;
+            } else {
+                running.set(&((running.as_detached_tensor() * (1. - momentum))? + (batch * momentum)?)?)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Normalises each channel of `x` `(n, c, h, w)` by the batch's own mean and biased variance, scales by `weight` `(c)`,
@@ -45,16 +72,31 @@ pub fn batch_norm_train(
     if !has_kernel(x) {
         return composed::train(x, weight, bias, epsilon, activation);
     }
+    train(OP, x, (n, c, h * w), [weight, bias], epsilon, activation)
+}
+
+/// The kernels on x as `(n, c, pixels)`, with as many weights as biases: those of a channel stand at its place modulo their
+/// number.
+pub(crate) fn train(
+    op: &'static str,
+    x: &Tensor,
+    (n, c, pixels): (usize, usize, usize),
+    [weight, bias]: [&Tensor; 2],
+    epsilon: f64,
+    activation: Activation,
+) -> Result<(Tensor, BatchStatistics)> {
     let [x, weight, bias] = [x.contiguous()?, weight.contiguous()?, bias.contiguous()?];
-    let size = Size { n, c, pixels: h * w };
+    let size = Size { n, c, pixels };
     let trained = cpu::train(size, &values(&x)?, &values(&weight)?, &values(&bias)?, epsilon, activation);
     let statistics = BatchStatistics {
         mean: Tensor::from_vec(trained.mean, c, x.device())?,
         variance: Tensor::from_vec(trained.unbiased_variance, c, x.device())?,
     };
-    let (input, channels) = (x.detach(), trained.channels);
-    let backward = move |pass: &Pass| backward(pass, &input, size, &channels, activation, true);
-    Ok((node(OP, &[&x, &weight, &bias], trained.y, x.shape(), backward)?, statistics))
+    let weights = weight.elem_count();
+    let done = Normalisation { size, channels: trained.channels, weights, activation, through_statistics: true };
+    let input = x.detach();
+    let backward = move |pass: &Pass| backward(pass, &input, &done);
+    Ok((node(op, &[&x, &weight, &bias], trained.y, x.shape(), backward)?, statistics))
 }
 
 /// Normalises each channel of `x` `(n, c, h, w)` by running statistics `(c)`, scales by `weight` `(c)`, adds `bias` `(c)` and
@@ -88,24 +130,17 @@ pub fn batch_norm_eval(
     let channel = |at: usize| Channel::new(m[at].into(), v[at].into(), scale[at], shift[at], epsilon);
     let channels: Vec<Channel> = (0..c).map(channel).collect();
     let y = cpu::eval(size, &values(&x)?, &channels, activation);
+    let done = Normalisation { size, channels, weights: c, activation, through_statistics: false };
     let input = x.detach();
-    let backward = move |pass: &Pass| backward(pass, &input, size, &channels, activation, false);
+    let backward = move |pass: &Pass| backward(pass, &input, &done);
     node(OP, &[&x, &weight, &bias], y, x.shape(), backward)
 }
 
-fn backward(
-    pass: &Pass,
-    x: &Tensor,
-    size: Size,
-    channels: &[Channel],
-    activation: Activation,
-    through_statistics: bool,
-) -> Result<InputGradients> {
+fn backward(pass: &Pass, x: &Tensor, done: &Normalisation) -> Result<InputGradients> {
     let [needs_x, needs_weight, needs_bias] = pass.needed;
-    let (values, gradient) = (values(x)?, values(pass.gradient)?);
-    let gradients = cpu::backward(size, &values, &gradient, channels, activation, through_statistics, needs_x);
+    let gradients = cpu::backward(done, &values(x)?, &values(pass.gradient)?, needs_x);
     let vector =
-        |needed: bool, values: Vec<f32>| needed.then(|| Tensor::from_vec(values, size.c, x.device())).transpose();
+        |needed: bool, values: Vec<f32>| needed.then(|| Tensor::from_vec(values, done.weights, x.device())).transpose();
     Ok([
         gradients.x.map(|values| Tensor::from_vec(values, x.shape(), x.device())).transpose()?,
         vector(needs_weight, gradients.weight)?,

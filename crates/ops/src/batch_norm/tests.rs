@@ -1,7 +1,7 @@
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 
 use crate::verify::{self, Case, draw, refusal};
-use crate::{Activation, batch_norm_eval, batch_norm_train};
+use crate::{Activation, BatchStatistics, batch_norm_eval, batch_norm_train};
 
 const EPSILON: f64 = 1e-5;
 const ACTIVATIONS: [Activation; 3] = [Activation::None, Activation::Relu, Activation::LeakyRelu(0.2)];
@@ -19,11 +19,18 @@ fn agrees_with_pytorch() {
         });
         let [x, weight, bias] = ["x", "weight", "bias"].map(|name| case.tensor(name).unwrap());
         let (_, statistics) = batch_norm_train(&x, &weight, &bias, epsilon, Activation::None).unwrap();
-        // PyTorch's running statistics start at 0 and 1.
-        let mean = (statistics.mean * momentum).unwrap();
-        let variance = ((statistics.variance * momentum).unwrap() + (1. - momentum)).unwrap();
-        verify::assert_close("running mean", &mean, &case.tensor("after_running_mean").unwrap(), 1e-6);
-        verify::assert_close("running variance", &variance, &case.tensor("after_running_var").unwrap(), 1e-6);
+        for dtype in [DType::F32, DType::F64] {
+            // PyTorch's running statistics start at 0 and 1.
+            let mean = Var::zeros(weight.shape(), dtype, &Device::Cpu).unwrap();
+            let variance = Var::ones(weight.shape(), dtype, &Device::Cpu).unwrap();
+            let statistics = BatchStatistics {
+                mean: statistics.mean.to_dtype(dtype).unwrap(),
+                variance: statistics.variance.to_dtype(dtype).unwrap(),
+            };
+            statistics.move_running(&mean, &variance, momentum).unwrap();
+            verify::assert_close("running mean", &mean, &case.tensor("after_running_mean").unwrap(), 1e-6);
+            verify::assert_close("running variance", &variance, &case.tensor("after_running_var").unwrap(), 1e-6);
+        }
     }
 }
 
@@ -40,6 +47,17 @@ fn holds_everywhere() {
             };
             verify::assert_op(&eval, &inputs);
         }
+    }
+}
+
+/// Planes of several blocks, in few channels and in many.
+#[test]
+fn large_planes_hold_too() {
+    for (n, c) in [(2, 1), (1, 5)] {
+        let inputs = inputs(n, c, 90, 61);
+        let train = |i: &[Tensor]| Ok(batch_norm_train(&i[0], &i[1], &i[2], EPSILON, Activation::LeakyRelu(0.2))?.0);
+        verify::assert_like_f64(&train, &inputs);
+        verify::assert_any_pool(&train, &inputs);
     }
 }
 

@@ -6,24 +6,51 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use super::sums::sums_of_pairs;
+
 /// Elements of one piece of work.
 pub(crate) const CHUNK: usize = 1 << 14;
 
-/// Calls `work` in a copy that is compiled for AVX2 where the processor has it.
+/// Work with loops. A closure's body is inlined where the compiler likes, this one's, if `run` is `#[inline(always)]`, for sure.
+pub(crate) trait Work {
+    /// What it gives.
+    type Output;
+    /// Does it.
+    fn run(self) -> Self::Output;
+}
+
+struct Closure<F>(F);
+
+impl<R, F: FnOnce() -> R> Work for Closure<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn run(self) -> R {
+        (self.0)()
+    }
+}
+
+/// Does `work` in a copy that is compiled for AVX2 where the processor has it.
 #[inline(always)]
-pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn vectorised_work<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2")]
-        fn wide<R>(work: impl FnOnce() -> R) -> R {
-            work()
+        fn wide<W: Work>(work: W) -> W::Output {
+            work.run()
         }
         if std::arch::is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has what `wide` is compiled for.
             return unsafe { wide(work) };
         }
     }
-    work()
+    work.run()
+}
+
+/// As [`vectorised_work`], for a closure of a single simple loop.
+#[inline(always)]
+pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    vectorised_work(Closure(work))
 }
 
 /// A vector that `write` fills, without being zeroed first.
@@ -78,22 +105,33 @@ pub(super) fn add_to(sum: &mut [f32], x: &[f32]) {
     });
 }
 
-/// The sum of `f` over all elements, in f64.
-pub(crate) fn sum(x: &[f32], f: impl Fn(f32) -> f64 + Sync) -> f64 {
-    let chunks: Vec<f64> =
-        x.par_chunks(CHUNK).map(|x| vectorised(|| lanes(x, |[total], x| *total += f(x))[0])).collect();
-    chunks.iter().sum()
+/// Multiplies each element.
+pub(crate) fn scale_by(x: &mut [f32], factor: f32) {
+    x.par_chunks_mut(CHUNK).for_each(|x| vectorised(|| x.iter_mut().for_each(|x| *x *= factor)));
 }
 
-/// The sum of `f` over all pairs of elements of two slices of one length, in f64.
-pub(crate) fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f64 + Sync) -> f64 {
+/// The sum of `f` over all pairs of elements of two slices of one length; see [`sums_of_pairs`].
+pub(crate) fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) -> f64 {
     assert_eq!(x.len(), y.len());
-    let chunks: Vec<f64> = x
-        .par_chunks(CHUNK)
-        .zip(y.par_chunks(CHUNK))
-        .map(|(x, y)| vectorised(|| lanes2(x, y, |[total], x, y| *total += f(x, y))[0]))
-        .collect();
-    chunks.iter().sum()
+    let chunks = x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK));
+    let sums: Vec<f64> = chunks.map(|(x, y)| vectorised_work(Sum { x, y, f })).collect();
+    sums.iter().sum()
+}
+
+struct Sum<'a, F> {
+    x: &'a [f32],
+    y: &'a [f32],
+    f: F,
+}
+
+impl<F: Fn(f32, f32) -> f32 + Copy> Work for Sum<'_, F> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let f = self.f;
+        sums_of_pairs(self.x, self.y, move |x, y| [f(x, y)])[0]
+    }
 }
 
 /// Elements that are summed side by side.
@@ -107,7 +145,7 @@ pub(crate) fn lanes<const S: usize>(x: &[f32], add: impl Fn(&mut [f64; S], f32))
 
 /// Sums over two slices of one length.
 #[inline(always)]
-pub(crate) fn lanes2<const S: usize>(x: &[f32], y: &[f32], add: impl Fn(&mut [f64; S], f32, f32)) -> [f64; S] {
+fn lanes2<const S: usize>(x: &[f32], y: &[f32], add: impl Fn(&mut [f64; S], f32, f32)) -> [f64; S] {
     let mut sums = [[0f64; S]; LANES];
     let (x, y) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
     let rest = x.remainder().iter().zip(y.remainder());

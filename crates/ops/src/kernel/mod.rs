@@ -7,12 +7,14 @@ mod matmul;
 mod node;
 mod scratch;
 mod simd;
+mod sums;
 
 pub use backward::{Gradients, backward};
-pub(crate) use elementwise::{CHUNK, lanes, lanes2, map, map2, sum, sum2, vectorised, written};
+pub(crate) use elementwise::{CHUNK, Work, lanes, map, map2, scale_by, sum2, vectorised, vectorised_work, written};
 pub(crate) use matmul::{Matrix, Shared};
 #[cfg(test)]
 pub(crate) use node::Source;
 pub(crate) use node::{InputGradients, Pass, Values, has_kernel, lend, node, values};
 pub(crate) use scratch::Scratch;
-pub(crate) use simd::{Isa, Level, PANEL, Rows, Vector, Work, run};
+pub(crate) use simd::{Isa, Level, PANEL, Piece, Rows, Vector, run};
+pub(crate) use sums::{BLOCK, block_sums, sums_of_pairs};

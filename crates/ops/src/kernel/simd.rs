@@ -1,10 +1,10 @@
 //! Eight floats at a time, and the products of matrices that stand in memory as Winograd convolution leaves them: for
 //! AVX2, for AVX-512, and in plain Rust, which every other processor vectorises by itself (NEON among them).
 //!
-//! Work for a level is inlined into one function that is compiled for it. Closures would not be, and stay slow: there are none
+//! Piece for a level is inlined into one function that is compiled for it. Closures would not be, and stay slow: there are none
 //! on the way.
 //!
-//! A [`Work`] is written once and compiled for each [`Level`]; [`run`] chooses.
+//! A [`Piece`] is written once and compiled for each [`Level`]; [`run`] chooses.
 #![allow(unsafe_code, reason = "vectors are loaded from and stored to blocks of memory that several threads fill")]
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
 
@@ -49,20 +49,20 @@ impl Level {
 }
 
 /// A piece of work for any instruction set. `run` has to be `#[inline(always)]`, and so all that it calls.
-pub(crate) trait Work {
+pub(crate) trait Piece {
     fn run<I: Isa>(self);
 }
 
 /// Runs a piece of work, compiled for `level`.
-pub(crate) fn run(level: Level, work: impl Work) {
+pub(crate) fn run(level: Level, work: impl Piece) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2,fma")]
-        fn avx2(work: impl Work) {
+        fn avx2(work: impl Piece) {
             work.run::<x86::Avx2>();
         }
         #[target_feature(enable = "avx2,fma,avx512f,avx512vl,avx512dq")]
-        fn avx512(work: impl Work) {
+        fn avx512(work: impl Piece) {
             work.run::<x86::Avx512>();
         }
         match level {
@@ -507,7 +507,7 @@ mod tests {
         accumulate: bool,
     }
 
-    impl Work for Product<'_> {
+    impl Piece for Product<'_> {
         #[inline(always)]
         fn run<I: Isa>(self) {
             let (rows, depth) = self.size;
@@ -547,7 +547,7 @@ mod tests {
 
     struct Shuffles(Vec<f32>);
 
-    impl Work for &mut Shuffles {
+    impl Piece for &mut Shuffles {
         #[inline(always)]
         fn run<I: Isa>(self) {
             let values: Vec<f32> = (0..64).map(|i| i as f32).collect();

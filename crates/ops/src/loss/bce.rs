@@ -2,10 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::activation::{minus_absolute, sigmoid_of};
+use crate::activation::{exp_negative, ln_normal, minus_absolute, sigmoid_of};
 use crate::check;
-use crate::kernel::{has_kernel, node, values};
-use crate::kernel::{map, sum};
+use crate::kernel::{has_kernel, map, node, sum2, values};
 
 /// Mean of `-(target log s + (1 - target) log (1 - s))` with `s = sigmoid(logits)`, any shape; `target` in 0..=1.
 ///
@@ -22,10 +21,15 @@ pub fn bce_with_logits(logits: &Tensor, target: f64) -> Result<Tensor> {
     }
     let logits = logits.contiguous()?;
     let count = logits.elem_count() as f64;
-    let loss = sum(&values(&logits)?, |z| {
-        let z = f64::from(z);
-        (if z <= 0. { 0. } else { z }) - z * target + (-z.abs()).exp().ln_1p()
-    });
+    let loss = {
+        let (logits, target) = (values(&logits)?, target as f32);
+        sum2(&logits, &logits, move |z, _| {
+            let e = exp_negative(-z.abs());
+            // ln(1 + e), and what rounding 1 + e has cost a small e.
+            let one = 1. + e;
+            (if z <= 0. { 0. } else { z }) - z * target + (ln_normal(one) + (e - (one - 1.)) / one)
+        })
+    };
     let input = logits.detach();
     node(OP, &[&logits], vec![(loss / count) as f32], (), move |pass| {
         let scale = (f64::from(pass.gradient.to_scalar::<f32>()?) / count) as f32;
@@ -79,6 +83,17 @@ mod tests {
         );
         assert!((verify::values(&y)[0] - std::f64::consts::LN_2).abs() < 1e-7);
         assert_eq!(verify::values(&gradients[0]), [-0.5]);
+    }
+
+    #[test]
+    fn small_losses_keep_their_digits() {
+        for i in 0..80u8 {
+            let z = f32::from(i) * 0.5;
+            let logits = Tensor::new(&[z], &Device::Cpu).unwrap();
+            let actual = verify::values(&bce_with_logits(&logits, 1.).unwrap())[0];
+            let expected = (-f64::from(z)).exp().ln_1p();
+            assert!((actual - expected).abs() <= 5e-7 * expected, "{z}: {actual}, not {expected}");
+        }
     }
 
     #[test]

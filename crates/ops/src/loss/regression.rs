@@ -3,8 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::check;
-use crate::kernel::{has_kernel, node, values};
-use crate::kernel::{map2, sum2};
+use crate::kernel::{has_kernel, map2, node, sum2, values};
 
 /// Mean of `(prediction - target)^2`, any shape.
 ///
@@ -29,7 +28,7 @@ pub fn l1(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
         let sign = difference.detach().sign()?;
         return (difference * sign)?.mean_all();
     }
-    mean_of_differences("l1", prediction, target, f64::abs, |d| if d == 0. { d } else { 1f32.copysign(d) })
+    mean_of_differences("l1", prediction, target, f32::abs, |d| if d == 0. { d } else { 1f32.copysign(d) })
 }
 
 fn check_pair(op: &str, prediction: &Tensor, target: &Tensor) -> Result<()> {
@@ -42,12 +41,12 @@ fn mean_of_differences(
     op: &'static str,
     prediction: &Tensor,
     target: &Tensor,
-    loss: impl Fn(f64) -> f64 + Sync,
+    loss: impl Fn(f32) -> f32 + Sync + Copy,
     slope: impl Fn(f32) -> f32 + Send + Sync + Copy + 'static,
 ) -> Result<Tensor> {
     let [prediction, target] = [prediction.contiguous()?, target.contiguous()?];
     let count = prediction.elem_count() as f64;
-    let total = sum2(&values(&prediction)?, &values(&target)?, |p, t| loss(f64::from(p) - f64::from(t)));
+    let total = sum2(&values(&prediction)?, &values(&target)?, move |p, t| loss(p - t));
     let (p, t) = (prediction.detach(), target.detach());
     node(op, &[&prediction, &target], vec![(total / count) as f32], (), move |pass| {
         let scale = (f64::from(pass.gradient.to_scalar::<f32>()?) / count) as f32;

@@ -1,9 +1,12 @@
 //! Max-pooling row by row; the place of each maximum is kept for the backward pass.
+#![allow(unsafe_code, reason = "results are written without being zeroed first")]
 #![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use crate::kernel::vectorised;
+use crate::kernel::{Work, vectorised, vectorised_work, written};
 
 /// Places in a window are u8.
 pub(super) const LARGEST_KERNEL: usize = 16;
@@ -22,73 +25,118 @@ pub(super) struct Windows {
 pub(super) fn forward(windows: Windows, x: &[f32]) -> (Vec<f32>, Vec<u8>) {
     let Windows { kernel, input, output } = windows;
     let planes = x.len() / (input.0 * input.1);
-    let mut y = vec![0f32; planes * output.0 * output.1];
-    let mut places = vec![0u8; y.len()];
-    let rows = y.par_chunks_mut(output.1).zip(places.par_chunks_mut(output.1)).enumerate();
-    rows.with_min_len(min_rows(output.1)).for_each(|(row, (y, places))| {
-        let top = (row / output.0 * input.0 + row % output.0 * kernel) * input.1;
-        let window_row = |i: usize| &x[top + i * input.1..][..output.1 * kernel];
-        vectorised(|| match kernel {
-            2 => forward_row::<2>(window_row, y, places, 2),
-            _ => forward_row::<0>(window_row, y, places, kernel),
+    let len = planes * output.0 * output.1;
+    let mut places = vec![0u8; len];
+    let write = |y: &mut [MaybeUninit<f32>]| {
+        let rows = y.par_chunks_mut(output.1).zip(places.par_chunks_mut(output.1)).enumerate();
+        rows.with_min_len(min_rows(output.1)).for_each(|(row, (y, places))| {
+            let top = (row / output.0 * input.0 + row % output.0 * kernel) * input.1;
+            let window_row = |i: usize| &x[top + i * input.1..][..output.1 * kernel];
+            match kernel {
+                2 => vectorised_work(Pairs { upper: window_row(0), lower: window_row(1), y, places }),
+                _ => forward_row(window_row, y, places, kernel),
+            }
         });
-    });
+    };
+    // SAFETY: the rows cover the result, and both ways write all of a row.
+    let y = unsafe { written(len, write) };
     (y, places)
 }
 
-/// One row of the result. `K` is the kernel where the compiler is to know it, else 0.
-#[inline(always)]
-fn forward_row<'a, const K: usize>(
+/// One row of the result of 2x2 windows.
+struct Pairs<'a> {
+    upper: &'a [f32],
+    lower: &'a [f32],
+    y: &'a mut [MaybeUninit<f32>],
+    places: &'a mut [u8],
+}
+
+impl Work for Pairs<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let rows = self.upper.chunks_exact(2).zip(self.lower.chunks_exact(2));
+        for ((y, place), (upper, lower)) in self.y.iter_mut().zip(self.places).zip(rows) {
+            // `>` lets the first of equals win; a NaN wins over all, also over itself. `|` leaves no jump.
+            let choose = |(best, at): (f32, u32), x: f32, place: u32| {
+                let wins = (x > best) | x.is_nan();
+                (if wins { x } else { best }, if wins { place } else { at })
+            };
+            let best = choose((upper[0], 0), upper[1], 1);
+            let best = choose(best, lower[0], 2);
+            let (best, at) = choose(best, lower[1], 3);
+            y.write(best);
+            *place = at as u8;
+        }
+    }
+}
+
+/// One row of the result of other windows.
+fn forward_row<'a>(
     window_row: impl Fn(usize) -> &'a [f32],
-    y: &mut [f32],
+    y: &mut [MaybeUninit<f32>],
     places: &mut [u8],
     kernel: usize,
 ) {
-    let kernel = if K > 0 { K } else { kernel };
-    for (y, x) in y.iter_mut().zip(window_row(0).chunks_exact(kernel)) {
-        *y = x[0];
-    }
-    for i in 0..kernel {
-        for ((y, place), x) in y.iter_mut().zip(&mut *places).zip(window_row(i).chunks_exact(kernel)) {
-            for (j, &x) in x.iter().enumerate() {
+    for (window, (y, place)) in y.iter_mut().zip(places).enumerate() {
+        let mut best = window_row(0)[window * kernel];
+        for i in 0..kernel {
+            for (j, &x) in window_row(i)[window * kernel..][..kernel].iter().enumerate() {
                 // `>` lets the first of equals win; a NaN wins over all, also over itself.
-                let wins = x > *y || x.is_nan();
-                *y = if wins { x } else { *y };
-                *place = if wins { (i * kernel + j) as u8 } else { *place };
+                if x > best || x.is_nan() {
+                    (best, *place) = (x, (i * kernel + j) as u8);
+                }
             }
         }
+        y.write(best);
     }
 }
 
 /// The gradient at the place of each maximum, and 0 elsewhere.
 pub(super) fn backward(windows: Windows, gradient: &[f32], places: &[u8]) -> Vec<f32> {
     let Windows { kernel, input, output } = windows;
-    let planes = gradient.len() / (output.0 * output.1);
-    let mut x = vec![0f32; planes * input.0 * input.1];
-    x.par_chunks_mut(input.1).enumerate().with_min_len(min_rows(input.1)).for_each(|(row, x)| {
-        let (plane, y) = (row / input.0, row % input.0);
-        let window = y / kernel;
-        if window >= output.0 {
-            return; // left over at the bottom
-        }
-        let from = (plane * output.0 + window) * output.1;
-        let (gradient, places) = (&gradient[from..][..output.1], &places[from..][..output.1]);
-        let first = (y % kernel * kernel) as u8;
-        vectorised(|| match kernel {
-            2 => backward_row::<2>(x, gradient, places, first, 2),
-            _ => backward_row::<0>(x, gradient, places, first, kernel),
+    let pixels = output.0 * output.1;
+    let planes = gradient.len() / pixels;
+    let write = |x: &mut [MaybeUninit<f32>]| {
+        let planes =
+            x.par_chunks_mut(input.0 * input.1).zip(gradient.par_chunks(pixels).zip(places.par_chunks(pixels)));
+        planes.with_min_len(min_rows(input.0 * input.1)).for_each(|(x, (gradient, places))| {
+            let (x, below) = x.split_at_mut(output.0 * kernel * input.1);
+            fill(below, 0.); // left over at the bottom
+            let rows = gradient.chunks_exact(output.1).zip(places.chunks_exact(output.1));
+            for (x, (gradient, places)) in x.chunks_exact_mut(kernel * input.1).zip(rows) {
+                for (i, x) in x.chunks_exact_mut(input.1).enumerate() {
+                    let (x, right) = x.split_at_mut(output.1 * kernel);
+                    fill(right, 0.);
+                    let first = (i * kernel) as u8;
+                    vectorised(|| match kernel {
+                        2 => backward_row::<2>(x, gradient, places, first, 2),
+                        _ => backward_row::<0>(x, gradient, places, first, kernel),
+                    });
+                }
+            }
         });
-    });
-    x
+    };
+    // SAFETY: windows, what is right of them and what is below them cover each plane.
+    unsafe { written(planes * input.0 * input.1, write) }
 }
 
 #[inline(always)]
-fn backward_row<const K: usize>(x: &mut [f32], gradient: &[f32], places: &[u8], first: u8, kernel: usize) {
+fn backward_row<const K: usize>(x: &mut [MaybeUninit<f32>], gradient: &[f32], places: &[u8], first: u8, kernel: usize) {
     let kernel = if K > 0 { K } else { kernel };
     for (x, (&gradient, &place)) in x.chunks_exact_mut(kernel).zip(gradient.iter().zip(places)) {
         for (j, x) in x.iter_mut().enumerate() {
-            *x = if usize::from(place) == usize::from(first) + j { gradient } else { 0. };
+            // A mask where a choice would be compiled to a jump.
+            let chosen = 0u32.wrapping_sub(u32::from(u32::from(place) == u32::from(first) + j as u32));
+            x.write(f32::from_bits(gradient.to_bits() & chosen));
         }
+    }
+}
+
+fn fill(x: &mut [MaybeUninit<f32>], value: f32) {
+    for x in x {
+        x.write(value);
     }
 }
 

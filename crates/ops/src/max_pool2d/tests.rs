@@ -16,6 +16,7 @@ fn holds_everywhere() {
     for (shape, kernel) in [
         ((2, 3, 8, 6), 2),
         ((1, 2, 7, 5), 2),
+        ((3, 2, 38, 75), 2),
         ((2, 1, 10, 13), 3),
         ((1, 1, 4, 4), 4),
         ((1, 2, 3, 3), 1),
@@ -34,6 +35,26 @@ fn the_first_maximum_gets_the_gradient() {
         let (y, gradients) = verify::differentiate(&|inputs| max_pool2d(&inputs[0], 2), &[x], &cotangent);
         assert_eq!(verify::values(&y), [1., 2.]);
         assert_eq!(verify::values(&gradients[0]), [3., 0., 0., 5., 0., 0., 0., 0.]);
+    }
+}
+
+/// Each way through a 2x2 window, in rows that are long enough for vectors.
+#[test]
+fn ties_and_nan_are_settled_alike_in_every_lane() {
+    let levels = [0f32, 1., f32::NAN];
+    let pixel = |window: usize, at: usize| levels[window / 3usize.pow(at as u32) % 3];
+    let x: Vec<f32> = (0..2 * 162).map(|i| pixel(i % 162 / 2, i / 162 * 2 + i % 2)).collect();
+    let x = Tensor::from_vec(x, (1, 1, 2, 162), &Device::Cpu).unwrap();
+    let ones = Tensor::ones((1, 1, 1, 81), DType::F32, &Device::Cpu).unwrap();
+    let (_, gradients) = verify::differentiate(&|i| max_pool2d(&i[0], 2), &[x], &ones);
+    let gradient = verify::values(&gradients[0]);
+    for window in 0..81 {
+        let wins = |best: f32, x: f32| x > best || x.is_nan();
+        let best = (1..4).fold(0, |best, at| if wins(pixel(window, best), pixel(window, at)) { at } else { best });
+        for at in 0..4 {
+            let expected = f64::from(u8::from(at == best));
+            assert!((gradient[at / 2 * 162 + window * 2 + at % 2] - expected).abs() < 1e-9);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::columns::from_image;
 use crate::conv2d::Geometry;
-use crate::kernel::{Isa, PANEL, Rows, Scratch, Shared, Vector, Work, run, written};
+use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared, Vector, run, written};
 
 /// Results of all images that are few.
 const FEW: usize = 1024;
@@ -100,7 +100,7 @@ struct Outs<'a> {
     y: Shared,
 }
 
-impl Work for Outs<'_> {
+impl Piece for Outs<'_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { g, pixels, weight, bias, panel, y } = self;
@@ -191,7 +191,7 @@ struct Ins<'a> {
     x: Shared,
 }
 
-impl Work for Ins<'_> {
+impl Piece for Ins<'_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { g, pixels, weight, channels, x } = self;
@@ -266,7 +266,7 @@ struct Weights<'a> {
     gradient: Shared,
 }
 
-impl Work for Weights<'_> {
+impl Piece for Weights<'_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { rows, depth, xs, ys, taps, outs, gradient } = self;

@@ -1,29 +1,17 @@
 //! Softmax and cross-entropy of blocks of pixels, so that loops over a block vectorise along the pixels.
+#![allow(unsafe_code, reason = "the gradient is written without being zeroed first")]
 #![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
 use super::VOID;
-use crate::activation::exp_negative;
-use crate::kernel::vectorised;
+use crate::activation::{exp_negative, ln_normal};
+use crate::kernel::{CHUNK, Work, block_sums, vectorised_work, written};
 
-/// Pixels of one piece of work.
+/// Pixels of one piece of work: its logits stay in a processor's second cache.
 const BLOCK: usize = 1 << 10;
-
-/// What the forward pass gives.
-pub(super) struct Forward {
-    /// Sum of the weighted losses of all counted pixels.
-    pub(super) loss: f64,
-    /// Sum of their weights.
-    pub(super) weight: f64,
-    pub(super) softmax: Softmax,
-}
-
-/// Per pixel (n, h, w) what turns a logit z into its probability `exp(z - maximum) * inverse_sum`.
-pub(super) struct Softmax {
-    maximum: Vec<f32>,
-    inverse_sum: Vec<f32>,
-}
 
 /// Labels and their weights.
 pub(super) struct Labels {
@@ -40,86 +28,167 @@ impl Labels {
             None => 1.,
         }
     }
+
+    /// The sum of all weights, or 1 where it is 0: without a counted pixel the sum of losses is 0, and so is its quotient by 1.
+    fn total(&self) -> f64 {
+        let chunks = self.labels.par_chunks(CHUNK);
+        let sums: Vec<f64> =
+            chunks.map(|labels| labels.iter().map(|&label| f64::from(self.weight(label))).sum()).collect();
+        let total: f64 = sums.iter().sum();
+        if total == 0. { 1. } else { total }
+    }
 }
 
-pub(super) fn forward(logits: &[f32], labels: &Labels, classes: usize, pixels: usize) -> Forward {
-    let count = labels.labels.len();
-    let mut softmax = Softmax { maximum: vec![f32::NEG_INFINITY; count], inverse_sum: vec![0.; count] };
-    let blocks: Vec<_> = softmax
-        .maximum
-        .chunks_mut(pixels)
-        .zip(softmax.inverse_sum.chunks_mut(pixels))
-        .zip(logits.chunks_exact(classes * pixels).zip(labels.labels.chunks_exact(pixels)))
-        .flat_map(|((maximum, sum), (logits, labels))| {
-            let blocks = maximum.chunks_mut(BLOCK).zip(sum.chunks_mut(BLOCK)).zip(labels.chunks(BLOCK));
-            blocks.enumerate().map(move |(at, ((maximum, sum), labels))| (&logits[at * BLOCK..], maximum, sum, labels))
-        })
-        .collect();
-    let sums: Vec<(f64, f64)> = blocks
-        .into_par_iter()
-        .map(|(logits, maximum, sum, block)| {
-            vectorised(|| softmax_of(logits, pixels, classes, maximum, sum));
-            let (mut loss, mut weight) = (0., 0.);
-            for (at, &label) in block.iter().enumerate() {
-                if label != VOID {
-                    let weight_of_label = f64::from(labels.weight(label));
-                    let logit = logits[label as usize * pixels + at];
-                    loss += weight_of_label * (f64::from(maximum[at] - logit) - f64::from(sum[at]).ln());
-                    weight += weight_of_label;
-                }
+/// The mean loss of `(n, classes, pixels)` logits.
+pub(super) fn loss(logits: &[f32], labels: &Labels, classes: usize, pixels: usize) -> f64 {
+    let blocks = blocks(logits, labels, classes, pixels).map(|(logits, labels)| (logits, labels, Vec::new()));
+    mean(blocks.collect(), labels, classes, pixels)
+}
+
+/// The mean loss, and its gradient: `weight (probability - [class is the label]) / total weight`, and 0 where the label is void.
+pub(super) fn loss_and_gradient(logits: &[f32], labels: &Labels, classes: usize, pixels: usize) -> (f64, Vec<f32>) {
+    let mut loss = 0.;
+    let write = |gradient: &mut [MaybeUninit<f32>]| {
+        let per_image = pixels.div_ceil(BLOCK);
+        let count = labels.labels.len() / pixels * per_image;
+        let mut parts: Vec<Vec<_>> = (0..count).map(|_| Vec::with_capacity(classes)).collect();
+        for (plane, gradient) in gradient.chunks_exact_mut(pixels).enumerate() {
+            for (at, part) in gradient.chunks_mut(BLOCK).enumerate() {
+                parts[plane / classes * per_image + at].push(part);
             }
-            (loss, weight)
-        })
-        .collect();
-    Forward { loss: sums.iter().map(|sums| sums.0).sum(), weight: sums.iter().map(|sums| sums.1).sum(), softmax }
+        }
+        let blocks = blocks(logits, labels, classes, pixels).zip(parts);
+        let blocks = blocks.map(|((logits, labels), gradient)| (logits, labels, gradient));
+        loss = mean(blocks.collect(), labels, classes, pixels);
+    };
+    // SAFETY: the parts cover the gradient, and `gradient_of` writes all of each.
+    let gradient = unsafe { written(logits.len(), write) };
+    (loss, gradient)
 }
 
-/// Largest logit of each pixel, and one over the sum of `exp(logit - largest)`.
+/// The logits from a block on, with the block's labels, image by image.
+fn blocks<'a>(
+    logits: &'a [f32],
+    labels: &'a Labels,
+    classes: usize,
+    pixels: usize,
+) -> impl Iterator<Item = (&'a [f32], &'a [u32])> {
+    let images = logits.chunks_exact(classes * pixels).zip(labels.labels.chunks_exact(pixels));
+    images.flat_map(|(logits, labels)| {
+        labels.chunks(BLOCK).enumerate().map(|(at, labels)| (&logits[at * BLOCK..], labels))
+    })
+}
+
+/// Logits and labels of a block, and where its gradient goes, class by class; nowhere if that is empty.
+type Block<'a> = (&'a [f32], &'a [u32], Vec<&'a mut [MaybeUninit<f32>]>);
+
+fn mean(blocks: Vec<Block>, labels: &Labels, classes: usize, pixels: usize) -> f64 {
+    let total = labels.total();
+    let sum_of = |(logits, block, gradient): Block| {
+        let weights: Vec<f32> = block.iter().map(|&label| labels.weight(label)).collect();
+        let planes: Vec<&[f32]> = logits.chunks(pixels).take(classes).map(|plane| &plane[..block.len()]).collect();
+        vectorised_work(Softmax {
+            planes: &planes,
+            labels: block,
+            weights: &weights,
+            scale: (1. / total) as f32,
+            gradient,
+        })
+    };
+    let sums: Vec<f64> = blocks.into_par_iter().map(sum_of).collect();
+    sums.iter().sum::<f64>() / total
+}
+
+/// The loss of a block, and its gradient times `scale` if it is to go anywhere.
+struct Softmax<'a> {
+    planes: &'a [&'a [f32]],
+    labels: &'a [u32],
+    weights: &'a [f32],
+    scale: f32,
+    gradient: Vec<&'a mut [MaybeUninit<f32>]>,
+}
+
+impl Work for Softmax<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let Self { planes, labels, weights, scale, gradient } = self;
+        let mut exponentials = vec![0.; gradient.len() * labels.len()];
+        let (maximum, sum) = softmax_of(planes, &mut exponentials);
+        if !gradient.is_empty() {
+            gradient_of(&exponentials, &sum, labels, weights, scale, gradient);
+        }
+        loss_of(planes, &maximum, &sum, labels, weights)
+    }
+}
+
+/// Largest logit of each pixel, and the sum of `exp(logit - largest)`; each of these stays in `exponentials` if there is room.
 #[inline(always)]
-fn softmax_of(logits: &[f32], stride: usize, classes: usize, maximum: &mut [f32], sum: &mut [f32]) {
-    let len = maximum.len();
-    for class in 0..classes {
-        for (maximum, &logit) in maximum.iter_mut().zip(&logits[class * stride..][..len]) {
-            *maximum = if logit > *maximum { logit } else { *maximum };
+fn softmax_of(planes: &[&[f32]], exponentials: &mut [f32]) -> ([f32; BLOCK], [f32; BLOCK]) {
+    let (mut maximum, mut sum) = ([f32::NEG_INFINITY; BLOCK], [0.; BLOCK]);
+    for plane in planes {
+        for (maximum, &logit) in maximum.iter_mut().zip(*plane) {
+            *maximum = maximum.max(logit); // a choice would be compiled to a masked store
         }
     }
-    for class in 0..classes {
-        for ((sum, &maximum), &logit) in sum.iter_mut().zip(&*maximum).zip(&logits[class * stride..][..len]) {
-            *sum += exp_negative(logit - maximum);
+    if exponentials.is_empty() {
+        for plane in planes {
+            for ((sum, &maximum), &logit) in sum.iter_mut().zip(&maximum).zip(*plane) {
+                *sum += exp_negative(logit - maximum);
+            }
+        }
+    } else {
+        for (plane, exponentials) in planes.iter().zip(exponentials.chunks_exact_mut(planes[0].len())) {
+            let values = sum.iter_mut().zip(&maximum).zip(*plane).zip(exponentials);
+            for (((sum, &maximum), &logit), exponential) in values {
+                *exponential = exp_negative(logit - maximum);
+                *sum += *exponential;
+            }
         }
     }
-    for sum in sum {
-        *sum = 1. / *sum;
+    (maximum, sum)
+}
+
+/// The sum of weighted losses of a block.
+#[inline(always)]
+fn loss_of(planes: &[&[f32]], maximum: &[f32; BLOCK], sum: &[f32; BLOCK], labels: &[u32], weights: &[f32]) -> f64 {
+    // A void pixel may hold anything, NaN included: it is replaced, not multiplied by zero.
+    let (mut above, mut sums) = ([0.; BLOCK], [1.; BLOCK]);
+    for (at, &label) in labels.iter().enumerate() {
+        if label != VOID {
+            (above[at], sums[at]) = (maximum[at] - planes[label as usize][at], sum[at]);
+        }
     }
+    for (above, &sum) in above.iter_mut().zip(&sums) {
+        *above += ln_normal(sum);
+    }
+    block_sums(&above[..labels.len()], weights, |loss, weight| [loss * weight])[0]
 }
 
 /// `scale * weight * (probability - [class is the label])`, and 0 where the label is void.
-pub(super) fn backward(
-    logits: &[f32],
-    labels: &Labels,
-    softmax: &Softmax,
-    classes: usize,
-    pixels: usize,
+#[inline(always)]
+fn gradient_of(
+    exponentials: &[f32],
+    sum: &[f32; BLOCK],
+    labels: &[u32],
+    weights: &[f32],
     scale: f32,
-) -> Vec<f32> {
-    let factors: Vec<f32> = labels.labels.iter().map(|&label| labels.weight(label) * scale).collect();
-    let mut gradient = vec![0.; logits.len()];
-    gradient.par_chunks_mut(pixels).zip(logits.par_chunks(pixels)).enumerate().for_each(|(plane, (out, logits))| {
-        let class = (plane % classes) as u32;
-        let image = plane / classes * pixels..(plane / classes + 1) * pixels;
-        let softmax = softmax.maximum[image.clone()].iter().zip(&softmax.inverse_sum[image.clone()]);
-        let labels = labels.labels[image.clone()].iter().zip(&factors[image]);
-        vectorised(|| {
-            for (((out, &logit), (&maximum, &inverse_sum)), (&label, &factor)) in
-                out.iter_mut().zip(logits).zip(softmax).zip(labels)
-            {
-                let probability = exp_negative(logit - maximum) * inverse_sum;
-                let target = if label == class { 1. } else { 0. };
-                // A mask where a choice would be compiled to a jump around the exponential, one pixel at a time.
-                let counted = 0u32.wrapping_sub(u32::from(label != VOID));
-                *out = f32::from_bits((factor * (probability - target)).to_bits() & counted);
-            }
-        });
-    });
-    gradient
+    gradient: Vec<&mut [MaybeUninit<f32>]>,
+) {
+    let mut inverse_sum = [0.; BLOCK];
+    inverse_sum.iter_mut().zip(sum).for_each(|(inverse, &sum)| *inverse = 1. / sum);
+    for (class, (gradient, exponentials)) in
+        (0..).zip(gradient.into_iter().zip(exponentials.chunks_exact(labels.len())))
+    {
+        let softmax = exponentials.iter().zip(&inverse_sum);
+        for ((out, (&e, &inverse_sum)), (&label, &weight)) in
+            gradient.iter_mut().zip(softmax).zip(labels.iter().zip(weights))
+        {
+            let target = if label == class { 1. } else { 0. };
+            // A mask where a choice may be compiled to a jump.
+            let counted = 0u32.wrapping_sub(u32::from(label != VOID));
+            out.write(f32::from_bits((weight * scale * (e * inverse_sum - target)).to_bits() & counted));
+        }
+    }
 }

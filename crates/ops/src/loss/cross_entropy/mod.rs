@@ -5,10 +5,12 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::{DType, Result, Tensor};
 
 use crate::check::{self, refuse};
-use crate::kernel::{has_kernel, node, values};
+use crate::kernel::{has_kernel, node, scale_by, values};
 use cpu::Labels;
 
 /// The label of pixels that count for nothing.
@@ -47,13 +49,22 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, class_weights: Option<&Te
     let weights = class_weights.map(|weights| weights.to_vec1()).transpose()?;
     let (labels, pixels) = (Labels { labels: class_ids, weights }, h * w);
     let logits = logits.contiguous()?;
-    let forward = cpu::forward(&values(&logits)?, &labels, c, pixels);
-    // Without a counted pixel the sum is 0, and so is its quotient by 1.
-    let total = if forward.weight == 0. { 1. } else { forward.weight };
-    let input = logits.detach();
-    node(OP, &[&logits], vec![(forward.loss / total) as f32], (), move |pass| {
-        let scale = f64::from(pass.gradient.to_scalar::<f32>()?) / total;
-        let gradient = cpu::backward(&values(&input)?, &labels, &forward.softmax, c, pixels, scale as f32);
+    if !logits.track_op() {
+        return Tensor::new(cpu::loss(&values(&logits)?, &labels, c, pixels) as f32, logits.device());
+    }
+    let (loss, gradient) = cpu::loss_and_gradient(&values(&logits)?, &labels, c, pixels);
+    // The way back takes what is already there; should it be gone a second time, it is computed again.
+    let (input, gradient) = (logits.detach(), Mutex::new(Some(gradient)));
+    node(OP, &[&logits], vec![loss as f32], (), move |pass| {
+        let scale = pass.gradient.to_scalar::<f32>()?;
+        let found = gradient.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut gradient = match found {
+            Some(gradient) => gradient,
+            None => cpu::loss_and_gradient(&values(&input)?, &labels, c, pixels).1,
+        };
+        if scale.to_bits() != 1f32.to_bits() {
+            scale_by(&mut gradient, scale);
+        }
         Ok([Some(Tensor::from_vec(gradient, input.shape(), input.device())?), None, None])
     })
 }

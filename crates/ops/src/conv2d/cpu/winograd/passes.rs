@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::DEPTH;
 use super::lattice::{BLOCK, Lattice, Strip};
 use super::transform::{Input, Matrix, Output, OutputAdjoint, Square, Taps, TapsAdjoint, Transform, both};
-use crate::kernel::{Isa, PANEL, Rows, Scratch, Shared, Vector, Work};
+use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared, Vector};
 
 /// Results cut into tiles, tiles into units: pieces of a row of tiles.
 #[derive(Debug, Clone, Copy)]
@@ -331,7 +331,7 @@ pub(super) struct Kernels<'a, T> {
     pub(super) to: Shared,
 }
 
-impl<T: Transform> Work for Kernels<'_, T> {
+impl<T: Transform> Piece for Kernels<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let len = Pass::<T>::kernels_of_panel(self.pass.depth());
@@ -351,7 +351,7 @@ pub(super) struct Chunk<'a, T> {
     pub(super) y: Shared,
 }
 
-impl<T: Transform> Work for Chunk<'_, T> {
+impl<T: Transform> Piece for Chunk<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { pass, x, kernels, bias, units, y } = self;
@@ -390,7 +390,7 @@ pub(super) struct Tiles<'a, T, const ADJOINT: bool> {
     pub(super) layout: Layout,
 }
 
-impl<T: Transform, const ADJOINT: bool> Work for Tiles<'_, T, ADJOINT> {
+impl<T: Transform, const ADJOINT: bool> Piece for Tiles<'_, T, ADJOINT> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { pass, images, unit, to, layout } = self;
@@ -418,7 +418,7 @@ pub(super) struct Panel<'a, T> {
     pub(super) y: Shared,
 }
 
-impl<T: Transform> Work for Panel<'_, T> {
+impl<T: Transform> Piece for Panel<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { pass, values, layout, kernel, bias, panel, y } = self;
@@ -459,7 +459,7 @@ pub(super) struct Part<'a, T> {
     pub(super) offset: usize,
 }
 
-impl<T: Transform> Work for Part<'_, T> {
+impl<T: Transform> Piece for Part<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { pass, x, y, units, step, sums, offset } = self;
@@ -504,7 +504,7 @@ pub(super) struct KernelGradient<'a, T> {
     pub(super) gradient: Shared,
 }
 
-impl<T: Transform> Work for KernelGradient<'_, T> {
+impl<T: Transform> Piece for KernelGradient<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { pass, sums, panel, ins, kernel, gradient } = self;
@@ -556,7 +556,7 @@ pub(super) struct Block<'a, T> {
     pub(super) gradient: Shared,
 }
 
-impl<T: Transform> Work for Block<'_, T> {
+impl<T: Transform> Piece for Block<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { pass, xs, x_layout, ys, y_layout, panel, ins, kernel, gradient } = self;
