@@ -16,5 +16,5 @@ pub(crate) use matmul::{Matrix, Shared};
 pub(crate) use node::Source;
 pub(crate) use node::{InputGradients, Pass, Values, has_kernel, lend, node, values};
 pub(crate) use scratch::Scratch;
-pub(crate) use simd::{Isa, Level, PANEL, Piece, Rows, Vector, run};
+pub(crate) use simd::{Isa, Lanes, Level, PANEL, Piece, Rows, Vector, run};
 pub(crate) use sums::{BLOCK, block_sums, sums_of_pairs};

@@ -77,20 +77,38 @@ pub(crate) fn run(level: Level, work: impl Piece) {
     work.run::<Portable>();
 }
 
-/// Eight floats.
-pub(crate) trait Vector: Copy {
+/// Floats that are computed with side by side: eight, or sixteen of which the last eight lie apart.
+pub(crate) trait Lanes: Copy {
     /// # Safety
-    /// Eight floats can be read from `from` on.
-    unsafe fn load(from: *const f32) -> Self;
+    /// Eight floats can be read from `from` on; if these are sixteen, eight more from `from + gap` on.
+    unsafe fn load_apart(from: *const f32, gap: usize) -> Self;
     /// # Safety
-    /// Eight floats can be written from `to` on.
-    unsafe fn store(self, to: *mut f32);
+    /// As for [`Self::load_apart`], to be written.
+    unsafe fn store_apart(self, to: *mut f32, gap: usize);
     fn splat(value: f32) -> Self;
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
     /// `self * factor + term`, rounded once where the processor can.
     fn mul_add(self, factor: f32, term: Self) -> Self;
+}
+
+/// Eight floats.
+pub(crate) trait Vector: Lanes {
+    /// # Safety
+    /// Eight floats can be read from `from` on.
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: as the caller vouches.
+        unsafe { Self::load_apart(from, 0) }
+    }
+    /// # Safety
+    /// Eight floats can be written from `to` on.
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: as the caller vouches.
+        unsafe { self.store_apart(to, 0) }
+    }
     /// Fetches the cache line at any address, which need not be valid.
     fn prefetch(address: *const f32);
     /// Rows to columns.
@@ -112,6 +130,10 @@ pub(crate) struct Rows {
 /// Vectors and products of one level.
 pub(crate) trait Isa {
     type V: Vector;
+    /// The most that is computed with at once.
+    type Wide: Lanes;
+    /// Whether [`Self::Wide`] is sixteen floats.
+    const IS_WIDE: bool;
 
     /// Writes the product of `a` (rows, depth) and `b` (depth, [`PANEL`]), or adds it to what is there, to `c` (rows,
     /// `PANEL`). Each row of `b` and of `c` is contiguous, the next one `b_row` and `c_row` floats on. Every element is
@@ -131,15 +153,15 @@ fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     if cfg!(target_arch = "aarch64") { a.mul_add(b, c) } else { a * b + c }
 }
 
-impl Vector for [f32; 8] {
+impl Lanes for [f32; 8] {
     #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
+    unsafe fn load_apart(from: *const f32, _: usize) -> Self {
         // SAFETY: as the caller vouches; an array of floats may be read unaligned.
         unsafe { from.cast::<Self>().read_unaligned() }
     }
 
     #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
+    unsafe fn store_apart(self, to: *mut f32, _: usize) {
         // SAFETY: as the caller vouches.
         unsafe { to.cast::<Self>().write_unaligned(self) }
     }
@@ -168,7 +190,9 @@ impl Vector for [f32; 8] {
     fn mul_add(self, factor: f32, term: Self) -> Self {
         std::array::from_fn(|i| mul_add(self[i], factor, term[i]))
     }
+}
 
+impl Vector for [f32; 8] {
     #[inline(always)]
     fn prefetch(_: *const f32) {}
 
@@ -192,6 +216,8 @@ impl Vector for [f32; 8] {
 
 impl Isa for Portable {
     type V = [f32; 8];
+    type Wide = [f32; 8];
+    const IS_WIDE: bool = false;
 
     #[inline(always)]
     unsafe fn product(
@@ -258,7 +284,7 @@ impl Isa for Portable {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Isa, PANEL, Rows, Vector};
+    use super::{Isa, Lanes, PANEL, Rows, Vector};
 
     /// Of two vectors, in each half, the two low or the two high floats of both.
     const LOW: i32 = 0b01_00_01_00;
@@ -266,20 +292,20 @@ mod x86 {
 
     pub(crate) struct Avx2;
 
-    /// Vectors of AVX2, in twice as many registers; products in vectors of sixteen.
+    /// Shuffles of AVX2; transforms and products in vectors of sixteen.
     pub(crate) struct Avx512;
 
     // SAFETY of all blocks below: `Level::all` makes a level only where the processor has its instructions, `run` alone
     // calls work on it, and loads and stores go where the caller vouches.
     #[allow(clippy::undocumented_unsafe_blocks, reason = "said once for all, above")]
-    impl Vector for __m256 {
+    impl Lanes for __m256 {
         #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self {
+        unsafe fn load_apart(from: *const f32, _: usize) -> Self {
             unsafe { _mm256_loadu_ps(from) }
         }
 
         #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
+        unsafe fn store_apart(self, to: *mut f32, _: usize) {
             unsafe { _mm256_storeu_ps(to, self) }
         }
 
@@ -307,7 +333,62 @@ mod x86 {
         fn mul_add(self, factor: f32, term: Self) -> Self {
             unsafe { _mm256_fmadd_ps(self, _mm256_set1_ps(factor), term) }
         }
+    }
 
+    // SAFETY: as above.
+    #[allow(clippy::undocumented_unsafe_blocks, reason = "said once for all, above")]
+    impl Lanes for __m512 {
+        #[inline(always)]
+        unsafe fn load_apart(from: *const f32, gap: usize) -> Self {
+            unsafe {
+                if gap == 8 {
+                    return _mm512_loadu_ps(from);
+                }
+                let low = _mm512_castps256_ps512(_mm256_loadu_ps(from));
+                _mm512_insertf32x8::<1>(low, _mm256_loadu_ps(from.wrapping_add(gap)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_apart(self, to: *mut f32, gap: usize) {
+            unsafe {
+                if gap == 8 {
+                    return _mm512_storeu_ps(to, self);
+                }
+                _mm256_storeu_ps(to, _mm512_castps512_ps256(self));
+                _mm256_storeu_ps(to.wrapping_add(gap), _mm512_extractf32x8_ps::<1>(self));
+            }
+        }
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            unsafe { _mm512_set1_ps(value) }
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            unsafe { _mm512_add_ps(self, other) }
+        }
+
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            unsafe { _mm512_sub_ps(self, other) }
+        }
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            unsafe { _mm512_mul_ps(self, other) }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: f32, term: Self) -> Self {
+            unsafe { _mm512_fmadd_ps(self, _mm512_set1_ps(factor), term) }
+        }
+    }
+
+    // SAFETY: as above.
+    #[allow(clippy::undocumented_unsafe_blocks, reason = "said once for all, above")]
+    impl Vector for __m256 {
         #[inline(always)]
         fn prefetch(address: *const f32) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
@@ -377,6 +458,8 @@ mod x86 {
 
     impl Isa for Avx2 {
         type V = __m256;
+        type Wide = __m256;
+        const IS_WIDE: bool = false;
 
         #[inline(always)]
         unsafe fn product(
@@ -393,6 +476,8 @@ mod x86 {
 
     impl Isa for Avx512 {
         type V = __m256;
+        type Wide = __m512;
+        const IS_WIDE: bool = true;
 
         #[inline(always)]
         unsafe fn product(

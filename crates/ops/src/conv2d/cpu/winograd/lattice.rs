@@ -37,10 +37,11 @@ impl Strip {
         self.start.wrapping_add((row * self.width + column) * BLOCK)
     }
 
-    /// The vectors from this column on.
+    /// The vectors from this column on, and those of the next strip.
     #[inline(always)]
-    pub(super) fn square(self, column: usize) -> Square<*mut f32> {
-        Square { start: self.at(0, column), row: self.width * BLOCK, column: BLOCK }
+    pub(super) fn square(self, column: usize, next: Self) -> Square<*mut f32> {
+        let next = next.start as usize - self.start as usize;
+        Square { start: self.at(0, column), row: self.width * BLOCK, column: BLOCK, next: next / size_of::<f32>() }
     }
 
     /// # Safety
@@ -86,7 +87,8 @@ impl Lattice {
         self.channels * self.height * self.width
     }
 
-    /// Copies `rows` rows from position `at` on of the block, and at stride 2 of the next, to one strip each.
+    /// Copies `rows` rows from position `at` on of the block and, if `two`, of the next, to one strip each. At stride 2 there
+    /// are always two.
     ///
     /// # Safety
     /// `image` has the planes of the lattice; `strips` have `rows` rows and are this thread's alone.
@@ -94,7 +96,7 @@ impl Lattice {
     pub(super) unsafe fn gather<V: Vector>(
         &self,
         image: *const f32,
-        block: usize,
+        (block, two): (usize, bool),
         at: (isize, isize),
         rows: usize,
         strips: [Strip; 2],
@@ -103,7 +105,7 @@ impl Lattice {
         for i in 0..rows {
             let y = self.stride as isize * (at.0 + i as isize) + phase as isize + self.origin.0;
             if y < 0 || y >= self.height as isize {
-                for strip in &strips[..self.stride] {
+                for strip in &strips[..1 + usize::from(two)] {
                     for j in 0..strip.width {
                         // SAFETY: row i of a strip.
                         unsafe { strip.store(i, j, V::splat(0.)) };
@@ -122,6 +124,11 @@ impl Lattice {
             unsafe {
                 if self.stride == 1 {
                     line.gather::<V>(strips[0], i);
+                    if two {
+                        let start = line.start.wrapping_add(BLOCK * line.plane);
+                        let channels = BLOCK.min(self.channels - first - BLOCK);
+                        Line { start, channels, ..line }.gather::<V>(strips[1], i);
+                    }
                 } else {
                     line.gather_pairs::<V>(strips, i);
                 }
@@ -129,7 +136,7 @@ impl Lattice {
         }
     }
 
-    /// Copies `rows` rows of strips to the block, and at stride 2 to the next, from position `at` on; what falls outside the
+    /// Copies `rows` rows of strips to the block and, if `two`, to the next, from position `at` on; what falls outside the
     /// planes is left out.
     ///
     /// # Safety
@@ -138,7 +145,7 @@ impl Lattice {
     pub(super) unsafe fn scatter<V: Vector>(
         &self,
         image: *mut f32,
-        block: usize,
+        (block, two): (usize, bool),
         at: (isize, isize),
         rows: usize,
         strips: [Strip; 2],
@@ -160,6 +167,11 @@ impl Lattice {
             unsafe {
                 if self.stride == 1 {
                     line.scatter::<V>(strips[0], i);
+                    if two {
+                        let start = line.start.wrapping_add(BLOCK * line.plane);
+                        let channels = BLOCK.min(self.channels - first - BLOCK);
+                        Line { start, channels, ..line }.scatter::<V>(strips[1], i);
+                    }
                 } else {
                     line.scatter_pairs::<V>(strips, i);
                 }
@@ -206,7 +218,9 @@ impl Line<*const f32> {
             let mut values = [V::splat(0.); BLOCK];
             for channel in 0..BLOCK {
                 if channel < self.channels {
-                    values[channel] = unsafe { V::load(self.pixel(channel, self.from + at as isize)) };
+                    let from = self.pixel(channel, self.from + at as isize);
+                    V::prefetch(from.wrapping_add(self.width));
+                    values[channel] = unsafe { V::load(from) };
                 }
             }
             let values = V::transpose(values);

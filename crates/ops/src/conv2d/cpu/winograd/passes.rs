@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::DEPTH;
 use super::lattice::{BLOCK, Lattice, Strip};
 use super::transform::{Input, Matrix, Output, OutputAdjoint, Square, Taps, TapsAdjoint, Transform, both};
-use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared, Vector};
+use crate::kernel::{Isa, Lanes, PANEL, Piece, Rows, Scratch, Shared, Vector};
 
 /// Results cut into tiles, tiles into units: pieces of a row of tiles.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +86,7 @@ impl Layout {
     /// The values of a tile at all points.
     #[inline(always)]
     fn square<T: Transform, P>(&self, start: P) -> Square<P> {
-        Square { start, row: T::POINTS * self.plane, column: self.plane }
+        Square { start, row: T::POINTS * self.plane, column: self.plane, next: BLOCK }
     }
 
     pub(super) fn scratch(&self) -> Scratch {
@@ -204,7 +204,7 @@ impl<T: Transform> Pass<T> {
     /// # Safety
     /// `to` has room for the tiles from the first unit's on, and is this thread's alone there.
     #[inline(always)]
-    unsafe fn transform<M: Matrix, V: Vector>(
+    unsafe fn transform<M: Matrix, I: Isa>(
         &self,
         lattice: &Lattice,
         images: &[f32],
@@ -221,17 +221,16 @@ impl<T: Transform> Pass<T> {
             let width = unit.tiles * T::RESULTS + side - T::RESULTS;
             let strips = strips(&mut space, width, side);
             let at = ((unit.row * T::RESULTS) as isize, (unit.column * T::RESULTS) as isize);
-            for block in (0..lattice.blocks()).step_by(lattice.stride) {
+            for block in (0..lattice.blocks()).step_by(2) {
+                let two = block + 1 < lattice.blocks();
                 // SAFETY: the slice begins with this image; the strips are as large as they say.
-                unsafe { lattice.gather::<V>(image, block, at, side, strips) };
-                for (parity, strip) in strips.into_iter().enumerate().take(lattice.stride) {
-                    let to = to.wrapping_add((unit.index - first) * layout.tile + (block + parity) * BLOCK);
-                    for tile in 0..unit.tiles {
-                        let from = strip.square(tile * T::RESULTS);
-                        let to = layout.square::<T, _>(to.wrapping_add(tile * layout.tile));
-                        // SAFETY: the tile's part of the strip; the tile's place in `to`.
-                        unsafe { both::<M, V>(from.read(), to, None) };
-                    }
+                unsafe { lattice.gather::<I::V>(image, (block, two), at, side, strips) };
+                let to = to.wrapping_add((unit.index - first) * layout.tile + block * BLOCK);
+                for tile in 0..unit.tiles {
+                    let from = strips[0].square(tile * T::RESULTS, strips[1]);
+                    let to = layout.square::<T, _>(to.wrapping_add(tile * layout.tile));
+                    // SAFETY: the tile's part of the strips; the tile's place in `to`.
+                    unsafe { both::<M, I>(two, from.read(), to, None) };
                 }
             }
         }
@@ -242,32 +241,36 @@ impl<T: Transform> Pass<T> {
     /// # Safety
     /// `to` has room for [`Self::kernels_of_panel`] of these channels, and is this thread's alone.
     #[inline(always)]
-    unsafe fn transform_kernels<V: Vector>(&self, kernel: &Kernel, panel: usize, ins: Range<usize>, to: *mut f32) {
+    unsafe fn transform_kernels<I: Isa>(&self, kernel: &Kernel, panel: usize, ins: Range<usize>, to: *mut f32) {
         let plane = Self::kernel_plane(ins.len());
-        let mut all = [V::splat(0.); MOST_TAPS];
-        for half in 0..PANEL / BLOCK {
-            let out = panel * (PANEL / BLOCK) + half;
-            let (first_out, outs, out_phase) =
-                if out < self.output.blocks() { self.output.block(out) } else { (0, 0, (0, 0)) };
-            for at in ins.clone() {
-                let (first_in, count, in_phase) = self.input.block(at / BLOCK);
-                let (channel, outs) = (first_in + at % BLOCK, if at % BLOCK < count { outs } else { 0 });
+        let mut all = [I::V::splat(0.); MOST_TAPS];
+        let mut taps = [[0.; PANEL]; 9];
+        for at in ins.clone() {
+            let (first_in, count, in_phase) = self.input.block(at / BLOCK);
+            let channel = first_in + at % BLOCK;
+            for half in 0..PANEL / BLOCK {
+                let out = panel * (PANEL / BLOCK) + half;
+                let (first_out, outs, out_phase) =
+                    if out < self.output.blocks() { self.output.block(out) } else { (0, 0, (0, 0)) };
+                let outs = if at % BLOCK < count { outs } else { 0 };
                 let phase = (in_phase.0 + out_phase.0, in_phase.1 + out_phase.1);
                 kernel.read(first_out * kernel.out_step + channel * kernel.in_step, outs, &mut all);
-                let mut taps = [V::splat(0.); 9];
                 for i in 0..T::TAPS {
                     for j in 0..T::TAPS {
-                        if let Some(tap) = kernel.tap::<T>((i, j), phase) {
-                            taps[i * T::TAPS + j] = all[tap];
-                        }
+                        let tap = match kernel.tap::<T>((i, j), phase) {
+                            Some(tap) => all[tap],
+                            None => I::V::splat(0.),
+                        };
+                        // SAFETY: eight of the sixteen floats.
+                        unsafe { tap.store(taps[i * T::TAPS + j][half * BLOCK..][..BLOCK].as_mut_ptr()) };
                     }
                 }
-                let to = to.wrapping_add((at - ins.start) * PANEL + half * BLOCK);
-                let from = Square { start: taps.as_ptr().cast(), row: T::TAPS * BLOCK, column: BLOCK };
-                let to = Square { start: to, row: T::POINTS * plane, column: plane };
-                // SAFETY: arrays of a block; the kernel's place in `to`.
-                unsafe { both::<Taps<T>, V>(from, to, None) };
             }
+            let to = to.wrapping_add((at - ins.start) * PANEL);
+            let from = Square { start: taps.as_ptr().cast(), row: T::TAPS * PANEL, column: PANEL, next: BLOCK };
+            let to = Square { start: to, row: T::POINTS * plane, column: plane, next: BLOCK };
+            // SAFETY: arrays of a panel; the kernel's place in `to`.
+            unsafe { both::<Taps<T>, I>(true, from, to, None) };
         }
     }
 
@@ -276,7 +279,7 @@ impl<T: Transform> Pass<T> {
     /// # Safety
     /// `products` has the tiles from the first unit's on; no other thread writes these results.
     #[inline(always)]
-    unsafe fn finish<V: Vector>(
+    unsafe fn finish<I: Isa>(
         &self,
         products: *const f32,
         layout: Layout,
@@ -288,30 +291,26 @@ impl<T: Transform> Pass<T> {
         let mut space = Scratch::new(2 * T::RESULTS * self.tiling.segment * T::RESULTS * BLOCK);
         let first = self.tiling.unit(units.start).index;
         let blocks = panel * (PANEL / BLOCK)..((panel + 1) * (PANEL / BLOCK)).min(self.output.blocks());
+        let mut shift = [0.; PANEL];
+        if let Some(bias) = bias {
+            for (half, block) in blocks.clone().enumerate() {
+                let (channel, count, _) = self.output.block(block);
+                shift[half * BLOCK..][..count].copy_from_slice(&bias[channel..channel + count]);
+            }
+        }
         for unit in units.map(|at| self.tiling.unit(at)) {
             let strips = strips(&mut space, unit.tiles * T::RESULTS, T::RESULTS);
             let at = ((unit.row * T::RESULTS) as isize, (unit.column * T::RESULTS) as isize);
-            for block in blocks.clone().step_by(self.output.stride) {
-                let (channel, count, _) = self.output.block(block);
-                let mut shift = [0.; BLOCK];
-                if let Some(bias) = bias {
-                    shift[..count].copy_from_slice(&bias[channel..channel + count]);
-                }
-                // SAFETY: an array of a block.
-                let shift = unsafe { V::load(shift.as_ptr()) };
-                for (parity, strip) in strips.into_iter().enumerate().take(self.output.stride) {
-                    let half = block + parity - blocks.start;
-                    let from = products.wrapping_add((unit.index - first) * layout.tile + half * BLOCK);
-                    for tile in 0..unit.tiles {
-                        let from = layout.square::<T, _>(from.wrapping_add(tile * layout.tile));
-                        // SAFETY: the tile's products; the tile's part of the strip.
-                        unsafe { both::<Output<T>, V>(from, strip.square(tile * T::RESULTS), Some(shift)) };
-                    }
-                }
-                let image = y.start_of(unit.image * self.output.image_len(), self.output.image_len());
-                // SAFETY: `start_of` has seen that the image is in `y`; its pixels are ours as the caller vouches.
-                unsafe { self.output.scatter::<V>(image, block, at, T::RESULTS, strips) };
+            let two = blocks.len() == 2;
+            // SAFETY of the loop: the tile's products; the tile's part of the strips.
+            for tile in 0..unit.tiles {
+                let from = products.wrapping_add((unit.index - first + tile) * layout.tile);
+                let to = strips[0].square(tile * T::RESULTS, strips[1]);
+                unsafe { both::<Output<T>, I>(two, layout.square::<T, _>(from), to, Some(&shift)) };
             }
+            let image = y.start_of(unit.image * self.output.image_len(), self.output.image_len());
+            // SAFETY: `start_of` has seen that the image is in `y`; its pixels are ours as the caller vouches.
+            unsafe { self.output.scatter::<I::V>(image, (blocks.start, two), at, T::RESULTS, strips) };
         }
     }
 }
@@ -337,7 +336,7 @@ impl<T: Transform> Piece for Kernels<'_, T> {
         let len = Pass::<T>::kernels_of_panel(self.pass.depth());
         let to = self.to.start_of(self.panel * len, len);
         // SAFETY: `start_of` has seen to the room; a panel's kernels are transformed once.
-        unsafe { self.pass.transform_kernels::<I::V>(&self.kernel, self.panel, 0..self.pass.depth(), to) };
+        unsafe { self.pass.transform_kernels::<I>(&self.kernel, self.panel, 0..self.pass.depth(), to) };
     }
 }
 
@@ -364,7 +363,7 @@ impl<T: Transform> Piece for Chunk<'_, T> {
         // SAFETY: both are large enough for the tiles and points, and this thread's; the units' results are this piece's.
         unsafe {
             let (values, products) = (values.as_mut_ptr(), products.as_mut_ptr());
-            pass.transform::<Input<T>, I::V>(&pass.input, x, units.clone(), values, values_layout);
+            pass.transform::<Input<T>, I>(&pass.input, x, units.clone(), values, values_layout);
             for panel in 0..pass.panels() {
                 let len = Pass::<T>::kernels_of_panel(depth);
                 let kernels = kernels[panel * len..][..len].as_ptr();
@@ -375,7 +374,7 @@ impl<T: Transform> Piece for Chunk<'_, T> {
                     let c = (products.add(point * products_layout.plane), products_layout.tile);
                     I::product((tiles, depth), a, b, c, false);
                 }
-                pass.finish::<I::V>(products, products_layout, panel, units.clone(), bias, y);
+                pass.finish::<I>(products, products_layout, panel, units.clone(), bias, y);
             }
         }
     }
@@ -399,9 +398,9 @@ impl<T: Transform, const ADJOINT: bool> Piece for Tiles<'_, T, ADJOINT> {
         // SAFETY: the layout has room for all tiles; a unit's tiles are this piece's.
         unsafe {
             if ADJOINT {
-                pass.transform::<OutputAdjoint<T>, I::V>(&pass.output, images, unit..unit + 1, to, layout);
+                pass.transform::<OutputAdjoint<T>, I>(&pass.output, images, unit..unit + 1, to, layout);
             } else {
-                pass.transform::<Input<T>, I::V>(&pass.input, images, unit..unit + 1, to, layout);
+                pass.transform::<Input<T>, I>(&pass.input, images, unit..unit + 1, to, layout);
             }
         }
     }
@@ -431,7 +430,7 @@ impl<T: Transform> Piece for Panel<'_, T> {
             let (products, kernels) = (products.as_mut_ptr(), kernels.as_mut_ptr());
             for first in (0..pass.depth()).step_by(DEPTH) {
                 let ins = first..(first + DEPTH).min(pass.depth());
-                pass.transform_kernels::<I::V>(&kernel, panel, ins.clone(), kernels);
+                pass.transform_kernels::<I>(&kernel, panel, ins.clone(), kernels);
                 for point in 0..Pass::<T>::POINTS {
                     let start = values[point * layout.plane + first..].as_ptr();
                     let a = Rows { start, row: layout.tile, column: 1 };
@@ -440,7 +439,7 @@ impl<T: Transform> Piece for Panel<'_, T> {
                     I::product((tiles, ins.len()), a, b, c, first > 0);
                 }
             }
-            pass.finish::<I::V>(products, products_layout, panel, 0..pass.tiling.units(), bias, y);
+            pass.finish::<I>(products, products_layout, panel, 0..pass.tiling.units(), bias, y);
         }
     }
 }
@@ -476,8 +475,8 @@ impl<T: Transform> Piece for Part<'_, T> {
             // which are this part's.
             unsafe {
                 let (xs, ys) = (xs.as_mut_ptr(), ys.as_mut_ptr());
-                pass.transform::<Input<T>, I::V>(&pass.input, x, chunk.clone(), xs, x_layout);
-                pass.transform::<OutputAdjoint<T>, I::V>(&pass.output, y, chunk, ys, y_layout);
+                pass.transform::<Input<T>, I>(&pass.input, x, chunk.clone(), xs, x_layout);
+                pass.transform::<OutputAdjoint<T>, I>(&pass.output, y, chunk, ys, y_layout);
                 for point in 0..Pass::<T>::POINTS {
                     let start = xs.add(point * x_layout.plane).cast_const();
                     let a = Rows { start, row: 1, column: x_layout.tile };
@@ -509,32 +508,30 @@ impl<T: Transform> Piece for KernelGradient<'_, T> {
     fn run<I: Isa>(self) {
         let Self { pass, sums, panel, ins, kernel, gradient } = self;
         let plane = ins.len() * PANEL;
-        for half in 0..PANEL / BLOCK {
-            let out = panel * (PANEL / BLOCK) + half;
-            if out >= pass.output.blocks() {
+        let blocks = panel * (PANEL / BLOCK)..((panel + 1) * (PANEL / BLOCK)).min(pass.output.blocks());
+        for at in ins.clone() {
+            let (first_in, count, phase) = pass.input.block(at / BLOCK);
+            if at % BLOCK >= count {
                 continue;
             }
-            let (first_out, outs, _) = pass.output.block(out);
-            for at in ins.clone() {
-                let (first_in, count, phase) = pass.input.block(at / BLOCK);
-                if at % BLOCK >= count {
-                    continue;
-                }
-                let from = &sums[(at - ins.start) * PANEL + half * BLOCK..];
-                let mut taps = [[0f32; BLOCK]; 9];
-                assert!((Pass::<T>::POINTS - 1) * plane + BLOCK <= from.len(), "sums of some points are missing");
-                let from = Square { start: from.as_ptr(), row: T::POINTS * plane, column: plane };
-                let to = Square { start: taps.as_mut_ptr().cast(), row: T::TAPS * BLOCK, column: BLOCK };
-                // SAFETY: the slice has the sums as far as the last point's; arrays of a block.
-                unsafe { both::<TapsAdjoint<T>, I::V>(from, to, None) };
-                for i in 0..T::TAPS {
-                    for j in 0..T::TAPS {
-                        let Some(tap) = kernel.tap::<T>((i, j), phase) else { continue };
-                        let to = first_out * kernel.out_step + (first_in + at % BLOCK) * kernel.in_step + tap;
+            let from = &sums[(at - ins.start) * PANEL..];
+            let mut taps = [[0.; PANEL]; 9];
+            assert!((Pass::<T>::POINTS - 1) * plane + PANEL <= from.len(), "sums of some points are missing");
+            let from = Square { start: from.as_ptr(), row: T::POINTS * plane, column: plane, next: BLOCK };
+            let to = Square { start: taps.as_mut_ptr().cast(), row: T::TAPS * PANEL, column: PANEL, next: BLOCK };
+            // SAFETY: the slice has the sums as far as the last point's; arrays of a panel.
+            unsafe { both::<TapsAdjoint<T>, I>(true, from, to, None) };
+            for i in 0..T::TAPS {
+                for j in 0..T::TAPS {
+                    let Some(tap) = kernel.tap::<T>((i, j), phase) else { continue };
+                    for (half, block) in blocks.clone().enumerate() {
+                        let (first_out, outs, _) = pass.output.block(block);
                         for lane in 0..outs {
-                            let to = gradient.start_of(to + lane * kernel.out_step, 1);
+                            let channels =
+                                ((first_out + lane) * kernel.out_step, (first_in + at % BLOCK) * kernel.in_step);
+                            let to = gradient.start_of(channels.0 + channels.1 + tap, 1);
                             // SAFETY: `start_of` has seen to the place; this kernel's gradient is this piece's alone.
-                            unsafe { to.write(taps[i * T::TAPS + j][lane]) };
+                            unsafe { to.write(taps[i * T::TAPS + j][half * BLOCK + lane]) };
                         }
                     }
                 }

@@ -3,11 +3,13 @@
 //! infinity, as many as it takes.
 #![allow(unsafe_code, reason = "squares of vectors lie strided in shared memory")]
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
+#![allow(clippy::manual_map, reason = "closures would not be compiled for the level")]
 #![allow(clippy::needless_range_loop, reason = "two indices say which of rows and columns is meant")]
 
 use std::marker::PhantomData;
 
-use crate::kernel::Vector;
+use super::lattice::BLOCK;
+use crate::kernel::{Isa, Lanes, PANEL, Vector};
 
 /// The largest `m + r - 1`; smaller transforms leave the rest of an array alone.
 pub(super) const LARGEST: usize = 6;
@@ -24,15 +26,15 @@ pub(super) trait Transform {
     const POINTS: usize;
 
     /// `B^T`, from points to points.
-    fn input<V: Vector>(x: Values<V>) -> Values<V>;
+    fn input<V: Lanes>(x: Values<V>) -> Values<V>;
     /// `G`, from taps to points.
-    fn kernel<V: Vector>(w: Values<V>) -> Values<V>;
+    fn kernel<V: Lanes>(w: Values<V>) -> Values<V>;
     /// `A^T`, from points to results.
-    fn output<V: Vector>(m: Values<V>) -> Values<V>;
+    fn output<V: Lanes>(m: Values<V>) -> Values<V>;
     /// `A`, from results to points.
-    fn output_adjoint<V: Vector>(y: Values<V>) -> Values<V>;
+    fn output_adjoint<V: Lanes>(y: Values<V>) -> Values<V>;
     /// `G^T`, from points to taps.
-    fn kernel_adjoint<V: Vector>(u: Values<V>) -> Values<V>;
+    fn kernel_adjoint<V: Lanes>(u: Values<V>) -> Values<V>;
 }
 
 /// Three taps, four results, six products.
@@ -44,7 +46,7 @@ impl Transform for F4x3 {
     const POINTS: usize = 6;
 
     #[inline(always)]
-    fn input<V: Vector>([a, b, c, d, e, f]: Values<V>) -> Values<V> {
+    fn input<V: Lanes>([a, b, c, d, e, f]: Values<V>) -> Values<V> {
         let (even, odd) = (c.mul_add(-4., e), b.mul_add(-4., d));
         let (even2, odd2) = (e.sub(c), d.sub(b));
         [
@@ -58,7 +60,7 @@ impl Transform for F4x3 {
     }
 
     #[inline(always)]
-    fn kernel<V: Vector>([a, b, c, ..]: Values<V>) -> Values<V> {
+    fn kernel<V: Lanes>([a, b, c, ..]: Values<V>) -> Values<V> {
         let outer = a.add(c).mul(V::splat(-1. / 6.));
         let outer2 = a.mul_add(1. / 24., c.mul(V::splat(1. / 6.)));
         [
@@ -72,7 +74,7 @@ impl Transform for F4x3 {
     }
 
     #[inline(always)]
-    fn output<V: Vector>([a, b, c, d, e, f]: Values<V>) -> Values<V> {
+    fn output<V: Lanes>([a, b, c, d, e, f]: Values<V>) -> Values<V> {
         let (sum, difference, sum2, difference2) = (b.add(c), b.sub(c), d.add(e), d.sub(e));
         let zero = V::splat(0.);
         [
@@ -86,14 +88,14 @@ impl Transform for F4x3 {
     }
 
     #[inline(always)]
-    fn output_adjoint<V: Vector>([a, b, c, d, ..]: Values<V>) -> Values<V> {
+    fn output_adjoint<V: Lanes>([a, b, c, d, ..]: Values<V>) -> Values<V> {
         let (even, odd) = (a.add(c), b.add(d));
         let (even2, odd2) = (c.mul_add(4., a), d.mul_add(4., b));
         [a, even.add(odd), even.sub(odd), odd2.mul_add(2., even2), odd2.mul_add(-2., even2), d]
     }
 
     #[inline(always)]
-    fn kernel_adjoint<V: Vector>([a, b, c, d, e, f]: Values<V>) -> Values<V> {
+    fn kernel_adjoint<V: Lanes>([a, b, c, d, e, f]: Values<V>) -> Values<V> {
         let (sum, difference, sum2, difference2) = (b.add(c), c.sub(b), d.add(e), d.sub(e));
         let (sum, zero) = (sum.mul(V::splat(-1. / 6.)), V::splat(0.));
         [
@@ -116,7 +118,7 @@ impl Transform for F4x2 {
     const POINTS: usize = 5;
 
     #[inline(always)]
-    fn input<V: Vector>([a, b, c, d, e, _]: Values<V>) -> Values<V> {
+    fn input<V: Lanes>([a, b, c, d, e, _]: Values<V>) -> Values<V> {
         let inner = c.mul_add(-2., d);
         [
             a.mul_add(2., inner.sub(b)),
@@ -129,7 +131,7 @@ impl Transform for F4x2 {
     }
 
     #[inline(always)]
-    fn kernel<V: Vector>([a, b, ..]: Values<V>) -> Values<V> {
+    fn kernel<V: Lanes>([a, b, ..]: Values<V>) -> Values<V> {
         [
             a.mul(V::splat(0.5)),
             a.add(b).mul(V::splat(-0.5)),
@@ -141,20 +143,20 @@ impl Transform for F4x2 {
     }
 
     #[inline(always)]
-    fn output<V: Vector>([a, b, c, d, e, _]: Values<V>) -> Values<V> {
+    fn output<V: Lanes>([a, b, c, d, e, _]: Values<V>) -> Values<V> {
         let (sum, difference, zero) = (b.add(c), b.sub(c), V::splat(0.));
         [a.add(sum).add(d), d.mul_add(2., difference), d.mul_add(4., sum), d.mul_add(8., difference).add(e), zero, zero]
     }
 
     #[inline(always)]
-    fn output_adjoint<V: Vector>([a, b, c, d, ..]: Values<V>) -> Values<V> {
+    fn output_adjoint<V: Lanes>([a, b, c, d, ..]: Values<V>) -> Values<V> {
         let (even, odd) = (a.add(c), b.add(d));
         let odd2 = d.mul_add(4., b);
         [a, even.add(odd), even.sub(odd), odd2.mul_add(2., c.mul_add(4., a)), d, V::splat(0.)]
     }
 
     #[inline(always)]
-    fn kernel_adjoint<V: Vector>([a, b, c, d, e, _]: Values<V>) -> Values<V> {
+    fn kernel_adjoint<V: Lanes>([a, b, c, d, e, _]: Values<V>) -> Values<V> {
         let (rest, zero) = (d.sub(c).mul(V::splat(1. / 6.)), V::splat(0.));
         let first = a.sub(b).mul_add(0.5, rest);
         let last = d.mul_add(2., c).mul_add(1. / 6., b.mul_add(-0.5, e));
@@ -171,31 +173,31 @@ impl Transform for F3x2 {
     const POINTS: usize = 4;
 
     #[inline(always)]
-    fn input<V: Vector>([a, b, c, d, ..]: Values<V>) -> Values<V> {
+    fn input<V: Lanes>([a, b, c, d, ..]: Values<V>) -> Values<V> {
         let zero = V::splat(0.);
         [a.sub(c), b.add(c), c.sub(b), d.sub(b), zero, zero]
     }
 
     #[inline(always)]
-    fn kernel<V: Vector>([a, b, ..]: Values<V>) -> Values<V> {
+    fn kernel<V: Lanes>([a, b, ..]: Values<V>) -> Values<V> {
         let (half, zero) = (V::splat(0.5), V::splat(0.));
         [a, a.add(b).mul(half), a.sub(b).mul(half), b, zero, zero]
     }
 
     #[inline(always)]
-    fn output<V: Vector>([a, b, c, d, ..]: Values<V>) -> Values<V> {
+    fn output<V: Lanes>([a, b, c, d, ..]: Values<V>) -> Values<V> {
         let (sum, zero) = (b.add(c), V::splat(0.));
         [a.add(sum), b.sub(c), sum.add(d), zero, zero, zero]
     }
 
     #[inline(always)]
-    fn output_adjoint<V: Vector>([a, b, c, ..]: Values<V>) -> Values<V> {
+    fn output_adjoint<V: Lanes>([a, b, c, ..]: Values<V>) -> Values<V> {
         let (even, zero) = (a.add(c), V::splat(0.));
         [a, even.add(b), even.sub(b), c, zero, zero]
     }
 
     #[inline(always)]
-    fn kernel_adjoint<V: Vector>([a, b, c, d, ..]: Values<V>) -> Values<V> {
+    fn kernel_adjoint<V: Lanes>([a, b, c, d, ..]: Values<V>) -> Values<V> {
         let (half, zero) = (V::splat(0.5), V::splat(0.));
         [b.add(c).mul(half).add(a), b.sub(c).mul(half).add(d), zero, zero, zero, zero]
     }
@@ -210,27 +212,27 @@ impl Transform for F1x1 {
     const POINTS: usize = 1;
 
     #[inline(always)]
-    fn input<V: Vector>(x: Values<V>) -> Values<V> {
+    fn input<V: Lanes>(x: Values<V>) -> Values<V> {
         x
     }
 
     #[inline(always)]
-    fn kernel<V: Vector>(w: Values<V>) -> Values<V> {
+    fn kernel<V: Lanes>(w: Values<V>) -> Values<V> {
         w
     }
 
     #[inline(always)]
-    fn output<V: Vector>(m: Values<V>) -> Values<V> {
+    fn output<V: Lanes>(m: Values<V>) -> Values<V> {
         m
     }
 
     #[inline(always)]
-    fn output_adjoint<V: Vector>(y: Values<V>) -> Values<V> {
+    fn output_adjoint<V: Lanes>(y: Values<V>) -> Values<V> {
         y
     }
 
     #[inline(always)]
-    fn kernel_adjoint<V: Vector>(u: Values<V>) -> Values<V> {
+    fn kernel_adjoint<V: Lanes>(u: Values<V>) -> Values<V> {
         u
     }
 }
@@ -240,7 +242,7 @@ pub(super) trait Matrix {
     const COLUMNS: usize;
     const ROWS: usize;
 
-    fn apply<V: Vector>(x: Values<V>) -> Values<V>;
+    fn apply<V: Lanes>(x: Values<V>) -> Values<V>;
 }
 
 macro_rules! matrices {
@@ -252,7 +254,7 @@ macro_rules! matrices {
             const ROWS: usize = T::$rows;
 
             #[inline(always)]
-            fn apply<V: Vector>(x: Values<V>) -> Values<V> {
+            fn apply<V: Lanes>(x: Values<V>) -> Values<V> {
                 T::$method(x)
             }
         }
@@ -267,34 +269,78 @@ matrices! {
     TapsAdjoint: kernel_adjoint, POINTS to TAPS;
 }
 
-/// A square of vectors: (i, j) is at `start + i * row + j * column`.
+/// A square of blocks of eight channels: (i, j) is at `start + i * row + j * column`, that of the next eight channels `next`
+/// floats on.
 #[derive(Clone, Copy)]
 pub(super) struct Square<P> {
     pub(super) start: P,
     pub(super) row: usize,
     pub(super) column: usize,
+    pub(super) next: usize,
 }
 
 impl Square<*mut f32> {
     #[inline(always)]
     pub(super) fn read(self) -> Square<*const f32> {
-        Square { start: self.start, row: self.row, column: self.column }
+        Square { start: self.start, row: self.row, column: self.column, next: self.next }
     }
 }
 
-/// Writes `M x M^T + shift` to `to`.
+/// Writes `M x M^T + shift` to `to`, for one block of channels or, if `two`, for the next as well.
 ///
 /// # Safety
 /// All vectors of `from` can be read and all of `to` written.
 #[inline(always)]
-pub(super) unsafe fn both<M: Matrix, V: Vector>(from: Square<*const f32>, to: Square<*mut f32>, shift: Option<V>) {
-    let zero = V::splat(0.);
+pub(super) unsafe fn both<M: Matrix, I: Isa>(
+    two: bool,
+    from: Square<*const f32>,
+    to: Square<*mut f32>,
+    shift: Option<&[f32; PANEL]>,
+) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if two && I::IS_WIDE {
+            return of_lanes::<M, I::Wide>(
+                from,
+                to,
+                match shift {
+                    Some(shift) => Some(I::Wide::load_apart(shift.as_ptr(), BLOCK)),
+                    None => None,
+                },
+            );
+        }
+        of_lanes::<M, I::V>(
+            from,
+            to,
+            match shift {
+                Some(shift) => Some(I::V::load(shift.as_ptr())),
+                None => None,
+            },
+        );
+        if two {
+            let from = Square { start: from.start.wrapping_add(from.next), ..from };
+            let to = Square { start: to.start.wrapping_add(to.next), ..to };
+            of_lanes::<M, I::V>(
+                from,
+                to,
+                match shift {
+                    Some(shift) => Some(I::V::load(shift[BLOCK..].as_ptr())),
+                    None => None,
+                },
+            );
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn of_lanes<M: Matrix, L: Lanes>(from: Square<*const f32>, to: Square<*mut f32>, shift: Option<L>) {
+    let zero = L::splat(0.);
     let mut columns = [[zero; LARGEST]; LARGEST];
     for j in 0..M::COLUMNS {
         let mut column = [zero; LARGEST];
         for i in 0..M::COLUMNS {
             // SAFETY: (i, j) is in the square.
-            column[i] = unsafe { V::load(from.start.wrapping_add(i * from.row + j * from.column)) };
+            column[i] = unsafe { L::load_apart(from.start.wrapping_add(i * from.row + j * from.column), from.next) };
         }
         let column = M::apply(column);
         for i in 0..M::ROWS {
@@ -309,7 +355,7 @@ pub(super) unsafe fn both<M: Matrix, V: Vector>(from: Square<*const f32>, to: Sq
                 None => row[j],
             };
             // SAFETY: (i, j) is in the square.
-            unsafe { value.store(to.start.wrapping_add(i * to.row + j * to.column)) };
+            unsafe { value.store_apart(to.start.wrapping_add(i * to.row + j * to.column), to.next) };
         }
     }
 }
