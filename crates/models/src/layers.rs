@@ -44,6 +44,20 @@ impl Conv2d {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::conv2d(x, &self.weight, self.bias.as_ref(), self.spec)
     }
+
+    /// [`Conv2d::forward`], then [`BatchNorm2d::forward_t`]; where it only predicts, both at once.
+    pub fn forward_norm_t(
+        &self,
+        x: &Tensor,
+        norm: &BatchNorm2d,
+        activation: Activation,
+        train: bool,
+    ) -> Result<Tensor> {
+        if train {
+            return norm.forward_t(&self.forward(x)?, activation, true);
+        }
+        norm.eval(|norm| ops::conv2d_norm_eval(x, &self.weight, self.bias.as_ref(), self.spec, norm, activation))
+    }
 }
 
 /// A transposed convolution. Parameters: `weight` (in, out, k, k) and, unless it is built without, `bias` (out).
@@ -84,6 +98,22 @@ impl ConvTranspose2d {
     /// (n, in, h, w) to (n, out, h', w').
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::conv_transpose2d(x, &self.weight, self.bias.as_ref(), self.spec)
+    }
+
+    /// [`ConvTranspose2d::forward`], then [`BatchNorm2d::forward_t`]; where it only predicts, both at once.
+    pub fn forward_norm_t(
+        &self,
+        x: &Tensor,
+        norm: &BatchNorm2d,
+        activation: Activation,
+        train: bool,
+    ) -> Result<Tensor> {
+        if train {
+            return norm.forward_t(&self.forward(x)?, activation, true);
+        }
+        norm.eval(|norm| {
+            ops::conv_transpose2d_norm_eval(x, &self.weight, self.bias.as_ref(), self.spec, norm, activation)
+        })
     }
 }
 
@@ -127,5 +157,17 @@ impl BatchNorm2d {
         let (y, statistics) = ops::batch_norm_train(x, &self.weight, &self.bias, self.epsilon, activation)?;
         statistics.move_running(&self.running_mean, &self.running_var, self.momentum)?;
         Ok(y)
+    }
+
+    /// Calls `work` with what normalises in evaluation mode.
+    fn eval(&self, work: impl FnOnce(&ops::NormEval) -> Result<Tensor>) -> Result<Tensor> {
+        let [running_mean, running_var] = [&self.running_mean, &self.running_var].map(Var::as_detached_tensor);
+        work(&ops::NormEval {
+            weight: &self.weight,
+            bias: &self.bias,
+            running_mean: &running_mean,
+            running_var: &running_var,
+            epsilon: self.epsilon,
+        })
     }
 }

@@ -99,8 +99,8 @@ impl Block {
     }
 
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let x = self.bn1.forward_t(&self.conv1.forward(x)?, Activation::Relu, train)?;
-        self.bn2.forward_t(&self.conv2.forward(&x)?, Activation::Relu, train)
+        let x = self.conv1.forward_norm_t(x, &self.bn1, Activation::Relu, train)?;
+        self.conv2.forward_norm_t(&x, &self.bn2, Activation::Relu, train)
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn build(train: bool, network: &str, [base, size, batch]: [usize; 3],
             number += 1;
             rayon::scope(|_| learner.train_step(&batch, Step { number, rate_factor: 1.0 }))?;
         } else {
-            rayon::scope(|_| learner.predict(&batch.photos).map(|_| ()))?;
+            rayon::scope(|_| img2seg_ops::no_grad(|| learner.predict(&batch.photos).map(|_| ())))?;
         }
         Ok(())
     };

@@ -53,7 +53,7 @@ impl Discriminator {
         let pairs = ops::cat(&[photos, label_maps])?;
         let mut x = ops::leaky_relu(&self.first.forward(&pairs)?, SLOPE)?;
         for (conv, norm) in &self.down {
-            x = norm.forward_t(&conv.forward(&x)?, Activation::LeakyRelu(SLOPE), train)?;
+            x = conv.forward_norm_t(&x, norm, Activation::LeakyRelu(SLOPE), train)?;
         }
         let patches = self.last.forward(&x)?; // (n, 1, h/16 - 3, w/16 - 3)
         ops::reshape(&patches, (patches.elem_count(), 1, 1, 1))

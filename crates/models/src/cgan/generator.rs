@@ -78,11 +78,11 @@ impl Generator {
         };
         let mut x = ops::leaky_relu(&self.first.forward(&x)?, SLOPE)?; // (n, base, h/2, w/2)
         for (conv, norm) in &self.down {
-            x = norm.forward_t(&conv.forward(&x)?, Activation::LeakyRelu(SLOPE), train)?;
+            x = conv.forward_norm_t(&x, norm, Activation::LeakyRelu(SLOPE), train)?;
         }
         x = self.bottleneck.forward(&x)?; // (n, 16 base, h/16 - 3, w/16 - 3)
         for (conv, norm) in &self.up {
-            x = norm.forward_t(&conv.forward(&x)?, Activation::Relu, train)?;
+            x = conv.forward_norm_t(&x, norm, Activation::Relu, train)?;
         }
         ops::tanh(&self.last.forward(&x)?)
     }

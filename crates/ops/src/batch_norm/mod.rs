@@ -9,7 +9,7 @@ use candle_core::{Result, Tensor, Var};
 
 use crate::Activation;
 use crate::check::{self, refuse};
-use crate::kernel::{InputGradients, Pass, has_kernel, lend, node, values};
+use crate::kernel::{InputGradients, Pass, has_kernel, is_tracked, lend, node, values};
 use cpu::{Channel, Normalisation, Size};
 
 /// What a batch says about its channels, for the running statistics of the caller. Not differentiable.
@@ -97,6 +97,61 @@ pub(crate) fn train(
     let input = x.detach();
     let backward = move |pass: &Pass| backward(pass, &input, &done);
     Ok((node(op, &[&x, &weight, &bias], trained.y, x.shape(), backward)?, statistics))
+}
+
+/// A batch normalisation in eval mode, all tensors `(c)`: what [`conv2d_norm_eval`](crate::conv2d_norm_eval) normalises by.
+#[derive(Debug, Clone, Copy)]
+pub struct NormEval<'a> {
+    /// Scale.
+    pub weight: &'a Tensor,
+    /// Shift.
+    pub bias: &'a Tensor,
+    /// Running mean.
+    pub running_mean: &'a Tensor,
+    /// Running variance.
+    pub running_var: &'a Tensor,
+    /// Added to the variance.
+    pub epsilon: f64,
+}
+
+impl NormEval<'_> {
+    /// [`batch_norm_eval`] by this normalisation.
+    pub(crate) fn apply(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        let Self { weight, bias, running_mean, running_var, epsilon } = *self;
+        batch_norm_eval(x, weight, bias, running_mean, running_var, epsilon, activation)
+    }
+
+    /// Whether a gradient may be asked for.
+    pub(crate) fn is_tracked(&self) -> bool {
+        is_tracked(&[self.weight, self.bias])
+    }
+
+    /// The factor and the term `(scale, shift)` of each channel, for sums that lack the bias of their convolution.
+    ///
+    /// # Errors
+    /// Tensors that are not of `channels` values like those of `x`.
+    pub(crate) fn factors(
+        &self,
+        op: &'static str,
+        x: &Tensor,
+        channels: usize,
+        sums_lack: Option<&Tensor>,
+    ) -> Result<(Vec<f32>, Vec<f32>)> {
+        let read = |name, vector: &Tensor| -> Result<Vec<f32>> {
+            check::vector(op, name, vector, channels, x)?;
+            vector.detach().to_vec1()
+        };
+        let (weight, bias) = (read("norm.weight", self.weight)?, read("norm.bias", self.bias)?);
+        let (mean, variance) =
+            (read("norm.running_mean", self.running_mean)?, read("norm.running_var", self.running_var)?);
+        let lacking = sums_lack.map(|bias| read("bias", bias)).transpose()?.unwrap_or_else(|| vec![0.; channels]);
+        let factors = (0..channels).map(|at| {
+            let scale = f64::from(weight[at]) / (f64::from(variance[at]) + self.epsilon).sqrt();
+            let shift = f64::from(bias[at]) + (f64::from(lacking[at]) - f64::from(mean[at])) * scale;
+            (scale as f32, shift as f32)
+        });
+        Ok(factors.unzip())
+    }
 }
 
 /// Normalises each channel of `x` `(n, c, h, w)` by running statistics `(c)`, scales by `weight` `(c)`, adds `bias` `(c)` and

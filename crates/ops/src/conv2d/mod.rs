@@ -7,8 +7,10 @@ mod tests;
 
 use candle_core::{Result, Tensor};
 
+use crate::Activation;
+use crate::batch_norm::NormEval;
 use crate::check::{self, refuse};
-use crate::kernel::{Level, has_kernel, node, values};
+use crate::kernel::{Level, has_kernel, is_tracked, node, values};
 
 /// What a convolution may round on the way, in f32 on the CPU. Elsewhere both are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,6 +89,31 @@ fn positions(input: usize, kernel: usize, stride: usize, padding: usize, dilatio
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) -> Result<Tensor> {
     let geometry = geometry(x, weight, bias, spec)?;
     if has_kernel(x) { kernels(x, weight, bias, geometry) } else { composed::conv2d(x, weight, bias, &geometry) }
+}
+
+/// [`conv2d`], then [`batch_norm_eval`](crate::batch_norm_eval) and the activation: for prediction one pass over the result
+/// instead of two. Where a gradient may be asked for it is the one op after the other.
+///
+/// # Errors
+/// Those of both.
+pub fn conv2d_norm_eval(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    spec: Conv2d,
+    norm: &NormEval,
+    activation: Activation,
+) -> Result<Tensor> {
+    let tracked = is_tracked(&[x, weight]) || bias.is_some_and(|bias| is_tracked(&[bias])) || norm.is_tracked();
+    if tracked || !has_kernel(x) {
+        return norm.apply(&conv2d(x, weight, bias, spec)?, activation);
+    }
+    let g = geometry(x, weight, bias, spec)?;
+    let (scale, shift) = norm.factors("conv2d_norm_eval", x, g.out_channels, bias)?;
+    let [x, weight] = [x.contiguous()?, weight.contiguous()?];
+    let ending = cpu::Ending { scale: Some(&scale), shift: Some(&shift), activation };
+    let y = cpu::forward_to(&g, &values(&x)?, &values(&weight)?, ending);
+    Tensor::from_vec(y, (g.batch, g.out_channels, g.output.0, g.output.1), x.device())
 }
 
 fn kernels(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> Result<Tensor> {

@@ -146,3 +146,47 @@ fn what_does_not_fit_is_refused_by_name() {
     let wide = weight.to_dtype(DType::F64).unwrap();
     assert_eq!(refused(&x, &wide, None, plain), "conv2d: weight is F64 where F32 is expected");
 }
+
+/// Both endings, with and without a graph, for layers of every algorithm.
+#[test]
+fn normalisation_may_end_a_convolution() {
+    use crate::{Activation, ConvTranspose2d, NormEval, conv_transpose2d_norm_eval, conv2d_norm_eval, no_grad};
+    let layers = [
+        (Conv2d::new(1, 1), (2, 9, 12, 10), (10, 9, 3, 3)),
+        (Conv2d::new(2, 1), (1, 8, 18, 16), (9, 8, 4, 4)),
+        (Conv2d::new(3, 1), (1, 4, 9, 8), (5, 4, 3, 3)),
+        (Conv2d::default(), (1, 130, 6, 7), (270, 130, 4, 4)),
+    ];
+    for ((spec, x, weight), activation) in layers.into_iter().flat_map(|layer| {
+        [Activation::None, Activation::Relu, Activation::LeakyRelu(0.2)].map(|activation| (layer, activation))
+    }) {
+        let vectors = |channels: usize| {
+            let [weight, bias, mean] = [1, 2, 3].map(|seed| draw(channels, seed));
+            (weight, bias, mean, (draw(channels, 4).abs().unwrap() + 0.5).unwrap())
+        };
+        let kernel = candle_core::Var::from_tensor(&draw(weight, 6)).unwrap();
+        let bounds = verify::FAST.output;
+        let compare = |channels: usize, op: &dyn Fn(&Tensor, &NormEval) -> Tensor| {
+            let (weight, bias, running_mean, running_var) = vectors(channels);
+            let norm = NormEval {
+                weight: &weight,
+                bias: &bias,
+                running_mean: &running_mean,
+                running_var: &running_var,
+                epsilon: 1e-3,
+            };
+            let extra = draw(channels, 7);
+            let apart = op(&extra, &norm);
+            let at_once = no_grad(|| op(&extra, &norm));
+            assert!(apart.track_op() && !at_once.track_op());
+            verify::assert_close("normalised at once", &at_once, &apart, bounds);
+        };
+        let image = draw(x, 5);
+        compare(weight.0, &|bias, norm| conv2d_norm_eval(&image, &kernel, Some(bias), spec, norm, activation).unwrap());
+        let spec = ConvTranspose2d::new(spec.stride.0, spec.padding.0);
+        let image = draw((x.0, weight.0, 5, 6), 8);
+        compare(weight.1, &|bias, norm| {
+            conv_transpose2d_norm_eval(&image, &kernel, Some(bias), spec, norm, activation).unwrap()
+        });
+    }
+}

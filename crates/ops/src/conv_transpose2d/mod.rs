@@ -6,10 +6,12 @@ mod tests;
 
 use candle_core::{Result, Tensor};
 
+use crate::Activation;
 use crate::Exactness;
+use crate::batch_norm::NormEval;
 use crate::check::{self, refuse};
 use crate::conv2d::{Geometry, cpu};
-use crate::kernel::{Level, has_kernel, node, values};
+use crate::kernel::{Level, has_kernel, is_tracked, node, values};
 
 /// How each pixel of the image is spread by the kernel. Pairs are (vertical, horizontal).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,31 @@ pub fn conv_transpose2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec
     } else {
         composed::conv_transpose2d(x, weight, bias, &geometry)
     }
+}
+
+/// [`conv_transpose2d`], then [`batch_norm_eval`](crate::batch_norm_eval) and the activation: for prediction one pass over the result
+/// instead of two. Where a gradient may be asked for it is the one op after the other.
+///
+/// # Errors
+/// Those of both.
+pub fn conv_transpose2d_norm_eval(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    spec: ConvTranspose2d,
+    norm: &NormEval,
+    activation: Activation,
+) -> Result<Tensor> {
+    let tracked = is_tracked(&[x, weight]) || bias.is_some_and(|bias| is_tracked(&[bias])) || norm.is_tracked();
+    if tracked || !has_kernel(x) {
+        return norm.apply(&conv_transpose2d(x, weight, bias, spec)?, activation);
+    }
+    let g = geometry(x, weight, bias, spec)?;
+    let (scale, shift) = norm.factors("conv_transpose2d_norm_eval", x, g.in_channels, bias)?;
+    let [x, weight] = [x.contiguous()?, weight.contiguous()?];
+    let ending = cpu::Ending { scale: Some(&scale), shift: Some(&shift), activation };
+    let y = cpu::input_gradient_to(&g, &values(&x)?, &values(&weight)?, ending);
+    Tensor::from_vec(y, (g.batch, g.in_channels, g.input.0, g.input.1), x.device())
 }
 
 /// What the convolution sends forth we send back, and the other way round.

@@ -91,6 +91,8 @@ pub(crate) trait Lanes: Copy {
     fn mul(self, other: Self) -> Self;
     /// `self * factor + term`, rounded once where the processor can.
     fn mul_add(self, factor: f32, term: Self) -> Self;
+    /// The larger one, `other` if either is NaN.
+    fn max(self, other: Self) -> Self;
 }
 
 /// Eight floats.
@@ -189,6 +191,11 @@ impl Lanes for [f32; 8] {
     #[inline(always)]
     fn mul_add(self, factor: f32, term: Self) -> Self {
         std::array::from_fn(|i| mul_add(self[i], factor, term[i]))
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        std::array::from_fn(|i| if self[i] > other[i] { self[i] } else { other[i] })
     }
 }
 
@@ -333,6 +340,11 @@ mod x86 {
         fn mul_add(self, factor: f32, term: Self) -> Self {
             unsafe { _mm256_fmadd_ps(self, _mm256_set1_ps(factor), term) }
         }
+
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            unsafe { _mm256_max_ps(self, other) }
+        }
     }
 
     // SAFETY: as above.
@@ -383,6 +395,11 @@ mod x86 {
         #[inline(always)]
         fn mul_add(self, factor: f32, term: Self) -> Self {
             unsafe { _mm512_fmadd_ps(self, _mm512_set1_ps(factor), term) }
+        }
+
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            unsafe { _mm512_max_ps(self, other) }
         }
     }
 

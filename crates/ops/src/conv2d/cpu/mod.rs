@@ -3,6 +3,7 @@
 //! Work is cut by shape alone, each piece writes what no other writes, and each element is summed in one order: results
 //! have the same bits for any number of threads.
 #![allow(unsafe_code, reason = "pieces of work write strided blocks of one result")]
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
 
 mod columns;
 mod few_pixels;
@@ -16,6 +17,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Geometry;
+use crate::Activation;
+use crate::activation::{Activate, ForActivation};
 use crate::kernel::{Matrix, Shared, lanes, vectorised, written};
 use columns::{TILE, add_to_image, from_image, with_buffer};
 
@@ -28,15 +31,68 @@ const FEW_PIXELS: usize = 64;
 /// Pieces of work that keep a usual number of threads busy.
 const PIECES: usize = 16;
 
+/// What becomes of each sum of a channel: `activation(sum * scale + shift)`.
+#[derive(Clone, Copy)]
+pub(crate) struct Ending<'a> {
+    pub(crate) scale: Option<&'a [f32]>,
+    pub(crate) shift: Option<&'a [f32]>,
+    pub(crate) activation: Activation,
+}
+
+impl<'a> Ending<'a> {
+    /// A bias alone.
+    pub(crate) fn bias(bias: Option<&'a [f32]>) -> Self {
+        Self { scale: None, shift: bias, activation: Activation::None }
+    }
+
+    /// Ends sums `(n, channels, pixels)` in a pass of its own.
+    fn apply(self, y: &mut [f32], channels: usize, pixels: usize) {
+        let kind = Finish { y, channels, pixels, ending: self };
+        self.activation.choose(kind);
+    }
+}
+
+struct Finish<'a> {
+    y: &'a mut [f32],
+    channels: usize,
+    pixels: usize,
+    ending: Ending<'a>,
+}
+
+impl ForActivation for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, activation: impl Activate) {
+        let Self { y, channels, pixels, ending } = self;
+        y.par_chunks_mut(pixels).enumerate().for_each(|(at, plane)| {
+            let [scale, shift] = [(ending.scale, 1.), (ending.shift, 0.)]
+                .map(|(values, without)| values.map_or(without, |values| values[at % channels]));
+            for value in plane {
+                *value = activation.value(*value * scale + shift);
+            }
+        });
+    }
+}
+
 /// `(n, out, h', w')` from `x` `(n, in, h, w)`.
 pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-    if let Some(y) = winograd::forward(g, x, weight, bias) {
+    if let Some(y) = winograd::forward(g, x, weight, Ending::bias(bias)) {
         return y;
     }
     if few_pixels::serves(g) {
         return few_pixels::forward(g, x, weight, bias);
     }
     by_columns(g, x, weight, bias)
+}
+
+/// [`forward`] with another ending than a bias.
+pub(crate) fn forward_to(g: &Geometry, x: &[f32], weight: &[f32], ending: Ending) -> Vec<f32> {
+    winograd::forward(g, x, weight, ending).unwrap_or_else(|| {
+        let mut y = forward(g, x, weight, None);
+        ending.apply(&mut y, g.out_channels, g.output_pixels());
+        y
+    })
 }
 
 fn by_columns(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
@@ -88,7 +144,7 @@ fn by_columns(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> 
 /// The adjoint of [`forward`] in x: `(n, in, h, w)` from `y` `(n, out, h', w')`. `bias` `(in)` is added for the transposed
 /// convolution.
 pub(crate) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-    if let Some(x) = winograd::input_gradient(g, y, weight, bias) {
+    if let Some(x) = winograd::input_gradient(g, y, weight, Ending::bias(bias)) {
         return x;
     }
     if few_pixels::serves(g) {
@@ -100,6 +156,15 @@ pub(crate) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Opti
         }
         None => scattered(g, y, weight, bias),
     }
+}
+
+/// [`input_gradient`] with another ending than a bias, for the transposed convolution.
+pub(crate) fn input_gradient_to(g: &Geometry, y: &[f32], weight: &[f32], ending: Ending) -> Vec<f32> {
+    winograd::input_gradient(g, y, weight, ending).unwrap_or_else(|| {
+        let mut x = input_gradient(g, y, weight, None);
+        ending.apply(&mut x, g.in_channels, g.input_pixels());
+        x
+    })
 }
 
 /// With stride 1 the adjoint is a convolution with the flipped kernel, if its padding is not negative. It is not worth it

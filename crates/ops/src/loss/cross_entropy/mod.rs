@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Result, Tensor};
 
 use crate::check::{self, refuse};
-use crate::kernel::{has_kernel, node, scale_by, values};
+use crate::kernel::{has_kernel, is_tracked, node, scale_by, values};
 use cpu::Labels;
 
 /// The label of pixels that count for nothing.
@@ -49,7 +49,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, class_weights: Option<&Te
     let weights = class_weights.map(|weights| weights.to_vec1()).transpose()?;
     let (labels, pixels) = (Labels { labels: class_ids, weights }, h * w);
     let logits = logits.contiguous()?;
-    if !logits.track_op() {
+    if !is_tracked(&[&logits]) {
         return Tensor::new(cpu::loss(&values(&logits)?, &labels, c, pixels) as f32, logits.device());
     }
     let (loss, gradient) = cpu::loss_and_gradient(&values(&logits)?, &labels, c, pixels);

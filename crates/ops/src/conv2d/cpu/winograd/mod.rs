@@ -21,6 +21,7 @@ use rayon::prelude::*;
 use self::lattice::Lattice;
 use self::passes::{Block, Chunk, Kernel, KernelGradient, Kernels, Layout, Panel, Part, Pass, Tiles, Tiling};
 use self::transform::{F1x1, F3x2, F4x2, F4x3, Transform};
+use super::Ending;
 use crate::conv2d::{Exactness, Geometry};
 use crate::kernel::{CHUNK, Level, PANEL, Scratch, Shared, run, written};
 
@@ -118,14 +119,14 @@ fn kernel_of<'a>(g: &Geometry, values: &'a [f32]) -> Kernel<'a> {
 }
 
 /// `(n, out, h', w')` from `x` `(n, in, h, w)`, or none where Winograd does not serve.
-pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Option<Vec<f32>> {
+pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], ending: Ending) -> Option<Vec<f32>> {
     let choice = choose(g, g.output)?;
     let (input, output, kernel) = (image_of(g), result_of(g), kernel_of(g, weight));
-    Some(with_transform!(choice, T => correlate::<T>(g.level, g.batch, g.output, (input, output), x, kernel, bias)))
+    Some(with_transform!(choice, T => correlate::<T>(g.level, g.batch, g.output, (input, output), x, kernel, ending)))
 }
 
 /// The adjoint of [`forward`] in x: `(n, in, h, w)` from `y` `(n, out, h', w')`.
-pub(super) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Option<Vec<f32>> {
+pub(super) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], ending: Ending) -> Option<Vec<f32>> {
     // Position m of phase a of the image is the pixel `stride m + a - padding`; the first and the last that are inside:
     let stride = g.stride.0;
     let first = (g.padding.0 / stride, g.padding.1 / stride);
@@ -140,7 +141,7 @@ pub(super) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Opti
     let output = Lattice { origin: (start(first.0, g.padding.0), start(first.1, g.padding.1)), ..image_of(g) };
     let forth = kernel_of(g, weight);
     let kernel = Kernel { out_step: forth.in_step, in_step: forth.out_step, flipped: true, ..forth };
-    Some(with_transform!(choice, T => correlate::<T>(g.level, g.batch, results, (input, output), y, kernel, bias)))
+    Some(with_transform!(choice, T => correlate::<T>(g.level, g.batch, results, (input, output), y, kernel, ending)))
 }
 
 /// The gradient of the kernel, `(out, in, kh, kw)`.
@@ -157,7 +158,7 @@ fn correlate<T: Transform + Send + Sync>(
     (input, output): (Lattice, Lattice),
     x: &[f32],
     kernel: Kernel,
-    bias: Option<&[f32]>,
+    ending: Ending,
 ) -> Vec<f32> {
     let points = T::POINTS * T::POINTS;
     let tiles = (VALUES / (points * input.blocks() * 8)).clamp(32, 1152 / points);
@@ -172,7 +173,7 @@ fn correlate<T: Transform + Send + Sync>(
                 run(level, Tiles::<T, false> { pass, images: x, unit, to, layout });
             });
             (0..pass.panels()).into_par_iter().for_each(|panel| {
-                run(level, Panel { pass, values: &values, layout, kernel, bias, panel, y });
+                run(level, Panel { pass, values: &values, layout, kernel, ending, panel, y });
             });
         } else {
             let mut kernels = Scratch::new(pass.panels() * Pass::<T>::kernels_of_panel(pass.depth()));
@@ -181,7 +182,7 @@ fn correlate<T: Transform + Send + Sync>(
             let step = tiling.units_of(tiles);
             (0..tiling.units().div_ceil(step)).into_par_iter().for_each(|at| {
                 let units = at * step..((at + 1) * step).min(tiling.units());
-                run(level, Chunk { pass, x, kernels: &kernels, bias, units, y });
+                run(level, Chunk { pass, x, kernels: &kernels, ending, units, y });
             });
         }
     };

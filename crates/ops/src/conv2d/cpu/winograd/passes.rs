@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use super::DEPTH;
 use super::lattice::{BLOCK, Lattice, Strip};
-use super::transform::{Input, Matrix, Output, OutputAdjoint, Square, Taps, TapsAdjoint, Transform, both};
+use super::transform::{Input, Matrix, Output, OutputAdjoint, PanelEnding, Square, Taps, TapsAdjoint, Transform, both};
+use crate::conv2d::cpu::Ending;
 use crate::kernel::{Isa, Lanes, PANEL, Piece, Rows, Scratch, Shared, Vector};
 
 /// Results cut into tiles, tiles into units: pieces of a row of tiles.
@@ -285,17 +286,19 @@ impl<T: Transform> Pass<T> {
         layout: Layout,
         panel: usize,
         units: Range<usize>,
-        bias: Option<&[f32]>,
+        ending: Ending,
         y: Shared,
     ) {
         let mut space = Scratch::new(2 * T::RESULTS * self.tiling.segment * T::RESULTS * BLOCK);
         let first = self.tiling.unit(units.start).index;
         let blocks = panel * (PANEL / BLOCK)..((panel + 1) * (PANEL / BLOCK)).min(self.output.blocks());
-        let mut shift = [0.; PANEL];
-        if let Some(bias) = bias {
-            for (half, block) in blocks.clone().enumerate() {
-                let (channel, count, _) = self.output.block(block);
-                shift[half * BLOCK..][..count].copy_from_slice(&bias[channel..channel + count]);
+        let mut of_panel = PanelEnding { scale: [1.; PANEL], shift: [0.; PANEL], activation: ending.activation };
+        for (half, block) in blocks.clone().enumerate() {
+            let (channel, count, _) = self.output.block(block);
+            for (to, from) in [(&mut of_panel.scale, ending.scale), (&mut of_panel.shift, ending.shift)] {
+                if let Some(from) = from {
+                    to[half * BLOCK..][..count].copy_from_slice(&from[channel..channel + count]);
+                }
             }
         }
         for unit in units.map(|at| self.tiling.unit(at)) {
@@ -306,7 +309,7 @@ impl<T: Transform> Pass<T> {
             for tile in 0..unit.tiles {
                 let from = products.wrapping_add((unit.index - first + tile) * layout.tile);
                 let to = strips[0].square(tile * T::RESULTS, strips[1]);
-                unsafe { both::<Output<T>, I>(two, layout.square::<T, _>(from), to, Some(&shift)) };
+                unsafe { both::<Output<T>, I>(two, layout.square::<T, _>(from), to, Some(&of_panel)) };
             }
             let image = y.start_of(unit.image * self.output.image_len(), self.output.image_len());
             // SAFETY: `start_of` has seen that the image is in `y`; its pixels are ours as the caller vouches.
@@ -345,7 +348,7 @@ pub(super) struct Chunk<'a, T> {
     pub(super) pass: Pass<T>,
     pub(super) x: &'a [f32],
     pub(super) kernels: &'a [f32],
-    pub(super) bias: Option<&'a [f32]>,
+    pub(super) ending: Ending<'a>,
     pub(super) units: Range<usize>,
     pub(super) y: Shared,
 }
@@ -353,7 +356,7 @@ pub(super) struct Chunk<'a, T> {
 impl<T: Transform> Piece for Chunk<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { pass, x, kernels, bias, units, y } = self;
+        let Self { pass, x, kernels, ending, units, y } = self;
         let depth = pass.depth();
         let most = pass.tiling.tiles_of(units.len());
         let (values_layout, products_layout) = (Layout::new::<T>(most, depth), Layout::new::<T>(most, PANEL));
@@ -374,7 +377,7 @@ impl<T: Transform> Piece for Chunk<'_, T> {
                     let c = (products.add(point * products_layout.plane), products_layout.tile);
                     I::product((tiles, depth), a, b, c, false);
                 }
-                pass.finish::<I>(products, products_layout, panel, units.clone(), bias, y);
+                pass.finish::<I>(products, products_layout, panel, units.clone(), ending, y);
             }
         }
     }
@@ -412,7 +415,7 @@ pub(super) struct Panel<'a, T> {
     pub(super) values: &'a [f32],
     pub(super) layout: Layout,
     pub(super) kernel: Kernel<'a>,
-    pub(super) bias: Option<&'a [f32]>,
+    pub(super) ending: Ending<'a>,
     pub(super) panel: usize,
     pub(super) y: Shared,
 }
@@ -420,7 +423,7 @@ pub(super) struct Panel<'a, T> {
 impl<T: Transform> Piece for Panel<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { pass, values, layout, kernel, bias, panel, y } = self;
+        let Self { pass, values, layout, kernel, ending, panel, y } = self;
         let tiles = pass.tiling.tiles();
         let products_layout = Layout::new::<T>(tiles, PANEL);
         let mut products = products_layout.scratch();
@@ -439,7 +442,7 @@ impl<T: Transform> Piece for Panel<'_, T> {
                     I::product((tiles, ins.len()), a, b, c, first > 0);
                 }
             }
-            pass.finish::<I>(products, products_layout, panel, 0..pass.tiling.units(), bias, y);
+            pass.finish::<I>(products, products_layout, panel, 0..pass.tiling.units(), ending, y);
         }
     }
 }

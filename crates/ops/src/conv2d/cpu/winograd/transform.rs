@@ -9,7 +9,8 @@
 use std::marker::PhantomData;
 
 use super::lattice::BLOCK;
-use crate::kernel::{Isa, Lanes, PANEL, Vector};
+use crate::Activation;
+use crate::kernel::{Isa, Lanes, PANEL};
 
 /// The largest `m + r - 1`; smaller transforms leave the rest of an array alone.
 pub(super) const LARGEST: usize = 6;
@@ -286,7 +287,15 @@ impl Square<*mut f32> {
     }
 }
 
-/// Writes `M x M^T + shift` to `to`, for one block of channels or, if `two`, for the next as well.
+/// What becomes of each result of a panel's channels: `activation(result * scale + shift)`.
+#[derive(Clone, Copy)]
+pub(super) struct PanelEnding {
+    pub(super) scale: [f32; PANEL],
+    pub(super) shift: [f32; PANEL],
+    pub(super) activation: Activation,
+}
+
+/// Writes `M x M^T`, ended if it is to be, to `to`, for one block of channels or, if `two`, for the next as well.
 ///
 /// # Safety
 /// All vectors of `from` can be read and all of `to` written.
@@ -295,45 +304,29 @@ pub(super) unsafe fn both<M: Matrix, I: Isa>(
     two: bool,
     from: Square<*const f32>,
     to: Square<*mut f32>,
-    shift: Option<&[f32; PANEL]>,
+    ending: Option<&PanelEnding>,
 ) {
     // SAFETY: as the caller vouches.
     unsafe {
         if two && I::IS_WIDE {
-            return of_lanes::<M, I::Wide>(
-                from,
-                to,
-                match shift {
-                    Some(shift) => Some(I::Wide::load_apart(shift.as_ptr(), BLOCK)),
-                    None => None,
-                },
-            );
+            return of_lanes::<M, I::Wide>(from, to, ending, 0);
         }
-        of_lanes::<M, I::V>(
-            from,
-            to,
-            match shift {
-                Some(shift) => Some(I::V::load(shift.as_ptr())),
-                None => None,
-            },
-        );
+        of_lanes::<M, I::V>(from, to, ending, 0);
         if two {
             let from = Square { start: from.start.wrapping_add(from.next), ..from };
             let to = Square { start: to.start.wrapping_add(to.next), ..to };
-            of_lanes::<M, I::V>(
-                from,
-                to,
-                match shift {
-                    Some(shift) => Some(I::V::load(shift[BLOCK..].as_ptr())),
-                    None => None,
-                },
-            );
+            of_lanes::<M, I::V>(from, to, ending, BLOCK);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn of_lanes<M: Matrix, L: Lanes>(from: Square<*const f32>, to: Square<*mut f32>, shift: Option<L>) {
+unsafe fn of_lanes<M: Matrix, L: Lanes>(
+    from: Square<*const f32>,
+    to: Square<*mut f32>,
+    ending: Option<&PanelEnding>,
+    first: usize,
+) {
     let zero = L::splat(0.);
     let mut columns = [[zero; LARGEST]; LARGEST];
     for j in 0..M::COLUMNS {
@@ -350,10 +343,20 @@ unsafe fn of_lanes<M: Matrix, L: Lanes>(from: Square<*const f32>, to: Square<*mu
     for i in 0..M::ROWS {
         let row = M::apply(columns[i]);
         for j in 0..M::ROWS {
-            let value = match shift {
-                Some(shift) => row[j].add(shift),
-                None => row[j],
-            };
+            let mut value = row[j];
+            if let Some(ending) = ending {
+                // SAFETY: the lanes' part of the arrays.
+                let (scale, shift) = unsafe {
+                    let [scale, shift] = [ending.scale[first..].as_ptr(), ending.shift[first..].as_ptr()];
+                    (L::load_apart(scale, BLOCK), L::load_apart(shift, BLOCK))
+                };
+                value = value.mul(scale).add(shift);
+                match ending.activation {
+                    Activation::None => {}
+                    Activation::Relu => value = zero.max(value),
+                    Activation::LeakyRelu(slope) => value = value.mul(L::splat(slope as f32)).max(value),
+                }
+            }
             // SAFETY: (i, j) is in the square.
             unsafe { value.store_apart(to.start.wrapping_add(i * to.row + j * to.column), to.next) };
         }
