@@ -150,7 +150,7 @@ fn what_does_not_fit_is_refused_by_name() {
 /// Both endings, with and without a graph, for layers of every algorithm.
 #[test]
 fn normalisation_may_end_a_convolution() {
-    use crate::{Activation, ConvTranspose2d, NormEval, conv_transpose2d_norm_eval, conv2d_norm_eval, no_grad};
+    use crate::{Activation, ConvTranspose2d, NormEval, conv_transpose2d_norm_eval, conv2d_norm_eval};
     let layers = [
         (Conv2d::new(1, 1), (2, 9, 12, 10), (10, 9, 3, 3)),
         (Conv2d::new(2, 1), (1, 8, 18, 16), (9, 8, 4, 4)),
@@ -166,7 +166,7 @@ fn normalisation_may_end_a_convolution() {
         };
         let kernel = candle_core::Var::from_tensor(&draw(weight, 6)).unwrap();
         let bounds = verify::FAST.output;
-        let compare = |channels: usize, op: &dyn Fn(&Tensor, &NormEval) -> Tensor| {
+        let compare = |channels: usize, op: &dyn Fn(&Tensor, &Tensor, &NormEval) -> Tensor| {
             let (weight, bias, running_mean, running_var) = vectors(channels);
             let norm = NormEval {
                 weight: &weight,
@@ -176,17 +176,17 @@ fn normalisation_may_end_a_convolution() {
                 epsilon: 1e-3,
             };
             let extra = draw(channels, 7);
-            let apart = op(&extra, &norm);
-            let at_once = no_grad(|| op(&extra, &norm));
+            let apart = op(&kernel, &extra, &norm);
+            let at_once = op(&kernel.as_detached_tensor(), &extra, &norm);
             assert!(apart.track_op() && !at_once.track_op());
             verify::assert_close("normalised at once", &at_once, &apart, bounds);
         };
         let image = draw(x, 5);
-        compare(weight.0, &|bias, norm| conv2d_norm_eval(&image, &kernel, Some(bias), spec, norm, activation).unwrap());
+        compare(weight.0, &|bias, norm| conv2d_norm_eval(&image, kernel, Some(bias), spec, norm, activation).unwrap());
         let spec = ConvTranspose2d::new(spec.stride.0, spec.padding.0);
         let image = draw((x.0, weight.0, 5, 6), 8);
-        compare(weight.1, &|bias, norm| {
-            conv_transpose2d_norm_eval(&image, &kernel, Some(bias), spec, norm, activation).unwrap()
+        compare(weight.1, &|kernel, bias, norm| {
+            conv_transpose2d_norm_eval(&image, kernel, Some(bias), spec, norm, activation).unwrap()
         });
     }
 }

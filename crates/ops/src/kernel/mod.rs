@@ -14,7 +14,6 @@ pub(crate) use elementwise::{CHUNK, Work, lanes, map, map2, scale_by, sum2, vect
 pub(crate) use matmul::{Matrix, Shared};
 #[cfg(test)]
 pub(crate) use node::Source;
-pub use node::no_grad;
 pub(crate) use node::{InputGradients, Pass, Values, has_kernel, is_tracked, lend, node, values};
 pub(crate) use scratch::Scratch;
 pub(crate) use simd::{Isa, Lanes, Level, PANEL, Piece, Rows, Vector, run};

@@ -3,7 +3,6 @@
 //! candle's graph cannot be read from outside, so each node keeps a record of its own: what it was made from, and how to
 //! go back. `backward` goes along the records, candle's `Tensor::backward` along its own graph; both call the same passes.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,38 +84,9 @@ pub(crate) struct Pass<'a> {
 /// them in place. The node's own gradient may be handed on.
 pub(crate) type InputGradients = [Option<Tensor>; 3];
 
-thread_local! {
-    static GRADIENTS_OFF: Cell<bool> = const { Cell::new(false) };
-}
-
-/// What `work` computes on this thread, without gradients: this crate's ops keep nothing for the way back, so that each
-/// result is freed as soon as it has been used. On other devices than the CPU, and in other types than f32, it changes
-/// nothing.
-///
-/// ```
-/// use candle_core::{Device, Var};
-/// # fn main() -> candle_core::Result<()> {
-/// let x = Var::new(&[1f32, -2.], &Device::Cpu)?;
-/// let y = img2seg_ops::no_grad(|| img2seg_ops::relu(&x))?;
-/// assert!(!y.track_op());
-/// # Ok(())
-/// # }
-/// ```
-pub fn no_grad<R>(work: impl FnOnce() -> R) -> R {
-    /// Puts back what was, also when `work` panics.
-    struct Before(bool);
-    impl Drop for Before {
-        fn drop(&mut self) {
-            GRADIENTS_OFF.set(self.0);
-        }
-    }
-    let _before = Before(GRADIENTS_OFF.replace(true));
-    work()
-}
-
 /// Whether a result of these takes part in a graph.
 pub(crate) fn is_tracked(inputs: &[&Tensor]) -> bool {
-    !GRADIENTS_OFF.get() && inputs.iter().any(|x| x.track_op())
+    inputs.iter().any(|x| x.track_op())
 }
 
 type Backward = dyn Fn(&Pass) -> Result<InputGradients> + Send + Sync;

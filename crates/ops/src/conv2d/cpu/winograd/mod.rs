@@ -19,7 +19,9 @@ use std::marker::PhantomData;
 use rayon::prelude::*;
 
 use self::lattice::Lattice;
-use self::passes::{Block, Chunk, Kernel, KernelGradient, Kernels, Layout, Panel, Part, Pass, Tiles, Tiling};
+use self::passes::{
+    Block, Chunk, Kernel, KernelGradient, Kernels, Layout, Panels, Part, Pass, Point, PointSums, Results, Tiles, Tiling,
+};
 use self::transform::{F1x1, F3x2, F4x2, F4x3, Transform};
 use super::Ending;
 use crate::conv2d::{Exactness, Geometry};
@@ -36,6 +38,12 @@ const MANY_KERNELS: usize = 128 * 128;
 
 /// Channels in whose kernels are transformed at once, into a cache.
 const DEPTH: usize = 128;
+
+/// Panels that are computed at once, from the same values.
+const PANELS: usize = 2;
+
+/// Tiles that are multiplied by all kernels of one point at once.
+const TILES_OF_POINT: usize = 128;
 
 /// Channels in whose kernels' gradients are summed at once, into a cache.
 const GRADIENT_DEPTH: usize = 48;
@@ -165,20 +173,24 @@ fn correlate<T: Transform + Send + Sync>(
     let tiling = Tiling::new::<T>(images, results, tiles);
     let pass = Pass::<T> { tiling, input, output, transform: PhantomData };
     let write = |y: Shared| {
-        if tiling.tiles() <= FEW_TILES && pass.depth() * pass.panels() * PANEL >= MANY_KERNELS {
+        if few_tiles(&pass) {
             let layout = Layout::new::<T>(tiling.tiles(), pass.depth());
             let mut values = layout.scratch();
             let to = Shared::new(values.as_mut_ptr(), values.len());
             (0..tiling.units()).into_par_iter().for_each(|unit| {
                 run(level, Tiles::<T, false> { pass, images: x, unit, to, layout });
             });
-            (0..pass.panels()).into_par_iter().for_each(|panel| {
-                run(level, Panel { pass, values: &values, layout, kernel, ending, panel, y });
+            if by_points(&pass) {
+                let kernels = transformed_kernels(level, &pass, kernel);
+                point_by_point(level, &pass, (&values, layout), &kernels, ending, y);
+                return;
+            }
+            (0..pass.panels().div_ceil(PANELS)).into_par_iter().for_each(|at| {
+                let panels = at * PANELS..((at + 1) * PANELS).min(pass.panels());
+                run(level, Panels { pass, values: &values, layout, kernel, ending, panels, y });
             });
         } else {
-            let mut kernels = Scratch::new(pass.panels() * Pass::<T>::kernels_of_panel(pass.depth()));
-            let to = Shared::new(kernels.as_mut_ptr(), kernels.len());
-            (0..pass.panels()).into_par_iter().for_each(|panel| run(level, Kernels { pass, kernel, panel, to }));
+            let kernels = transformed_kernels(level, &pass, kernel);
             let step = tiling.units_of(tiles);
             (0..tiling.units().div_ceil(step)).into_par_iter().for_each(|at| {
                 let units = at * step..((at + 1) * step).min(tiling.units());
@@ -191,6 +203,49 @@ fn correlate<T: Transform + Send + Sync>(
     unsafe { written(len, |y| write(Shared::new(y.as_mut_ptr().cast(), len))) }
 }
 
+/// Whether all tiles are transformed before any is multiplied.
+fn few_tiles<T: Transform>(pass: &Pass<T>) -> bool {
+    pass.tiling.tiles() <= FEW_TILES && pass.depth() * pass.panels() * PANEL >= MANY_KERNELS
+}
+
+/// Whether it pays to keep all products of the few tiles, so that each transformed value and kernel is read once: with both
+/// many tiles and many channels.
+fn by_points<T: Transform>(pass: &Pass<T>) -> bool {
+    let (tiles, depth) = (pass.tiling.tiles(), pass.depth());
+    T::POINTS > 1 && tiles * depth > 128 * (tiles + depth)
+}
+
+fn transformed_kernels<T: Transform + Send + Sync>(level: Level, pass: &Pass<T>, kernel: Kernel) -> Scratch {
+    let mut kernels = Scratch::new(pass.panels() * Pass::<T>::kernels_of_panel(pass.depth()));
+    let to = Shared::new(kernels.as_mut_ptr(), kernels.len());
+    (0..pass.panels()).into_par_iter().for_each(|panel| run(level, Kernels { pass: *pass, kernel, panel, to }));
+    kernels
+}
+
+/// Multiplies all tiles by all kernels, both transformed, point by point, and transforms the products back.
+fn point_by_point<T: Transform + Send + Sync>(
+    level: Level,
+    &pass: &Pass<T>,
+    (values, layout): (&[f32], Layout),
+    kernels: &[f32],
+    ending: Ending,
+    y: Shared,
+) {
+    let tiles = pass.tiling.tiles();
+    let products_layout = Layout::new::<T>(tiles, PANEL);
+    let mut products = Scratch::new(pass.panels() * products_layout.len);
+    let shared = Shared::new(products.as_mut_ptr(), products.len());
+    let steps = tiles.div_ceil(TILES_OF_POINT);
+    (0..T::POINTS * T::POINTS * steps).into_par_iter().for_each(|at| {
+        let (point, first) = (at / steps, at % steps * TILES_OF_POINT);
+        let tiles = first..(first + TILES_OF_POINT).min(tiles);
+        run(level, Point { pass, values, layout, kernels, point, tiles, products: shared, products_layout });
+    });
+    (0..pass.panels()).into_par_iter().for_each(|panel| {
+        run(level, Results { pass, products: &products, products_layout, ending, panel, y });
+    });
+}
+
 fn adjoint<T: Transform + Send + Sync>(
     g: &Geometry,
     (input, output): (Lattice, Lattice),
@@ -199,19 +254,21 @@ fn adjoint<T: Transform + Send + Sync>(
 ) -> Vec<f32> {
     let (level, points) = (g.level, T::POINTS * T::POINTS);
     let channels = input.blocks() * 8 + output.channels;
-    let most = (2 * VALUES / (points * channels)).clamp(32, 1728 / points);
+    let most = (2 * VALUES / (points * channels)).clamp(32, 3456 / points);
     let tiling = Tiling::new::<T>(g.batch, g.output, most);
     let pass = Pass::<T> { tiling, input, output, transform: PhantomData };
     let (depth, panels) = (pass.depth(), pass.panels());
     let mut weight = vec![0.; g.out_channels * g.in_channels * g.taps()];
     let gradient = Shared::new(weight.as_mut_ptr(), weight.len());
     let kernel = kernel_of(g, &[]);
-    let blocks: Vec<_> = (0..panels)
-        .flat_map(|panel| {
-            (0..depth).step_by(GRADIENT_DEPTH).map(move |at| (panel, at..(at + GRADIENT_DEPTH).min(depth)))
-        })
-        .collect();
-    if tiling.tiles() <= FEW_TILES && depth * panels * PANEL >= MANY_KERNELS {
+    let panel_len = points * depth * PANEL;
+    let finish = |sums: &[f32]| {
+        (0..panels).into_par_iter().for_each(|panel| {
+            let sums = &sums[panel * panel_len..][..panel_len];
+            run(level, KernelGradient { pass, sums, panel, ins: 0..depth, kernel, gradient });
+        });
+    };
+    if few_tiles(&pass) {
         let x_layout = Layout::new::<T>(tiling.tiles(), depth);
         let y_layout = Layout::new::<T>(tiling.tiles(), panels * PANEL);
         let (mut xs, mut ys) = (x_layout.scratch(), y_layout.scratch());
@@ -220,9 +277,24 @@ fn adjoint<T: Transform + Send + Sync>(
             (unit, 0) => run(level, Tiles::<T, false> { pass, images: x, unit, to: to[0], layout: x_layout }),
             (unit, _) => run(level, Tiles::<T, true> { pass, images: y, unit, to: to[1], layout: y_layout }),
         });
-        blocks.into_par_iter().for_each(|(panel, ins)| {
-            run(level, Block { pass, xs: &xs, x_layout, ys: &ys, y_layout, panel, ins, kernel, gradient });
+        if !by_points(&pass) {
+            let block = |panel| (0..depth).step_by(GRADIENT_DEPTH).map(move |ins| (panel, ins));
+            let blocks: Vec<_> = (0..panels).flat_map(block).collect();
+            blocks.into_par_iter().for_each(|(panel, first)| {
+                let ins = first..(first + GRADIENT_DEPTH).min(depth);
+                run(level, Block { pass, xs: &xs, x_layout, ys: &ys, y_layout, panel, ins, kernel, gradient });
+            });
+            return weight;
+        }
+        let mut sums = Scratch::new(panels * panel_len);
+        let shared = Shared::new(sums.as_mut_ptr(), sums.len());
+        let steps = depth.div_ceil(DEPTH);
+        (0..points * steps).into_par_iter().for_each(|at| {
+            let (point, first) = (at / steps, at % steps * DEPTH);
+            let ins = first..(first + DEPTH).min(depth);
+            run(level, PointSums { pass, xs: &xs, x_layout, ys: &ys, y_layout, point, ins, sums: shared });
         });
+        finish(&sums);
         return weight;
     }
     let step = tiling.units_of(most);
@@ -242,11 +314,6 @@ fn adjoint<T: Transform + Send + Sync>(
             total.iter_mut().zip(&part[at * CHUNK..]).for_each(|(total, part)| *total += part);
         }
     });
-    let panel_len = points * depth * PANEL;
-    let total = &*total;
-    (0..panels).into_par_iter().for_each(|panel| {
-        let sums = &total[panel * panel_len..][..panel_len];
-        run(level, KernelGradient { pass, sums, panel, ins: 0..depth, kernel, gradient });
-    });
+    finish(total);
     weight
 }

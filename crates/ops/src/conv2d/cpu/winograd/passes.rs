@@ -74,7 +74,7 @@ impl Tiling {
 pub(super) struct Layout {
     pub(super) tile: usize,
     pub(super) plane: usize,
-    len: usize,
+    pub(super) len: usize,
 }
 
 impl Layout {
@@ -409,41 +409,102 @@ impl<T: Transform, const ADJOINT: bool> Piece for Tiles<'_, T, ADJOINT> {
     }
 }
 
-/// Computes all results of a panel's channels from all tiles, transformed.
-pub(super) struct Panel<'a, T> {
+/// Computes all results of some panels' channels from all tiles, transformed.
+pub(super) struct Panels<'a, T> {
     pub(super) pass: Pass<T>,
     pub(super) values: &'a [f32],
     pub(super) layout: Layout,
     pub(super) kernel: Kernel<'a>,
     pub(super) ending: Ending<'a>,
-    pub(super) panel: usize,
+    pub(super) panels: Range<usize>,
     pub(super) y: Shared,
 }
 
-impl<T: Transform> Piece for Panel<'_, T> {
+impl<T: Transform> Piece for Panels<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { pass, values, layout, kernel, ending, panel, y } = self;
+        let Self { pass, values, layout, kernel, ending, panels, y } = self;
         let tiles = pass.tiling.tiles();
         let products_layout = Layout::new::<T>(tiles, PANEL);
-        let mut products = products_layout.scratch();
-        let mut kernels = Scratch::new(Pass::<T>::kernels_of_panel(DEPTH.min(pass.depth())));
-        // SAFETY: all are large enough for the tiles, points and channels; a panel's results are this piece's.
+        let mut products = Scratch::new(panels.len() * products_layout.len);
+        let len = Pass::<T>::kernels_of_panel(DEPTH.min(pass.depth()));
+        let mut kernels = Scratch::new(panels.len() * len);
+        // SAFETY: all are large enough for the tiles, points and channels; the panels' results are this piece's.
         unsafe {
             let (products, kernels) = (products.as_mut_ptr(), kernels.as_mut_ptr());
             for first in (0..pass.depth()).step_by(DEPTH) {
                 let ins = first..(first + DEPTH).min(pass.depth());
-                pass.transform_kernels::<I>(&kernel, panel, ins.clone(), kernels);
+                for (at, panel) in panels.clone().enumerate() {
+                    pass.transform_kernels::<I>(&kernel, panel, ins.clone(), kernels.add(at * len));
+                }
                 for point in 0..Pass::<T>::POINTS {
                     let start = values[point * layout.plane + first..].as_ptr();
                     let a = Rows { start, row: layout.tile, column: 1 };
-                    let b = (kernels.add(point * Pass::<T>::kernel_plane(ins.len())).cast_const(), PANEL);
-                    let c = (products.add(point * products_layout.plane), products_layout.tile);
-                    I::product((tiles, ins.len()), a, b, c, first > 0);
+                    // The values of a point come from far; all panels use them while they are near.
+                    for at in 0..panels.len() {
+                        let b = kernels.add(at * len + point * Pass::<T>::kernel_plane(ins.len())).cast_const();
+                        let c = products.add(at * products_layout.len + point * products_layout.plane);
+                        I::product((tiles, ins.len()), a, (b, PANEL), (c, products_layout.tile), first > 0);
+                    }
                 }
             }
-            pass.finish::<I>(products, products_layout, panel, 0..pass.tiling.units(), ending, y);
+            for (at, panel) in panels.enumerate() {
+                let products = products.add(at * products_layout.len);
+                pass.finish::<I>(products, products_layout, panel, 0..pass.tiling.units(), ending, y);
+            }
         }
+    }
+}
+
+/// The products of all channels at one point, of some tiles: the matrices of a point stay in a second-level cache.
+pub(super) struct Point<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) values: &'a [f32],
+    pub(super) layout: Layout,
+    /// All kernels, transformed.
+    pub(super) kernels: &'a [f32],
+    pub(super) point: usize,
+    pub(super) tiles: Range<usize>,
+    /// For each panel the products of all tiles.
+    pub(super) products: Shared,
+    pub(super) products_layout: Layout,
+}
+
+impl<T: Transform> Piece for Point<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, values, layout, kernels, point, tiles, products, products_layout } = self;
+        let depth = pass.depth();
+        let start = values[point * layout.plane + tiles.start * layout.tile..].as_ptr();
+        let a = Rows { start, row: layout.tile, column: 1 };
+        for panel in 0..pass.panels() {
+            let kernels = &kernels[panel * Pass::<T>::kernels_of_panel(depth)..];
+            let b = (kernels[point * Pass::<T>::kernel_plane(depth)..].as_ptr(), PANEL);
+            let at = panel * products_layout.len + point * products_layout.plane + tiles.start * products_layout.tile;
+            let c = (products.start_of(at, tiles.len() * products_layout.tile), products_layout.tile);
+            // SAFETY: the layouts have these tiles and the kernels all channels; the products are this piece's.
+            unsafe { I::product((tiles.len(), depth), a, b, c, false) };
+        }
+    }
+}
+
+/// Turns the products of all tiles into the results of a panel's channels.
+pub(super) struct Results<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) products: &'a [f32],
+    pub(super) products_layout: Layout,
+    pub(super) ending: Ending<'a>,
+    pub(super) panel: usize,
+    pub(super) y: Shared,
+}
+
+impl<T: Transform> Piece for Results<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, products, products_layout, ending, panel, y } = self;
+        let products = products[panel * products_layout.len..][..products_layout.len].as_ptr();
+        // SAFETY: the slice has all tiles and points; a panel's results are this piece's.
+        unsafe { pass.finish::<I>(products, products_layout, panel, 0..pass.tiling.units(), ending, y) };
     }
 }
 
@@ -569,5 +630,36 @@ impl<T: Transform> Piece for Block<'_, T> {
             unsafe { I::product((ins.len(), pass.tiling.tiles()), a, b, c, false) };
         }
         KernelGradient { pass, sums: &sums, panel, ins, kernel, gradient }.run::<I>();
+    }
+}
+
+/// The sums of the transformed kernel's gradient at one point, over all tiles, for some channels in.
+pub(super) struct PointSums<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) xs: &'a [f32],
+    pub(super) x_layout: Layout,
+    pub(super) ys: &'a [f32],
+    pub(super) y_layout: Layout,
+    pub(super) point: usize,
+    pub(super) ins: Range<usize>,
+    pub(super) sums: Shared,
+}
+
+impl<T: Transform> Piece for PointSums<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, xs, x_layout, ys, y_layout, point, ins, sums } = self;
+        let depth = pass.depth();
+        for first in ins.clone().step_by(PANEL) {
+            let rows = PANEL.min(ins.end - first);
+            let a = Rows { start: xs[point * x_layout.plane + first..].as_ptr(), row: 1, column: x_layout.tile };
+            for panel in 0..pass.panels() {
+                let b = (ys[point * y_layout.plane + panel * PANEL..].as_ptr(), y_layout.tile);
+                let at = ((panel * Pass::<T>::POINTS + point) * depth + first) * PANEL;
+                let c = (sums.start_of(at, rows * PANEL), PANEL);
+                // SAFETY: the layouts have all tiles and channels; the sums are this piece's.
+                unsafe { I::product((rows, pass.tiling.tiles()), a, b, c, false) };
+            }
+        }
     }
 }

@@ -1,0 +1,293 @@
+//! Eight floats at a time, and the products of matrices that stand in memory as Winograd convolution leaves them: for
+//! AVX2, for AVX-512, and in plain Rust, which every other processor vectorises by itself (NEON among them).
+//!
+//! Piece for a level is inlined into one function that is compiled for it. Closures would not be, and stay slow: there are none
+//! on the way.
+//!
+//! A [`Piece`] is written once and compiled for each [`Level`]; [`run`] chooses.
+#![allow(unsafe_code, reason = "vectors are loaded from and stored to blocks of memory that several threads fill")]
+#![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
+
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+/// Columns of a product's second factor and result.
+pub(crate) const PANEL: usize = 16;
+
+/// What the processor can do. The result of a work depends on the level, never on the number of threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Level {
+    /// All levels of this processor, the best one last.
+    pub(crate) fn all() -> Vec<Self> {
+        let mut levels = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
+            let avx512 = std::arch::is_x86_feature_detected!("avx512f")
+                && std::arch::is_x86_feature_detected!("avx512vl")
+                && std::arch::is_x86_feature_detected!("avx512dq");
+            if avx2 {
+                levels.push(Self::Avx2);
+            }
+            if avx2 && avx512 {
+                levels.push(Self::Avx512);
+            }
+        }
+        levels
+    }
+
+    pub(crate) fn best() -> Self {
+        static BEST: std::sync::LazyLock<Level> =
+            std::sync::LazyLock::new(|| Level::all().pop().unwrap_or(Level::Portable));
+        *BEST
+    }
+}
+
+/// A piece of work for any instruction set. `run` has to be `#[inline(always)]`, and so all that it calls.
+pub(crate) trait Piece {
+    fn run<I: Isa>(self);
+}
+
+/// Runs a piece of work, compiled for `level`.
+pub(crate) fn run(level: Level, work: impl Piece) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2(work: impl Piece) {
+            work.run::<x86::Avx2>();
+        }
+        #[target_feature(enable = "avx2,fma,avx512f,avx512vl,avx512dq")]
+        fn avx512(work: impl Piece) {
+            work.run::<x86::Avx512>();
+        }
+        match level {
+            Level::Portable => {}
+            // SAFETY: `Level::all` makes this level only where the processor has these instructions.
+            Level::Avx2 => return unsafe { avx2(work) },
+            // SAFETY: as above.
+            Level::Avx512 => return unsafe { avx512(work) },
+        }
+    }
+    let _ = level;
+    work.run::<Portable>();
+}
+
+/// Floats that are computed with side by side: eight, or sixteen of which the last eight lie apart.
+pub(crate) trait Lanes: Copy {
+    /// # Safety
+    /// Eight floats can be read from `from` on; if these are sixteen, eight more from `from + gap` on.
+    unsafe fn load_apart(from: *const f32, gap: usize) -> Self;
+    /// # Safety
+    /// As for [`Self::load_apart`], to be written.
+    unsafe fn store_apart(self, to: *mut f32, gap: usize);
+    fn splat(value: f32) -> Self;
+    fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    /// `self * factor + term`, rounded once where the processor can.
+    fn mul_add(self, factor: f32, term: Self) -> Self;
+    /// The larger one, `other` if either is NaN.
+    fn max(self, other: Self) -> Self;
+}
+
+/// Eight floats.
+pub(crate) trait Vector: Lanes {
+    /// # Safety
+    /// Eight floats can be read from `from` on.
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: as the caller vouches.
+        unsafe { Self::load_apart(from, 0) }
+    }
+    /// # Safety
+    /// Eight floats can be written from `to` on.
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: as the caller vouches.
+        unsafe { self.store_apart(to, 0) }
+    }
+    /// Fetches the cache line at any address, which need not be valid.
+    fn prefetch(address: *const f32);
+    /// Rows to columns.
+    fn transpose(rows: [Self; 8]) -> [Self; 8];
+    /// Sixteen neighbours to those at even and at odd places.
+    fn split(low: Self, high: Self) -> (Self, Self);
+    /// Back again.
+    fn join(even: Self, odd: Self) -> (Self, Self);
+}
+
+/// A strided matrix to be read: element (i, j) at `start + i * row + j * column`.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    pub(crate) start: *const f32,
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+}
+
+/// Vectors and products of one level.
+pub(crate) trait Isa {
+    type V: Vector;
+    /// The most that is computed with at once.
+    type Wide: Lanes;
+    /// Whether [`Self::Wide`] is sixteen floats.
+    const IS_WIDE: bool;
+
+    /// Writes the product of `a` (rows, depth) and `b` (depth, [`PANEL`]), or adds it to what is there, to `c` (rows,
+    /// `PANEL`). Each row of `b` and of `c` is contiguous, the next one `b_row` and `c_row` floats on. Every element is
+    /// summed over the depth in order.
+    ///
+    /// # Safety
+    /// All elements of `a` and `b` can be read, and all of `c` written (read, too, if `accumulate`), by this thread alone.
+    unsafe fn product(size: (usize, usize), a: Rows, b: (*const f32, usize), c: (*mut f32, usize), accumulate: bool);
+}
+
+/// Plain Rust.
+pub(crate) struct Portable;
+
+/// `a * b + c`, rounded once only where that is one instruction of every processor of this kind.
+#[inline(always)]
+fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+    if cfg!(target_arch = "aarch64") { a.mul_add(b, c) } else { a * b + c }
+}
+
+impl Lanes for [f32; 8] {
+    #[inline(always)]
+    unsafe fn load_apart(from: *const f32, _: usize) -> Self {
+        // SAFETY: as the caller vouches; an array of floats may be read unaligned.
+        unsafe { from.cast::<Self>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store_apart(self, to: *mut f32, _: usize) {
+        // SAFETY: as the caller vouches.
+        unsafe { to.cast::<Self>().write_unaligned(self) }
+    }
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        [value; 8]
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] + other[i])
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] - other[i])
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] * other[i])
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: f32, term: Self) -> Self {
+        std::array::from_fn(|i| mul_add(self[i], factor, term[i]))
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        std::array::from_fn(|i| if self[i] > other[i] { self[i] } else { other[i] })
+    }
+}
+
+impl Vector for [f32; 8] {
+    #[inline(always)]
+    fn prefetch(_: *const f32) {}
+
+    #[inline(always)]
+    fn transpose(rows: [Self; 8]) -> [Self; 8] {
+        std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]))
+    }
+
+    #[inline(always)]
+    fn split(low: Self, high: Self) -> (Self, Self) {
+        let at = |i: usize| if i < 8 { low[i] } else { high[i - 8] };
+        (std::array::from_fn(|i| at(2 * i)), std::array::from_fn(|i| at(2 * i + 1)))
+    }
+
+    #[inline(always)]
+    fn join(even: Self, odd: Self) -> (Self, Self) {
+        let at = |i: usize| if i % 2 == 0 { even[i / 2] } else { odd[i / 2] };
+        (std::array::from_fn(at), std::array::from_fn(|i| at(i + 8)))
+    }
+}
+
+impl Isa for Portable {
+    type V = [f32; 8];
+    type Wide = [f32; 8];
+    const IS_WIDE: bool = false;
+
+    #[inline(always)]
+    unsafe fn product(
+        (rows, depth): (usize, usize),
+        a: Rows,
+        (b, b_row): (*const f32, usize),
+        (c, c_row): (*mut f32, usize),
+        accumulate: bool,
+    ) {
+        /// Sums two rows in registers.
+        #[inline(always)]
+        unsafe fn block<const R: usize>(
+            depth: usize,
+            a: Rows,
+            b: (*const f32, usize),
+            c: (*mut f32, usize),
+            add: bool,
+        ) {
+            let mut sums = [[0f32; PANEL]; R];
+            for k in 0..depth {
+                // SAFETY: k is below the depth, and both rows are in `a`, as the caller of `product` vouches.
+                let (b, a) = unsafe {
+                    (b.0.add(k * b.1).cast::<[f32; PANEL]>().read_unaligned(), |i| {
+                        *a.start.add(i * a.row + k * a.column)
+                    })
+                };
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let a = a(i);
+                    for (sum, b) in sums.iter_mut().zip(b) {
+                        *sum = mul_add(a, b, *sum);
+                    }
+                }
+            }
+            for (i, mut sums) in sums.into_iter().enumerate() {
+                // SAFETY: row i is in `c`.
+                unsafe {
+                    let c = c.0.add(i * c.1).cast::<[f32; PANEL]>();
+                    if add {
+                        let before = c.read_unaligned();
+                        sums.iter_mut().zip(before).for_each(|(sum, before)| *sum += before);
+                    }
+                    c.write_unaligned(sums);
+                }
+            }
+        }
+        let mut at = 0;
+        while at < rows {
+            // SAFETY: rows from `at` on, two where two are left.
+            unsafe {
+                let a = Rows { start: a.start.add(at * a.row), ..a };
+                let c = (c.add(at * c_row), c_row);
+                if rows - at >= 2 {
+                    block::<2>(depth, a, (b, b_row), c, accumulate);
+                } else {
+                    block::<1>(depth, a, (b, b_row), c, accumulate);
+                }
+            }
+            at += 2;
+        }
+    }
+}

@@ -1,0 +1,83 @@
+use super::*;
+
+struct Product<'a> {
+    size: (usize, usize),
+    a: &'a [f32],
+    b: &'a [f32],
+    c: &'a mut [f32],
+    transposed: bool,
+    accumulate: bool,
+}
+
+impl Piece for Product<'_> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let (rows, depth) = self.size;
+        let (row, column) = if self.transposed { (1, rows) } else { (depth, 1) };
+        let a = Rows { start: self.a.as_ptr(), row, column };
+        // SAFETY: the test makes slices of these sizes.
+        unsafe {
+            I::product(self.size, a, (self.b.as_ptr(), PANEL), (self.c.as_mut_ptr(), PANEL), self.accumulate);
+        }
+    }
+}
+
+#[test]
+fn products_of_every_level_are_exact_on_small_integers() {
+    let number = |i: usize| ((i * 7 + 3) % 11) as f32 - 5.;
+    for level in Level::all() {
+        for (rows, depth) in (1..40).map(|rows| (rows, rows % 9 + 1)) {
+            for (transposed, accumulate) in [(false, false), (true, true)] {
+                let a: Vec<f32> = (0..rows * depth).map(number).collect();
+                let b: Vec<f32> = (0..depth * PANEL).map(|i| number(i + 5)).collect();
+                let mut c = vec![2.; rows * PANEL];
+                let mut expected = vec![if accumulate { 2. } else { 0. }; rows * PANEL];
+                for ((i, j), k) in (0..rows)
+                    .flat_map(|i| (0..PANEL).map(move |j| (i, j)))
+                    .flat_map(|at| (0..depth).map(move |k| (at, k)))
+                {
+                    let a = if transposed { a[k * rows + i] } else { a[i * depth + k] };
+                    expected[i * PANEL + j] += a * b[k * PANEL + j];
+                }
+                let work = Product { size: (rows, depth), a: &a, b: &b, c: &mut c, transposed, accumulate };
+                run(level, work);
+                assert_eq!(c, expected, "{level:?} {rows}x{depth}");
+            }
+        }
+    }
+}
+
+struct Shuffles(Vec<f32>);
+
+impl Piece for &mut Shuffles {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let values: Vec<f32> = (0..64).map(|i| i as f32).collect();
+        // SAFETY: 64 values are 8 rows of 8.
+        let rows = std::array::from_fn(|i| unsafe { I::V::load(values[8 * i..8 * i + 8].as_ptr()) });
+        let columns = I::V::transpose(rows);
+        let (even, odd) = I::V::split(rows[0], rows[1]);
+        let (low, high) = I::V::join(even, odd);
+        let all = columns.into_iter().chain([even, odd, low, high]);
+        self.0 = vec![0.; 12 * 8];
+        // SAFETY: as above.
+        all.zip(self.0.chunks_exact_mut(8)).for_each(|(vector, to)| unsafe { vector.store(to.as_mut_ptr()) });
+    }
+}
+
+#[test]
+fn vectors_of_every_level_shuffle_alike() {
+    let of = |level| {
+        let mut shuffles = Shuffles(Vec::new());
+        run(level, &mut shuffles);
+        shuffles.0
+    };
+    let plain = of(Level::Portable);
+    assert_eq!(plain[..3], [0., 8., 16.]);
+    assert_eq!(plain[64..68], [0., 2., 4., 6.]);
+    assert_eq!(plain[72..76], [1., 3., 5., 7.]);
+    assert_eq!(plain[80..96], (0..16).map(|i| i as f32).collect::<Vec<_>>());
+    for level in Level::all() {
+        assert_eq!(of(level), plain, "{level:?}");
+    }
+}
