@@ -31,7 +31,7 @@ impl AdversarialLearner {
     /// A fresh learner with the weights that the recipe's seed draws.
     pub fn new(task: &AdversarialConfig, config: &RunConfig, device: &Device) -> Result<Self, TrainingError> {
         Generator::check_size(config.data.height, config.data.width)?;
-        let parameters = Parameters::new(config.seed, device);
+        let parameters = Parameters::new(config.seed, device).with_exactness(config.exactness);
         let generator_scope = parameters.scope("generator");
         let discriminator_scope = parameters.scope("discriminator");
         let generator = Generator::new(&generator_scope, &task.generator)?;

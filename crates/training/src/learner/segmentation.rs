@@ -44,7 +44,7 @@ impl SegmentationLearner {
         classes: usize,
         device: &Device,
     ) -> Result<Self, TrainingError> {
-        let parameters = Parameters::new(config.seed, device);
+        let parameters = Parameters::new(config.seed, device).with_exactness(config.exactness);
         let out_channels = match task.output {
             Output::Rgb => 3,
             Output::Classes => classes,
