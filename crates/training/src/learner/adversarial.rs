@@ -7,7 +7,7 @@ use img2seg_data::{Batch, keyed};
 use img2seg_models::{Discriminator, Generator, Parameters};
 use img2seg_ops::{self as ops, Gradients};
 
-use super::{Learner, Prediction, Step};
+use super::{Learner, Prediction, Step, in_pool};
 use crate::adam::Adam;
 use crate::config::AdversarialConfig;
 use crate::{Loss, RunConfig, TrainingError};
@@ -101,32 +101,36 @@ impl AdversarialLearner {
 
 impl Learner for AdversarialLearner {
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError> {
-        let noise = self.noise(&batch.photos, "training noise", &[step.number])?;
-        let generated = self.generator.forward_t(&batch.photos, noise.as_ref(), true)?;
-        let (gradients, mut losses) = self.discriminator_gradients(batch, &generated.detach())?;
-        self.discriminator_adam.step(&gradients, step.rate_factor)?;
-        let (gradients, of_generator) = self.generator_gradients(batch, generated)?;
-        self.generator_adam.step(&gradients, step.rate_factor)?;
-        losses.extend(of_generator);
-        Ok(losses)
+        in_pool(|| {
+            let noise = self.noise(&batch.photos, "training noise", &[step.number])?;
+            let generated = self.generator.forward_t(&batch.photos, noise.as_ref(), true)?;
+            let (gradients, mut losses) = self.discriminator_gradients(batch, &generated.detach())?;
+            self.discriminator_adam.step(&gradients, step.rate_factor)?;
+            let (gradients, of_generator) = self.generator_gradients(batch, generated)?;
+            self.generator_adam.step(&gradients, step.rate_factor)?;
+            losses.extend(of_generator);
+            Ok(losses)
+        })
     }
 
     fn evaluate(&self, batch: &Batch) -> Result<(Prediction, Vec<Loss>), TrainingError> {
-        let generated = self.generate(&batch.photos)?;
-        let seen = &self.discriminator_seen_by_generator;
-        let real = seen.forward_t(&batch.photos, &batch.label_maps, false)?;
-        let judged = seen.forward_t(&batch.photos, &generated, false)?;
-        let losses = vec![
-            Loss::of("d_real", &ops::bce_with_logits(&real, 1.0)?)?,
-            Loss::of("d_fake", &ops::bce_with_logits(&judged, 0.0)?)?,
-            Loss::of("g", &ops::bce_with_logits(&judged, 1.0)?)?,
-            Loss::of("l1", &ops::l1(&generated, &batch.label_maps)?)?,
-        ];
-        Ok((Prediction::Colors(generated), losses))
+        in_pool(|| {
+            let generated = self.generate(&batch.photos)?;
+            let seen = &self.discriminator_seen_by_generator;
+            let real = seen.forward_t(&batch.photos, &batch.label_maps, false)?;
+            let judged = seen.forward_t(&batch.photos, &generated, false)?;
+            let losses = vec![
+                Loss::of("d_real", &ops::bce_with_logits(&real, 1.0)?)?,
+                Loss::of("d_fake", &ops::bce_with_logits(&judged, 0.0)?)?,
+                Loss::of("g", &ops::bce_with_logits(&judged, 1.0)?)?,
+                Loss::of("l1", &ops::l1(&generated, &batch.label_maps)?)?,
+            ];
+            Ok((Prediction::Colors(generated), losses))
+        })
     }
 
     fn predict(&self, photos: &Tensor) -> Result<Prediction, TrainingError> {
-        Ok(Prediction::Colors(self.generate(photos)?))
+        in_pool(|| Ok(Prediction::Colors(self.generate(photos)?)))
     }
 
     fn weights(&self) -> BTreeMap<String, Tensor> {

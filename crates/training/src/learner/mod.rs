@@ -25,6 +25,8 @@ pub struct Step {
 }
 
 /// Networks and their optimisers, able to take one step.
+///
+/// Steps, evaluations and predictions happen on a thread of rayon's pool, whoever asks for them.
 pub trait Learner: Send + Sync {
     /// Learns from one batch and returns the losses before the step.
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError>;
@@ -60,6 +62,14 @@ pub fn build(config: &RunConfig, classes: &ClassTable, device: &Device) -> Resul
         TaskConfig::Segmentation(task) => Box::new(SegmentationLearner::new(task, config, classes.len(), device)?),
         TaskConfig::Adversarial(task) => Box::new(AdversarialLearner::new(task, config, device)?),
     })
+}
+
+/// Does `work` on a thread of rayon's pool, and waits. From there its parallel calls begin at once; from outside, each would be handed to
+/// the pool and wake it.
+///
+/// One step at a time, not a loop over batches: the loader makes these with the same pool, which may be a single thread.
+fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
 }
 
 /// What a network says of a batch.

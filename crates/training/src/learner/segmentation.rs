@@ -7,7 +7,7 @@ use img2seg_data::Batch;
 use img2seg_models::{Parameters, Pixelwise, UNet};
 use img2seg_ops::{self as ops, Gradients};
 
-use super::{Learner, Prediction, Step};
+use super::{Learner, Prediction, Step, in_pool};
 use crate::adam::Adam;
 use crate::config::{NetworkConfig, Output, SegmentationConfig};
 use crate::loss::SegmentationLoss;
@@ -79,23 +79,29 @@ impl SegmentationLearner {
 
 impl Learner for SegmentationLearner {
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError> {
-        let (gradients, loss) = self.gradients(batch)?;
-        self.adam.step(&gradients, step.rate_factor)?;
-        Ok(vec![loss])
+        in_pool(|| {
+            let (gradients, loss) = self.gradients(batch)?;
+            self.adam.step(&gradients, step.rate_factor)?;
+            Ok(vec![loss])
+        })
     }
 
     fn evaluate(&self, batch: &Batch) -> Result<(Prediction, Vec<Loss>), TrainingError> {
-        let prediction = self.predict(&batch.photos)?;
-        let (Prediction::Logits(output) | Prediction::Colors(output)) = &prediction;
-        let loss = Loss::of(self.loss.name(), &self.loss(output, batch)?)?;
-        Ok((prediction, vec![loss]))
+        in_pool(|| {
+            let prediction = self.predict(&batch.photos)?;
+            let (Prediction::Logits(output) | Prediction::Colors(output)) = &prediction;
+            let loss = Loss::of(self.loss.name(), &self.loss(output, batch)?)?;
+            Ok((prediction, vec![loss]))
+        })
     }
 
     fn predict(&self, photos: &Tensor) -> Result<Prediction, TrainingError> {
-        let output = self.network.forward_t(photos, false)?.detach();
-        Ok(match self.output {
-            Output::Rgb => Prediction::Colors(output),
-            Output::Classes => Prediction::Logits(output),
+        in_pool(|| {
+            let output = self.network.forward_t(photos, false)?.detach();
+            Ok(match self.output {
+                Output::Rgb => Prediction::Colors(output),
+                Output::Classes => Prediction::Logits(output),
+            })
         })
     }
 
