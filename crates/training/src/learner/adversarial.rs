@@ -17,6 +17,8 @@ pub struct AdversarialLearner {
     /// Of both networks, in the scopes `generator` and `discriminator`.
     parameters: Parameters,
     generator: Generator,
+    /// The same generator, made of detached variables: its predictions keep no graph.
+    predictor: Generator,
     discriminator: Discriminator,
     /// The same discriminator, made of detached variables: the generator learns through it, and it receives no gradient.
     discriminator_seen_by_generator: Discriminator,
@@ -40,6 +42,7 @@ impl AdversarialLearner {
             generator_adam: Adam::new(&generator_scope, &task.generator_adam)?,
             discriminator_adam: Adam::new(&discriminator_scope, &task.discriminator_adam)?,
             discriminator_seen_by_generator: Discriminator::new(&discriminator_scope.detached(), &task.discriminator)?,
+            predictor: Generator::new(&generator_scope.detached(), &task.generator)?,
             parameters,
             generator,
             discriminator,
@@ -65,7 +68,7 @@ impl AdversarialLearner {
         // One image's noise for all: what an image becomes must not depend on its neighbours in the batch.
         let noise = self.noise(&photos.narrow(0, 0, 1)?, "evaluation noise", &[])?;
         let noise = noise.map(|noise| noise.repeat((photos.dim(0)?, 1, 1, 1))).transpose()?;
-        Ok(self.generator.forward_t(photos, noise.as_ref(), false)?.detach())
+        self.predictor.forward_t(photos, noise.as_ref(), false)
     }
 
     /// True pairs are 1, generated ones are 0.

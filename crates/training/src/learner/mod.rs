@@ -175,6 +175,30 @@ mod tests {
         }
     }
 
+    /// What predicts are other networks than what learns, of the same parameters.
+    #[test]
+    fn predictions_follow_training_and_keep_no_graph() {
+        for name in ["smoke-unet", "smoke-cgan", "pixelwise"] {
+            let config = recipe(name, &["data.height=64", "data.width=64"]);
+            let classes = ClassTable::load(&config.data.classes).unwrap();
+            let mut learner = build(&config, &classes, &Device::Cpu).unwrap();
+            let batch = batch(64, 64);
+            let predicted = |learner: &dyn Learner| {
+                let (Prediction::Logits(output) | Prediction::Colors(output)) = learner.predict(&batch.photos).unwrap();
+                assert!(!output.track_op(), "{name}");
+                output.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            };
+            let before = predicted(learner.as_ref());
+            learner.train_step(&batch, Step { number: 1, rate_factor: 1.0 }).unwrap();
+            let after = predicted(learner.as_ref());
+            assert!(before != after, "{name}");
+            let weights = learner.weights();
+            let mut other = build(&config, &classes, &Device::Cpu).unwrap();
+            other.load_weights(&weights).unwrap();
+            assert!(predicted(other.as_ref()) == after, "{name}");
+        }
+    }
+
     #[test]
     fn the_first_of_equal_logits_wins() {
         let planes = [1.0, 5.0, 0.0, 1.0, 6.0, -1.0, 0.5, 6.0, f32::NAN];

@@ -17,6 +17,8 @@ use crate::{Loss, RunConfig, TrainingError};
 pub struct SegmentationLearner {
     parameters: Parameters,
     network: Network,
+    /// The same network, made of detached variables: its predictions keep no graph.
+    predictor: Network,
     adam: Adam,
     output: Output,
     loss: SegmentationLoss,
@@ -28,6 +30,22 @@ enum Network {
 }
 
 impl Network {
+    fn new(
+        parameters: &Parameters,
+        config: &NetworkConfig,
+        in_channels: usize,
+        out_channels: usize,
+    ) -> candle_core::Result<Self> {
+        Ok(match config {
+            NetworkConfig::Unet(config) => {
+                Self::UNet(Box::new(UNet::new(parameters, config, in_channels, out_channels)?))
+            }
+            NetworkConfig::Pixelwise(config) => {
+                Self::Pixelwise(Box::new(Pixelwise::new(parameters, config, in_channels, out_channels)?))
+            }
+        })
+    }
+
     fn forward_t(&self, photos: &Tensor, train: bool) -> candle_core::Result<Tensor> {
         match self {
             Self::UNet(network) => network.forward_t(photos, train),
@@ -49,17 +67,13 @@ impl SegmentationLearner {
             Output::Rgb => 3,
             Output::Classes => classes,
         };
-        let network = match &task.network {
-            NetworkConfig::Unet(unet) => {
-                UNet::check_size(config.data.height, config.data.width)?;
-                Network::UNet(Box::new(UNet::new(&parameters, unet, 3, out_channels)?))
-            }
-            NetworkConfig::Pixelwise(pixelwise) => {
-                Network::Pixelwise(Box::new(Pixelwise::new(&parameters, pixelwise, 3, out_channels)?))
-            }
-        };
+        if let NetworkConfig::Unet(_) = task.network {
+            UNet::check_size(config.data.height, config.data.width)?;
+        }
+        let network = Network::new(&parameters, &task.network, 3, out_channels)?;
+        let predictor = Network::new(&parameters.detached(), &task.network, 3, out_channels)?;
         let adam = Adam::new(&parameters, &task.adam)?;
-        Ok(Self { parameters, network, adam, output: task.output, loss: task.loss })
+        Ok(Self { parameters, network, predictor, adam, output: task.output, loss: task.loss })
     }
 
     fn loss(&self, output: &Tensor, batch: &Batch) -> candle_core::Result<Tensor> {
@@ -97,7 +111,7 @@ impl Learner for SegmentationLearner {
 
     fn predict(&self, photos: &Tensor) -> Result<Prediction, TrainingError> {
         in_pool(|| {
-            let output = self.network.forward_t(photos, false)?.detach();
+            let output = self.predictor.forward_t(photos, false)?;
             Ok(match self.output {
                 Output::Rgb => Prediction::Colors(output),
                 Output::Classes => Prediction::Logits(output),
