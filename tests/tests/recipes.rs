@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use img2seg_data::ClassTable;
+use img2seg_ops::Exactness;
 use img2seg_training::config::{NetworkConfig, TaskConfig};
 use img2seg_training::{RunConfig, learner};
 
@@ -102,6 +103,9 @@ fn a_mistyped_key_is_named_with_its_line() {
     let text = recipes()["quickstart"].replace("batch_size", "batchsize");
     let error = RunConfig::from_toml(&text, "mine.toml", &[]).unwrap_err().to_string();
     assert!(error.starts_with("mine.toml: ") && error.contains("batchsize") && error.contains("line "), "{error}");
+    let text = recipes()["quickstart"].replace("exactness = ", "# ");
+    let error = RunConfig::from_toml(&text, "old.toml", &[]).unwrap_err().to_string();
+    assert!(error.starts_with("old.toml: ") && error.contains("missing field `exactness`"), "{error}");
 }
 
 #[test]
@@ -111,6 +115,11 @@ fn settings_replace_keys_and_refuse_unknown_ones() {
     let list = settings(&["data.batch_size=7", "data.layout=pairs", "task.segmentation.adam.learning_rate=1"]);
     let config = RunConfig::from_toml(text, "quickstart", &list).unwrap();
     assert_eq!(config.data.batch_size, 7);
+    for (setting, exactness) in [("exactness=direct", Exactness::Direct), ("exactness=fast", Exactness::Fast)] {
+        let config = RunConfig::from_toml(text, "quickstart", &settings(&[setting])).unwrap();
+        assert_eq!(config.exactness, exactness);
+        assert_eq!(RunConfig::from_toml(&config.to_toml().unwrap(), "config.toml", &[]).unwrap(), config);
+    }
     for (setting, expected) in [
         ("data.batchsize=7", "batchsize"),
         ("data.batch_size=many", "batch_size"),
@@ -118,6 +127,7 @@ fn settings_replace_keys_and_refuse_unknown_ones() {
         ("epochs.x=1", "epochs"),
         ("epochs=0", "epochs"),
         ("task.segmentation.loss=mse", "task.segmentation.loss"),
+        ("exactness=exact", "exactness"),
     ] {
         let error = RunConfig::from_toml(text, "quickstart", &settings(&[setting])).unwrap_err().to_string();
         assert!(error.contains(expected), "{setting}: {error}");

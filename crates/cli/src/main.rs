@@ -32,7 +32,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-/// Training allocates and frees the same large tensors every step; this allocator keeps their pages.
+/// Training allocates and frees the same large tensors every step; this allocator keeps their pages, see [`with_environment`].
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -77,7 +77,7 @@ impl std::fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 fn main() -> ExitCode {
-    without_spinning_threads();
+    with_environment();
     let filter = EnvFilter::try_from_env("IMG2SEG_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -105,25 +105,30 @@ fn message(error: &anyhow::Error) -> String {
     text
 }
 
-/// Starts the program anew, in the same process, with candle's own thread pool turned off.
+/// Starts the program anew, in the same process, with what its libraries read from the environment and take from nowhere else. What the
+/// user has set stays.
 ///
-/// That pool adds gradients, and waits for its threads by spinning: on a busy machine it takes the cores from our kernels (measured:
-/// half the images a second). candle reads the variable once and takes the answer from nowhere else.
+/// `CANDLE_NUM_THREADS=1` turns candle's own thread pool off. It adds gradients, and waits for its threads by spinning: on a busy machine
+/// it takes the cores from our kernels (measured: half the images a second).
+///
+/// `MIMALLOC_PURGE_DELAY=-1` lets the allocator keep the pages that a step has freed. It gives them back to the system otherwise, and
+/// the next step faults them in again (measured: 9000 faults in 20 steps instead of 300, a tenth of the time). Memory stays at its peak.
 #[cfg(unix)]
-fn without_spinning_threads() {
+fn with_environment() {
     use std::os::unix::process::CommandExt as _;
-    const VARIABLE: &str = "CANDLE_NUM_THREADS";
+    let mut variables = vec![("CANDLE_NUM_THREADS", "1"), ("MIMALLOC_PURGE_DELAY", "-1")];
+    variables.retain(|(name, _)| std::env::var_os(name).is_none());
     let mut arguments = std::env::args_os();
-    if std::env::var_os(VARIABLE).is_none()
+    if !variables.is_empty()
         && let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next())
     {
-        // Returns only when it fails; the pool then stays.
-        let _ = std::process::Command::new(program).arg0(name).args(arguments).env(VARIABLE, "1").exec();
+        // Returns only when it fails; the libraries then have their own ways.
+        let _ = std::process::Command::new(program).arg0(name).args(arguments).envs(variables).exec();
     }
 }
 
 #[cfg(not(unix))]
-fn without_spinning_threads() {}
+fn with_environment() {}
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(threads) = arguments.threads {

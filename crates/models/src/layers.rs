@@ -5,7 +5,8 @@ use img2seg_ops::{self as ops, Activation};
 
 use crate::{Init, Parameters};
 
-/// A convolution. Parameters: `weight` (out, in, k, k) and, unless it is built without, `bias` (out).
+/// A convolution, as exact as its [`Parameters`] are. Parameters: `weight` (out, in, k, k) and, unless it is built without, `bias`
+/// (out).
 #[derive(Debug, Clone)]
 pub struct Conv2d {
     weight: Tensor,
@@ -14,7 +15,7 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// A convolution with a bias; `spec` must have one group.
+    /// A convolution with a bias; `spec` must have one group, and its exactness is replaced.
     pub fn new(
         parameters: &Parameters,
         in_channels: usize,
@@ -27,7 +28,7 @@ impl Conv2d {
         Ok(Self { bias, ..Self::without_bias(parameters, in_channels, out_channels, kernel, spec)? })
     }
 
-    /// A convolution without a bias; `spec` must have one group.
+    /// A convolution without a bias; `spec` must have one group, and its exactness is replaced.
     pub fn without_bias(
         parameters: &Parameters,
         in_channels: usize,
@@ -37,7 +38,7 @@ impl Conv2d {
     ) -> Result<Self> {
         let init = Init::convolution(in_channels * kernel * kernel);
         let weight = parameters.weight("weight", (out_channels, in_channels, kernel, kernel), init)?;
-        Ok(Self { weight, bias: None, spec })
+        Ok(Self { weight, bias: None, spec: ops::Conv2d { exactness: parameters.exactness(), ..spec } })
     }
 
     /// (n, in, h, w) to (n, out, h', w').
@@ -60,7 +61,8 @@ impl Conv2d {
     }
 }
 
-/// A transposed convolution. Parameters: `weight` (in, out, k, k) and, unless it is built without, `bias` (out).
+/// A transposed convolution, as exact as its [`Parameters`] are. Parameters: `weight` (in, out, k, k) and, unless it is built without,
+/// `bias` (out).
 #[derive(Debug, Clone)]
 pub struct ConvTranspose2d {
     weight: Tensor,
@@ -69,7 +71,7 @@ pub struct ConvTranspose2d {
 }
 
 impl ConvTranspose2d {
-    /// A transposed convolution with a bias; `spec` must have one group.
+    /// A transposed convolution with a bias; `spec` must have one group, and its exactness is replaced.
     pub fn new(
         parameters: &Parameters,
         in_channels: usize,
@@ -82,7 +84,7 @@ impl ConvTranspose2d {
         Ok(Self { bias, ..Self::without_bias(parameters, in_channels, out_channels, kernel, spec)? })
     }
 
-    /// A transposed convolution without a bias; `spec` must have one group.
+    /// A transposed convolution without a bias; `spec` must have one group, and its exactness is replaced.
     pub fn without_bias(
         parameters: &Parameters,
         in_channels: usize,
@@ -92,7 +94,7 @@ impl ConvTranspose2d {
     ) -> Result<Self> {
         let init = Init::convolution(out_channels * kernel * kernel);
         let weight = parameters.weight("weight", (in_channels, out_channels, kernel, kernel), init)?;
-        Ok(Self { weight, bias: None, spec })
+        Ok(Self { weight, bias: None, spec: ops::ConvTranspose2d { exactness: parameters.exactness(), ..spec } })
     }
 
     /// (n, in, h, w) to (n, out, h', w').

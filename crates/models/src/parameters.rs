@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Error, Result, Shape, Tensor, Var};
+use img2seg_ops::Exactness;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
@@ -37,6 +38,7 @@ pub struct Parameters {
     device: Device,
     prefix: String, // empty, or ending in a dot
     tracked: bool,
+    exactness: Exactness,
     store: Arc<Mutex<Store>>,
 }
 
@@ -47,9 +49,22 @@ struct Store {
 }
 
 impl Parameters {
-    /// No parameters yet; those to come are drawn from `seed` and live on `device`.
+    /// No parameters yet; those to come are drawn from `seed` and live on `device`. Convolutions made of them are fast.
     pub fn new(seed: u64, device: &Device) -> Self {
-        Self { seed, device: device.clone(), prefix: String::new(), tracked: true, store: Arc::default() }
+        Self {
+            seed,
+            device: device.clone(),
+            prefix: String::new(),
+            tracked: true,
+            exactness: Exactness::Fast,
+            store: Arc::default(),
+        }
+    }
+
+    /// The same parameters, for convolutions of this exactness. Scopes and detached views of them keep it.
+    #[must_use]
+    pub fn with_exactness(&self, exactness: Exactness) -> Self {
+        Self { exactness, ..self.clone() }
     }
 
     /// The parameters whose names begin with `name` and a dot, below this scope.
@@ -68,6 +83,11 @@ impl Parameters {
     /// The device that holds the tensors.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// What convolutions made of these parameters may round.
+    pub fn exactness(&self) -> Exactness {
+        self.exactness
     }
 
     /// The weight `name` of this scope, made if it is not there. Fails if it is there in another shape, or is a buffer.

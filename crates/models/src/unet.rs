@@ -158,6 +158,20 @@ mod tests {
     }
 
     #[test]
+    fn a_direct_network_agrees_with_a_fast_one_but_not_in_bits() {
+        let photos = Tensor::from_iter((0..3 * 32 * 32).map(|i| (i as f32).sin()), &Device::Cpu).unwrap();
+        let photos = photos.reshape((1, 3, 32, 32)).unwrap();
+        let output = |exactness| {
+            let parameters = Parameters::new(1, &Device::Cpu).with_exactness(exactness);
+            let unet = UNet::new(&parameters, &UNetConfig { base_channels: 8 }, 3, 3).unwrap();
+            unet.forward_t(&photos, false).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let (fast, direct) = (output(ops::Exactness::Fast), output(ops::Exactness::Direct));
+        assert!(fast != direct);
+        assert!(fast.iter().zip(&direct).all(|(fast, direct)| (fast - direct).abs() < 1e-4));
+    }
+
+    #[test]
     fn sizes_that_do_not_halve_four_times_are_refused() {
         let (_, unet) = unet(1, 3);
         let photos = Tensor::zeros((1, 3, 24, 16), DType::F32, &Device::Cpu).unwrap();

@@ -2,6 +2,7 @@
 
 use img2seg_data::{DataConfig, LoaderConfig};
 use img2seg_models::{DiscriminatorConfig, GeneratorConfig, PixelwiseConfig, UNetConfig};
+use img2seg_ops::Exactness;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainingError;
@@ -20,6 +21,9 @@ pub struct RunConfig {
     pub seed: u64,
     /// Passes over the train split.
     pub epochs: usize,
+    /// What convolutions may round: `fast` or `direct`.
+    #[serde(with = "ExactnessName")]
+    pub exactness: Exactness,
     /// What is learned from.
     pub data: DataConfig,
     /// What is learned, and how.
@@ -30,6 +34,14 @@ pub struct RunConfig {
     pub evaluation: EvaluationConfig,
     /// When the run is saved.
     pub checkpoint: CheckpointConfig,
+}
+
+/// [`Exactness`] as a recipe spells it: its own crate knows no serde.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Exactness", rename_all = "kebab-case")]
+enum ExactnessName {
+    Fast,
+    Direct,
 }
 
 /// What is learned; `[task.KIND]` in a recipe.

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Builds the case, and answers until the input ends. Steps are taken by the main thread, as the program's are.
+/// Builds the case, and answers until the input ends. Steps are asked for by the main thread, as the program's are.
 fn serve(arguments: &[String]) -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (device, words) = words.split_first().context("DEVICE CASE...: missing")?;

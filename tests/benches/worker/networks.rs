@@ -25,9 +25,9 @@ pub(crate) fn build(train: bool, network: &str, [base, size, batch]: [usize; 3],
     let step = move || {
         if train {
             number += 1;
-            rayon::scope(|_| learner.train_step(&batch, Step { number, rate_factor: 1.0 }))?;
+            learner.train_step(&batch, Step { number, rate_factor: 1.0 })?;
         } else {
-            rayon::scope(|_| img2seg_ops::no_grad(|| learner.predict(&batch.photos).map(|_| ())))?;
+            learner.predict(&batch.photos)?;
         }
         Ok(())
     };

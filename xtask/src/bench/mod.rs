@@ -6,6 +6,7 @@ mod case;
 mod row;
 mod worker;
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -177,11 +178,16 @@ impl Sides {
         Ok(theirs.into_iter().map(|(name, worker)| row(name, Some(pytorch(worker)))).collect())
     }
 
-    /// With the threads and the allocator that the program has.
+    /// With the threads and the allocator that the program has, by the variables that it sets itself (`crates/cli/src/main.rs`).
     fn start_ours(&self, words: &[&str]) -> Result<Worker> {
         let mut command = Command::new(&self.program);
         command.arg(&self.device).args(words);
-        command.env("CANDLE_NUM_THREADS", "1").env("RAYON_NUM_THREADS", self.threads.to_string());
+        command.env("RAYON_NUM_THREADS", self.threads.to_string());
+        for (name, value) in [("CANDLE_NUM_THREADS", "1"), ("MIMALLOC_PURGE_DELAY", "-1")] {
+            if env::var_os(name).is_none() {
+                command.env(name, value);
+            }
+        }
         Worker::start(command)
     }
 

@@ -19,7 +19,9 @@ fn recipes_are_listed_and_printed() {
     let lab = Lab::new();
     assert!(lab.succeed("recipes").stdout.contains("quickstart"));
     lab.write("mine.toml", lab.succeed("recipes smoke-unet").stdout);
-    lab.succeed("train mine.toml --data pairs --set epochs=1");
+    // One thread for the loader and for the steps: neither waits for the other.
+    lab.succeed("train mine.toml --data pairs --set epochs=1 --set exactness=direct --threads 1");
+    assert!(fs::read_to_string(lab.path("runs/mine/config.toml")).unwrap().contains("exactness = \"direct\""));
     assert!(lab.path("runs/mine/report.html").is_file(), "the run is named after the recipe's file");
 }
 

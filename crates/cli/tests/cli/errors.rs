@@ -28,6 +28,7 @@ fn usage_has_its_own_exit_code() {
         ("train smoke-unet --data pairs --set data.batchsize=4", "batchsize"),
         ("train smoke-unet --data pairs --set data.batch_size=many", "batch_size"),
         ("train smoke-unet --data pairs --set epochs", "epochs"),
+        ("train smoke-unet --data pairs --set exactness=exact", "exactness"),
         ("train camvid-unet", "--data"),
         ("evaluate run --split tset", "tset"),
         ("predict run", "--out"),

@@ -1,4 +1,5 @@
 use candle_core::{DType, Device, Tensor};
+use img2seg_ops::Exactness;
 
 use super::*;
 use crate::Parameters;
@@ -37,6 +38,25 @@ fn the_generator_paints_in_bounds_at_the_photos_size() {
     assert_eq!(painted.dims(), [2, 3, 64, 96]);
     let largest = painted.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
     assert!(largest > 0.0 && largest <= 1.0, "{largest}");
+}
+
+#[test]
+fn direct_networks_agree_with_fast_ones_but_not_in_bits() {
+    let photos = waves((1, 3, 64, 64));
+    let outputs = |exactness| {
+        let parameters = Parameters::new(1, &Device::Cpu).with_exactness(exactness);
+        let config = GeneratorConfig { base_channels: 8, noise_channels: 0 };
+        let generator = Generator::new(&parameters.scope("generator"), &config).unwrap();
+        let config = DiscriminatorConfig { base_channels: 8 };
+        let discriminator = Discriminator::new(&parameters.scope("discriminator"), &config).unwrap();
+        let painted = generator.forward_t(&photos, None, false).unwrap();
+        let judged = discriminator.forward_t(&photos, &photos, false).unwrap();
+        [painted, judged].map(|output| output.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+    };
+    for (fast, direct) in outputs(Exactness::Fast).iter().zip(outputs(Exactness::Direct)) {
+        assert!(*fast != direct);
+        assert!(fast.iter().zip(&direct).all(|(fast, direct)| (fast - direct).abs() < 1e-4));
+    }
 }
 
 #[test]

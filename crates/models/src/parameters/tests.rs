@@ -89,6 +89,17 @@ fn a_detached_view_sees_updates_shares_buffers_and_receives_no_gradient() {
 }
 
 #[test]
+fn scopes_and_detached_views_are_as_exact() {
+    let parameters = parameters();
+    assert_eq!(parameters.exactness(), Exactness::Fast);
+    let direct = parameters.with_exactness(Exactness::Direct);
+    assert_eq!(direct.scope("conv").exactness(), Exactness::Direct);
+    assert_eq!(direct.detached().exactness(), Exactness::Direct);
+    let again = direct.weight("conv.weight", (2, 3), UNIFORM).unwrap();
+    assert_eq!(again.id(), parameters.trainable()[1].1.id());
+}
+
+#[test]
 fn loading_copies_every_tensor() {
     let (ours, theirs) = (parameters(), parameters());
     for (_, var) in theirs.trainable().into_iter().chain(theirs.buffers()) {

@@ -7,7 +7,7 @@ use img2seg_data::{Batch, keyed};
 use img2seg_models::{Discriminator, Generator, Parameters};
 use img2seg_ops::{self as ops, Gradients};
 
-use super::{Learner, Prediction, Step};
+use super::{Learner, Prediction, Step, in_pool};
 use crate::adam::Adam;
 use crate::config::AdversarialConfig;
 use crate::{Loss, RunConfig, TrainingError};
@@ -17,6 +17,8 @@ pub struct AdversarialLearner {
     /// Of both networks, in the scopes `generator` and `discriminator`.
     parameters: Parameters,
     generator: Generator,
+    /// The same generator, made of detached variables: its predictions keep no graph.
+    predictor: Generator,
     discriminator: Discriminator,
     /// The same discriminator, made of detached variables: the generator learns through it, and it receives no gradient.
     discriminator_seen_by_generator: Discriminator,
@@ -31,7 +33,7 @@ impl AdversarialLearner {
     /// A fresh learner with the weights that the recipe's seed draws.
     pub fn new(task: &AdversarialConfig, config: &RunConfig, device: &Device) -> Result<Self, TrainingError> {
         Generator::check_size(config.data.height, config.data.width)?;
-        let parameters = Parameters::new(config.seed, device);
+        let parameters = Parameters::new(config.seed, device).with_exactness(config.exactness);
         let generator_scope = parameters.scope("generator");
         let discriminator_scope = parameters.scope("discriminator");
         let generator = Generator::new(&generator_scope, &task.generator)?;
@@ -40,6 +42,7 @@ impl AdversarialLearner {
             generator_adam: Adam::new(&generator_scope, &task.generator_adam)?,
             discriminator_adam: Adam::new(&discriminator_scope, &task.discriminator_adam)?,
             discriminator_seen_by_generator: Discriminator::new(&discriminator_scope.detached(), &task.discriminator)?,
+            predictor: Generator::new(&generator_scope.detached(), &task.generator)?,
             parameters,
             generator,
             discriminator,
@@ -65,7 +68,7 @@ impl AdversarialLearner {
         // One image's noise for all: what an image becomes must not depend on its neighbours in the batch.
         let noise = self.noise(&photos.narrow(0, 0, 1)?, "evaluation noise", &[])?;
         let noise = noise.map(|noise| noise.repeat((photos.dim(0)?, 1, 1, 1))).transpose()?;
-        Ok(self.generator.forward_t(photos, noise.as_ref(), false)?.detach())
+        self.predictor.forward_t(photos, noise.as_ref(), false)
     }
 
     /// True pairs are 1, generated ones are 0.
@@ -101,32 +104,36 @@ impl AdversarialLearner {
 
 impl Learner for AdversarialLearner {
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError> {
-        let noise = self.noise(&batch.photos, "training noise", &[step.number])?;
-        let generated = self.generator.forward_t(&batch.photos, noise.as_ref(), true)?;
-        let (gradients, mut losses) = self.discriminator_gradients(batch, &generated.detach())?;
-        self.discriminator_adam.step(&gradients, step.rate_factor)?;
-        let (gradients, of_generator) = self.generator_gradients(batch, generated)?;
-        self.generator_adam.step(&gradients, step.rate_factor)?;
-        losses.extend(of_generator);
-        Ok(losses)
+        in_pool(|| {
+            let noise = self.noise(&batch.photos, "training noise", &[step.number])?;
+            let generated = self.generator.forward_t(&batch.photos, noise.as_ref(), true)?;
+            let (gradients, mut losses) = self.discriminator_gradients(batch, &generated.detach())?;
+            self.discriminator_adam.step(&gradients, step.rate_factor)?;
+            let (gradients, of_generator) = self.generator_gradients(batch, generated)?;
+            self.generator_adam.step(&gradients, step.rate_factor)?;
+            losses.extend(of_generator);
+            Ok(losses)
+        })
     }
 
     fn evaluate(&self, batch: &Batch) -> Result<(Prediction, Vec<Loss>), TrainingError> {
-        let generated = self.generate(&batch.photos)?;
-        let seen = &self.discriminator_seen_by_generator;
-        let real = seen.forward_t(&batch.photos, &batch.label_maps, false)?;
-        let judged = seen.forward_t(&batch.photos, &generated, false)?;
-        let losses = vec![
-            Loss::of("d_real", &ops::bce_with_logits(&real, 1.0)?)?,
-            Loss::of("d_fake", &ops::bce_with_logits(&judged, 0.0)?)?,
-            Loss::of("g", &ops::bce_with_logits(&judged, 1.0)?)?,
-            Loss::of("l1", &ops::l1(&generated, &batch.label_maps)?)?,
-        ];
-        Ok((Prediction::Colors(generated), losses))
+        in_pool(|| {
+            let generated = self.generate(&batch.photos)?;
+            let seen = &self.discriminator_seen_by_generator;
+            let real = seen.forward_t(&batch.photos, &batch.label_maps, false)?;
+            let judged = seen.forward_t(&batch.photos, &generated, false)?;
+            let losses = vec![
+                Loss::of("d_real", &ops::bce_with_logits(&real, 1.0)?)?,
+                Loss::of("d_fake", &ops::bce_with_logits(&judged, 0.0)?)?,
+                Loss::of("g", &ops::bce_with_logits(&judged, 1.0)?)?,
+                Loss::of("l1", &ops::l1(&generated, &batch.label_maps)?)?,
+            ];
+            Ok((Prediction::Colors(generated), losses))
+        })
     }
 
     fn predict(&self, photos: &Tensor) -> Result<Prediction, TrainingError> {
-        Ok(Prediction::Colors(self.generate(photos)?))
+        in_pool(|| Ok(Prediction::Colors(self.generate(photos)?)))
     }
 
     fn weights(&self) -> BTreeMap<String, Tensor> {

@@ -25,6 +25,8 @@ pub struct Step {
 }
 
 /// Networks and their optimisers, able to take one step.
+///
+/// Steps, evaluations and predictions happen on a thread of rayon's pool, whoever asks for them.
 pub trait Learner: Send + Sync {
     /// Learns from one batch and returns the losses before the step.
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError>;
@@ -60,6 +62,14 @@ pub fn build(config: &RunConfig, classes: &ClassTable, device: &Device) -> Resul
         TaskConfig::Segmentation(task) => Box::new(SegmentationLearner::new(task, config, classes.len(), device)?),
         TaskConfig::Adversarial(task) => Box::new(AdversarialLearner::new(task, config, device)?),
     })
+}
+
+/// Does `work` on a thread of rayon's pool, and waits. From there its parallel calls begin at once; from outside, each would be handed to
+/// the pool and wake it.
+///
+/// One step at a time, not a loop over batches: the loader makes these with the same pool, which may be a single thread.
+fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
 }
 
 /// What a network says of a batch.
@@ -162,6 +172,30 @@ mod tests {
             photos: waves(0.0),
             label_maps: waves(0.5),
             labels: Tensor::from_vec(labels, (2, height, width), &Device::Cpu).unwrap(),
+        }
+    }
+
+    /// What predicts are other networks than what learns, of the same parameters.
+    #[test]
+    fn predictions_follow_training_and_keep_no_graph() {
+        for name in ["smoke-unet", "smoke-cgan", "pixelwise"] {
+            let config = recipe(name, &["data.height=64", "data.width=64"]);
+            let classes = ClassTable::load(&config.data.classes).unwrap();
+            let mut learner = build(&config, &classes, &Device::Cpu).unwrap();
+            let batch = batch(64, 64);
+            let predicted = |learner: &dyn Learner| {
+                let (Prediction::Logits(output) | Prediction::Colors(output)) = learner.predict(&batch.photos).unwrap();
+                assert!(!output.track_op(), "{name}");
+                output.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            };
+            let before = predicted(learner.as_ref());
+            learner.train_step(&batch, Step { number: 1, rate_factor: 1.0 }).unwrap();
+            let after = predicted(learner.as_ref());
+            assert!(before != after, "{name}");
+            let weights = learner.weights();
+            let mut other = build(&config, &classes, &Device::Cpu).unwrap();
+            other.load_weights(&weights).unwrap();
+            assert!(predicted(other.as_ref()) == after, "{name}");
         }
     }
 

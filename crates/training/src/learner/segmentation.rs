@@ -7,7 +7,7 @@ use img2seg_data::Batch;
 use img2seg_models::{Parameters, Pixelwise, UNet};
 use img2seg_ops::{self as ops, Gradients};
 
-use super::{Learner, Prediction, Step};
+use super::{Learner, Prediction, Step, in_pool};
 use crate::adam::Adam;
 use crate::config::{NetworkConfig, Output, SegmentationConfig};
 use crate::loss::SegmentationLoss;
@@ -17,6 +17,8 @@ use crate::{Loss, RunConfig, TrainingError};
 pub struct SegmentationLearner {
     parameters: Parameters,
     network: Network,
+    /// The same network, made of detached variables: its predictions keep no graph.
+    predictor: Network,
     adam: Adam,
     output: Output,
     loss: SegmentationLoss,
@@ -28,6 +30,22 @@ enum Network {
 }
 
 impl Network {
+    fn new(
+        parameters: &Parameters,
+        config: &NetworkConfig,
+        in_channels: usize,
+        out_channels: usize,
+    ) -> candle_core::Result<Self> {
+        Ok(match config {
+            NetworkConfig::Unet(config) => {
+                Self::UNet(Box::new(UNet::new(parameters, config, in_channels, out_channels)?))
+            }
+            NetworkConfig::Pixelwise(config) => {
+                Self::Pixelwise(Box::new(Pixelwise::new(parameters, config, in_channels, out_channels)?))
+            }
+        })
+    }
+
     fn forward_t(&self, photos: &Tensor, train: bool) -> candle_core::Result<Tensor> {
         match self {
             Self::UNet(network) => network.forward_t(photos, train),
@@ -44,22 +62,18 @@ impl SegmentationLearner {
         classes: usize,
         device: &Device,
     ) -> Result<Self, TrainingError> {
-        let parameters = Parameters::new(config.seed, device);
+        let parameters = Parameters::new(config.seed, device).with_exactness(config.exactness);
         let out_channels = match task.output {
             Output::Rgb => 3,
             Output::Classes => classes,
         };
-        let network = match &task.network {
-            NetworkConfig::Unet(unet) => {
-                UNet::check_size(config.data.height, config.data.width)?;
-                Network::UNet(Box::new(UNet::new(&parameters, unet, 3, out_channels)?))
-            }
-            NetworkConfig::Pixelwise(pixelwise) => {
-                Network::Pixelwise(Box::new(Pixelwise::new(&parameters, pixelwise, 3, out_channels)?))
-            }
-        };
+        if let NetworkConfig::Unet(_) = task.network {
+            UNet::check_size(config.data.height, config.data.width)?;
+        }
+        let network = Network::new(&parameters, &task.network, 3, out_channels)?;
+        let predictor = Network::new(&parameters.detached(), &task.network, 3, out_channels)?;
         let adam = Adam::new(&parameters, &task.adam)?;
-        Ok(Self { parameters, network, adam, output: task.output, loss: task.loss })
+        Ok(Self { parameters, network, predictor, adam, output: task.output, loss: task.loss })
     }
 
     fn loss(&self, output: &Tensor, batch: &Batch) -> candle_core::Result<Tensor> {
@@ -79,23 +93,29 @@ impl SegmentationLearner {
 
 impl Learner for SegmentationLearner {
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError> {
-        let (gradients, loss) = self.gradients(batch)?;
-        self.adam.step(&gradients, step.rate_factor)?;
-        Ok(vec![loss])
+        in_pool(|| {
+            let (gradients, loss) = self.gradients(batch)?;
+            self.adam.step(&gradients, step.rate_factor)?;
+            Ok(vec![loss])
+        })
     }
 
     fn evaluate(&self, batch: &Batch) -> Result<(Prediction, Vec<Loss>), TrainingError> {
-        let prediction = self.predict(&batch.photos)?;
-        let (Prediction::Logits(output) | Prediction::Colors(output)) = &prediction;
-        let loss = Loss::of(self.loss.name(), &self.loss(output, batch)?)?;
-        Ok((prediction, vec![loss]))
+        in_pool(|| {
+            let prediction = self.predict(&batch.photos)?;
+            let (Prediction::Logits(output) | Prediction::Colors(output)) = &prediction;
+            let loss = Loss::of(self.loss.name(), &self.loss(output, batch)?)?;
+            Ok((prediction, vec![loss]))
+        })
     }
 
     fn predict(&self, photos: &Tensor) -> Result<Prediction, TrainingError> {
-        let output = self.network.forward_t(photos, false)?.detach();
-        Ok(match self.output {
-            Output::Rgb => Prediction::Colors(output),
-            Output::Classes => Prediction::Logits(output),
+        in_pool(|| {
+            let output = self.predictor.forward_t(photos, false)?;
+            Ok(match self.output {
+                Output::Rgb => Prediction::Colors(output),
+                Output::Classes => Prediction::Logits(output),
+            })
         })
     }
 
