@@ -182,7 +182,9 @@ fn normalisation_may_end_a_convolution() {
             verify::assert_close("normalised at once", &at_once, &apart, bounds);
         };
         let image = draw(x, 5);
-        compare(weight.0, &|bias, norm| conv2d_norm_eval(&image, kernel, Some(bias), spec, norm, activation).unwrap());
+        compare(weight.0, &|kernel, bias, norm| {
+            conv2d_norm_eval(&image, kernel, Some(bias), spec, norm, activation).unwrap()
+        });
         let spec = ConvTranspose2d::new(spec.stride.0, spec.padding.0);
         let image = draw((x.0, weight.0, 5, 6), 8);
         compare(weight.1, &|kernel, bias, norm| {

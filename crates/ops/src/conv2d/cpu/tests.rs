@@ -69,7 +69,7 @@ fn check(x: (usize, usize, usize, usize), weight: (usize, usize, usize, usize), 
     for exactness in [Exactness::Fast, Exactness::Direct] {
         let mut vector_units: Vec<[Vec<f32>; 3]> = Vec::new();
         for level in Level::all() {
-            let g = Geometry { level, exactness, ..g };
+            let g = Geometry { exactness, level, ..g };
             let (output, gradients) = if exactness == Exactness::Fast { (1e-5, 2e-5) } else { (1e-6, 1e-6) };
             let results = [
                 forward(&g, &x, &kernel, Some(&bias)),

@@ -221,7 +221,7 @@ impl Vector for [f32; 8] {
 
     #[inline(always)]
     fn join(even: Self, odd: Self) -> (Self, Self) {
-        let at = |i: usize| if i % 2 == 0 { even[i / 2] } else { odd[i / 2] };
+        let at = |i: usize| if i.is_multiple_of(2) { even[i / 2] } else { odd[i / 2] };
         (std::array::from_fn(at), std::array::from_fn(|i| at(i + 8)))
     }
 }

@@ -279,7 +279,7 @@ unsafe fn block512<const R: usize>(
                 let a = _mm512_set1_ps(*starts[I / 3].wrapping_add(I % 3 * a.row));
                 sums[I] = _mm512_fmadd_ps(a, b, sums[I]);
             });
-            rows!(R: I => if I % 3 == 0 {
+            rows!(R: I => if I.is_multiple_of(3) {
                 starts[I / 3] = starts[I / 3].wrapping_add(a.column);
             });
             from = from.wrapping_add(b_row);

@@ -105,7 +105,7 @@ impl Lattice {
         for i in 0..rows {
             let y = self.stride as isize * (at.0 + i as isize) + phase as isize + self.origin.0;
             if y < 0 || y >= self.height as isize {
-                for strip in &strips[..1 + usize::from(two)] {
+                for strip in &strips[..=usize::from(two)] {
                     for j in 0..strip.width {
                         // SAFETY: row i of a strip.
                         unsafe { strip.store(i, j, V::splat(0.)) };

@@ -10,18 +10,20 @@
 #![allow(unsafe_code, reason = "pieces of work read and write strided blocks of shared memory")]
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
 
+mod gradient;
 mod lattice;
 mod passes;
+mod results;
 mod transform;
 
 use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
+use self::gradient::{Block, KernelGradient, Part, SumsOfPoint};
 use self::lattice::Lattice;
-use self::passes::{
-    Block, Chunk, Kernel, KernelGradient, Kernels, Layout, Panels, Part, Pass, Point, PointSums, Results, Tiles, Tiling,
-};
+use self::passes::{Kernel, Layout, Pass, Tiling};
+use self::results::{Chunk, FromFewTiles, Kernels, ProductsOfPoint, Results, Tiles};
 use self::transform::{F1x1, F3x2, F4x2, F4x3, Transform};
 use super::Ending;
 use crate::conv2d::{Exactness, Geometry};
@@ -187,7 +189,7 @@ fn correlate<T: Transform + Send + Sync>(
             }
             (0..pass.panels().div_ceil(PANELS)).into_par_iter().for_each(|at| {
                 let panels = at * PANELS..((at + 1) * PANELS).min(pass.panels());
-                run(level, Panels { pass, values: &values, layout, kernel, ending, panels, y });
+                run(level, FromFewTiles { pass, values: &values, layout, kernel, ending, panels, y });
             });
         } else {
             let kernels = transformed_kernels(level, &pass, kernel);
@@ -239,7 +241,7 @@ fn point_by_point<T: Transform + Send + Sync>(
     (0..T::POINTS * T::POINTS * steps).into_par_iter().for_each(|at| {
         let (point, first) = (at / steps, at % steps * TILES_OF_POINT);
         let tiles = first..(first + TILES_OF_POINT).min(tiles);
-        run(level, Point { pass, values, layout, kernels, point, tiles, products: shared, products_layout });
+        run(level, ProductsOfPoint { pass, values, layout, kernels, point, tiles, products: shared, products_layout });
     });
     (0..pass.panels()).into_par_iter().for_each(|panel| {
         run(level, Results { pass, products: &products, products_layout, ending, panel, y });
@@ -292,7 +294,7 @@ fn adjoint<T: Transform + Send + Sync>(
         (0..points * steps).into_par_iter().for_each(|at| {
             let (point, first) = (at / steps, at % steps * DEPTH);
             let ins = first..(first + DEPTH).min(depth);
-            run(level, PointSums { pass, xs: &xs, x_layout, ys: &ys, y_layout, point, ins, sums: shared });
+            run(level, SumsOfPoint { pass, xs: &xs, x_layout, ys: &ys, y_layout, point, ins, sums: shared });
         });
         finish(&sums);
         return weight;

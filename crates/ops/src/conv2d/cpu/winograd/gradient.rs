@@ -1,0 +1,167 @@
+//! The gradient of a convolution's kernel, piece by piece.
+#![allow(unsafe_code, reason = "pieces of work read and write strided blocks of shared memory")]
+#![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
+#![allow(clippy::needless_range_loop, reason = "closures would not be compiled for the level")]
+
+use std::ops::Range;
+
+use super::lattice::BLOCK;
+use super::passes::{Kernel, Layout, Pass};
+use super::transform::{Input, OutputAdjoint, Square, TapsAdjoint, Transform, both};
+use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared};
+
+/// Sums, over the tiles of some units, of the transformed kernel's gradient: for each panel of channels out and each
+/// point a matrix (channels in, [`PANEL`]).
+pub(super) struct Part<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) x: &'a [f32],
+    pub(super) y: &'a [f32],
+    pub(super) units: Range<usize>,
+    /// Units that are transformed at once.
+    pub(super) step: usize,
+    pub(super) sums: Shared,
+    /// Where in `sums` this part's begin.
+    pub(super) offset: usize,
+}
+
+impl<T: Transform> Piece for Part<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, x, y, units, step, sums, offset } = self;
+        let (depth, panels) = (pass.depth(), pass.panels());
+        let most = pass.tiling.tiles_of(step);
+        let (x_layout, y_layout) = (Layout::new::<T>(most, depth), Layout::new::<T>(most, panels * PANEL));
+        let (mut xs, mut ys) = (x_layout.scratch(), y_layout.scratch());
+        let sums = sums.start_of(offset, panels * Pass::<T>::POINTS * depth * PANEL);
+        for first in units.clone().step_by(step) {
+            let chunk = first..(first + step).min(units.end);
+            let last = pass.tiling.unit(chunk.end - 1);
+            let tiles = last.index + last.tiles - pass.tiling.unit(chunk.start).index;
+            // SAFETY: both are large enough for the tiles and points, and this thread's; `start_of` has seen to the sums,
+            // which are this part's.
+            unsafe {
+                let (xs, ys) = (xs.as_mut_ptr(), ys.as_mut_ptr());
+                pass.transform::<Input<T>, I>(&pass.input, x, chunk.clone(), xs, x_layout);
+                pass.transform::<OutputAdjoint<T>, I>(&pass.output, y, chunk, ys, y_layout);
+                for point in 0..Pass::<T>::POINTS {
+                    let start = xs.add(point * x_layout.plane).cast_const();
+                    let a = Rows { start, row: 1, column: x_layout.tile };
+                    for panel in 0..panels {
+                        let b = (ys.add(point * y_layout.plane + panel * PANEL).cast_const(), y_layout.tile);
+                        let c = (sums.add((panel * Pass::<T>::POINTS + point) * depth * PANEL), PANEL);
+                        I::product((depth, tiles), a, b, c, first > units.start);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Turns sums at points into gradients of kernels, `ins` channels to a panel's.
+pub(super) struct KernelGradient<'a, T> {
+    pub(super) pass: Pass<T>,
+    /// For each point a matrix (channels in, [`PANEL`]).
+    pub(super) sums: &'a [f32],
+    pub(super) panel: usize,
+    pub(super) ins: Range<usize>,
+    /// The kernel whose gradient is written; its values are not read.
+    pub(super) kernel: Kernel<'a>,
+    pub(super) gradient: Shared,
+}
+
+impl<T: Transform> Piece for KernelGradient<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, sums, panel, ins, kernel, gradient } = self;
+        let plane = ins.len() * PANEL;
+        let blocks = panel * (PANEL / BLOCK)..((panel + 1) * (PANEL / BLOCK)).min(pass.output.blocks());
+        for at in ins.clone() {
+            let (first_in, count, phase) = pass.input.block(at / BLOCK);
+            if at % BLOCK >= count {
+                continue;
+            }
+            let from = &sums[(at - ins.start) * PANEL..];
+            let mut taps = [[0.; PANEL]; 9];
+            assert!((Pass::<T>::POINTS - 1) * plane + PANEL <= from.len(), "sums of some points are missing");
+            let from = Square { start: from.as_ptr(), row: T::POINTS * plane, column: plane, next: BLOCK };
+            let to = Square { start: taps.as_mut_ptr().cast(), row: T::TAPS * PANEL, column: PANEL, next: BLOCK };
+            // SAFETY: the slice has the sums as far as the last point's; arrays of a panel.
+            unsafe { both::<TapsAdjoint<T>, I>(true, from, to, None) };
+            for i in 0..T::TAPS {
+                for j in 0..T::TAPS {
+                    let Some(tap) = kernel.tap::<T>((i, j), phase) else { continue };
+                    for (half, block) in blocks.clone().enumerate() {
+                        let (first_out, outs, _) = pass.output.block(block);
+                        for lane in 0..outs {
+                            let channels =
+                                ((first_out + lane) * kernel.out_step, (first_in + at % BLOCK) * kernel.in_step);
+                            let to = gradient.start_of(channels.0 + channels.1 + tap, 1);
+                            // SAFETY: `start_of` has seen to the place; this kernel's gradient is this piece's alone.
+                            unsafe { to.write(taps[i * T::TAPS + j][half * BLOCK + lane]) };
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Gradients of kernels from all tiles, transformed.
+pub(super) struct Block<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) xs: &'a [f32],
+    pub(super) x_layout: Layout,
+    pub(super) ys: &'a [f32],
+    pub(super) y_layout: Layout,
+    pub(super) panel: usize,
+    pub(super) ins: Range<usize>,
+    pub(super) kernel: Kernel<'a>,
+    pub(super) gradient: Shared,
+}
+
+impl<T: Transform> Piece for Block<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, xs, x_layout, ys, y_layout, panel, ins, kernel, gradient } = self;
+        let mut sums = Scratch::new(Pass::<T>::POINTS * ins.len() * PANEL);
+        for point in 0..Pass::<T>::POINTS {
+            let a = Rows { start: xs[point * x_layout.plane + ins.start..].as_ptr(), row: 1, column: x_layout.tile };
+            let b = (ys[point * y_layout.plane + panel * PANEL..].as_ptr(), y_layout.tile);
+            let c = (sums[point * ins.len() * PANEL..].as_mut_ptr(), PANEL);
+            // SAFETY: the layouts have all tiles and channels, the sums all points.
+            unsafe { I::product((ins.len(), pass.tiling.tiles()), a, b, c, false) };
+        }
+        KernelGradient { pass, sums: &sums, panel, ins, kernel, gradient }.run::<I>();
+    }
+}
+
+/// The sums of the transformed kernel's gradient at one point, over all tiles, for some channels in.
+pub(super) struct SumsOfPoint<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) xs: &'a [f32],
+    pub(super) x_layout: Layout,
+    pub(super) ys: &'a [f32],
+    pub(super) y_layout: Layout,
+    pub(super) point: usize,
+    pub(super) ins: Range<usize>,
+    pub(super) sums: Shared,
+}
+
+impl<T: Transform> Piece for SumsOfPoint<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, xs, x_layout, ys, y_layout, point, ins, sums } = self;
+        let depth = pass.depth();
+        for first in ins.clone().step_by(PANEL) {
+            let rows = PANEL.min(ins.end - first);
+            let a = Rows { start: xs[point * x_layout.plane + first..].as_ptr(), row: 1, column: x_layout.tile };
+            for panel in 0..pass.panels() {
+                let b = (ys[point * y_layout.plane + panel * PANEL..].as_ptr(), y_layout.tile);
+                let at = ((panel * Pass::<T>::POINTS + point) * depth + first) * PANEL;
+                let c = (sums.start_of(at, rows * PANEL), PANEL);
+                // SAFETY: the layouts have all tiles and channels; the sums are this piece's.
+                unsafe { I::product((rows, pass.tiling.tiles()), a, b, c, false) };
+            }
+        }
+    }
+}

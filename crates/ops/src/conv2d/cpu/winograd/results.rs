@@ -1,0 +1,195 @@
+//! The results of a convolution, forward or back to its image, piece by piece.
+#![allow(unsafe_code, reason = "pieces of work read and write strided blocks of shared memory")]
+#![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
+#![allow(clippy::needless_range_loop, reason = "closures would not be compiled for the level")]
+
+use std::ops::Range;
+
+use super::DEPTH;
+use super::passes::{Kernel, Layout, Pass};
+use super::transform::{Input, OutputAdjoint, Transform};
+use crate::conv2d::cpu::Ending;
+use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared};
+
+/// Transforms all kernels of a panel.
+pub(super) struct Kernels<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) kernel: Kernel<'a>,
+    pub(super) panel: usize,
+    pub(super) to: Shared,
+}
+
+impl<T: Transform> Piece for Kernels<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let len = Pass::<T>::kernels_of_panel(self.pass.depth());
+        let to = self.to.start_of(self.panel * len, len);
+        // SAFETY: `start_of` has seen to the room; a panel's kernels are transformed once.
+        unsafe { self.pass.transform_kernels::<I>(&self.kernel, self.panel, 0..self.pass.depth(), to) };
+    }
+}
+
+/// Computes all results of some units, with all kernels transformed.
+pub(super) struct Chunk<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) x: &'a [f32],
+    pub(super) kernels: &'a [f32],
+    pub(super) ending: Ending<'a>,
+    pub(super) units: Range<usize>,
+    pub(super) y: Shared,
+}
+
+impl<T: Transform> Piece for Chunk<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, x, kernels, ending, units, y } = self;
+        let depth = pass.depth();
+        let most = pass.tiling.tiles_of(units.len());
+        let (values_layout, products_layout) = (Layout::new::<T>(most, depth), Layout::new::<T>(most, PANEL));
+        let (mut values, mut products) = (values_layout.scratch(), products_layout.scratch());
+        let last = pass.tiling.unit(units.end - 1);
+        let tiles = last.index + last.tiles - pass.tiling.unit(units.start).index;
+        // SAFETY: both are large enough for the tiles and points, and this thread's; the units' results are this piece's.
+        unsafe {
+            let (values, products) = (values.as_mut_ptr(), products.as_mut_ptr());
+            pass.transform::<Input<T>, I>(&pass.input, x, units.clone(), values, values_layout);
+            for panel in 0..pass.panels() {
+                let len = Pass::<T>::kernels_of_panel(depth);
+                let kernels = kernels[panel * len..][..len].as_ptr();
+                for point in 0..Pass::<T>::POINTS {
+                    let start = values.add(point * values_layout.plane).cast_const();
+                    let a = Rows { start, row: values_layout.tile, column: 1 };
+                    let b = (kernels.add(point * Pass::<T>::kernel_plane(depth)), PANEL);
+                    let c = (products.add(point * products_layout.plane), products_layout.tile);
+                    I::product((tiles, depth), a, b, c, false);
+                }
+                pass.finish::<I>(products, products_layout, panel, units.clone(), ending, y);
+            }
+        }
+    }
+}
+
+/// Transforms the tiles of a unit of images, or with `ADJOINT` of results.
+pub(super) struct Tiles<'a, T, const ADJOINT: bool> {
+    pub(super) pass: Pass<T>,
+    pub(super) images: &'a [f32],
+    pub(super) unit: usize,
+    pub(super) to: Shared,
+    pub(super) layout: Layout,
+}
+
+impl<T: Transform, const ADJOINT: bool> Piece for Tiles<'_, T, ADJOINT> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, images, unit, to, layout } = self;
+        let index = pass.tiling.unit(unit).index * layout.tile;
+        let to = to.start_of(index, layout.len - index);
+        // SAFETY: the layout has room for all tiles; a unit's tiles are this piece's.
+        unsafe {
+            if ADJOINT {
+                pass.transform::<OutputAdjoint<T>, I>(&pass.output, images, unit..unit + 1, to, layout);
+            } else {
+                pass.transform::<Input<T>, I>(&pass.input, images, unit..unit + 1, to, layout);
+            }
+        }
+    }
+}
+
+/// Computes all results of some panels' channels from all tiles, transformed.
+pub(super) struct FromFewTiles<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) values: &'a [f32],
+    pub(super) layout: Layout,
+    pub(super) kernel: Kernel<'a>,
+    pub(super) ending: Ending<'a>,
+    pub(super) panels: Range<usize>,
+    pub(super) y: Shared,
+}
+
+impl<T: Transform> Piece for FromFewTiles<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, values, layout, kernel, ending, panels, y } = self;
+        let tiles = pass.tiling.tiles();
+        let products_layout = Layout::new::<T>(tiles, PANEL);
+        let mut products = Scratch::new(panels.len() * products_layout.len);
+        let len = Pass::<T>::kernels_of_panel(DEPTH.min(pass.depth()));
+        let mut kernels = Scratch::new(panels.len() * len);
+        // SAFETY: all are large enough for the tiles, points and channels; the panels' results are this piece's.
+        unsafe {
+            let (products, kernels) = (products.as_mut_ptr(), kernels.as_mut_ptr());
+            for first in (0..pass.depth()).step_by(DEPTH) {
+                let ins = first..(first + DEPTH).min(pass.depth());
+                for (at, panel) in panels.clone().enumerate() {
+                    pass.transform_kernels::<I>(&kernel, panel, ins.clone(), kernels.add(at * len));
+                }
+                for point in 0..Pass::<T>::POINTS {
+                    let start = values[point * layout.plane + first..].as_ptr();
+                    let a = Rows { start, row: layout.tile, column: 1 };
+                    // The values of a point come from far; all panels use them while they are near.
+                    for at in 0..panels.len() {
+                        let b = kernels.add(at * len + point * Pass::<T>::kernel_plane(ins.len())).cast_const();
+                        let c = products.add(at * products_layout.len + point * products_layout.plane);
+                        I::product((tiles, ins.len()), a, (b, PANEL), (c, products_layout.tile), first > 0);
+                    }
+                }
+            }
+            for (at, panel) in panels.enumerate() {
+                let products = products.add(at * products_layout.len);
+                pass.finish::<I>(products, products_layout, panel, 0..pass.tiling.units(), ending, y);
+            }
+        }
+    }
+}
+
+/// The products of all channels at one point, of some tiles: the matrices of a point stay in a second-level cache.
+pub(super) struct ProductsOfPoint<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) values: &'a [f32],
+    pub(super) layout: Layout,
+    /// All kernels, transformed.
+    pub(super) kernels: &'a [f32],
+    pub(super) point: usize,
+    pub(super) tiles: Range<usize>,
+    /// For each panel the products of all tiles.
+    pub(super) products: Shared,
+    pub(super) products_layout: Layout,
+}
+
+impl<T: Transform> Piece for ProductsOfPoint<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, values, layout, kernels, point, tiles, products, products_layout } = self;
+        let depth = pass.depth();
+        let start = values[point * layout.plane + tiles.start * layout.tile..].as_ptr();
+        let a = Rows { start, row: layout.tile, column: 1 };
+        for panel in 0..pass.panels() {
+            let kernels = &kernels[panel * Pass::<T>::kernels_of_panel(depth)..];
+            let b = (kernels[point * Pass::<T>::kernel_plane(depth)..].as_ptr(), PANEL);
+            let at = panel * products_layout.len + point * products_layout.plane + tiles.start * products_layout.tile;
+            let c = (products.start_of(at, tiles.len() * products_layout.tile), products_layout.tile);
+            // SAFETY: the layouts have these tiles and the kernels all channels; the products are this piece's.
+            unsafe { I::product((tiles.len(), depth), a, b, c, false) };
+        }
+    }
+}
+
+/// Turns the products of all tiles into the results of a panel's channels.
+pub(super) struct Results<'a, T> {
+    pub(super) pass: Pass<T>,
+    pub(super) products: &'a [f32],
+    pub(super) products_layout: Layout,
+    pub(super) ending: Ending<'a>,
+    pub(super) panel: usize,
+    pub(super) y: Shared,
+}
+
+impl<T: Transform> Piece for Results<'_, T> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { pass, products, products_layout, ending, panel, y } = self;
+        let products = products[panel * products_layout.len..][..products_layout.len].as_ptr();
+        // SAFETY: the slice has all tiles and points; a panel's results are this piece's.
+        unsafe { pass.finish::<I>(products, products_layout, panel, 0..pass.tiling.units(), ending, y) };
+    }
+}
