@@ -8,6 +8,8 @@ use candle_core::{Result, Tensor};
 
 use crate::Exactness;
 use crate::check::{self, refuse};
+#[cfg(feature = "cuda")]
+use crate::conv2d::cuda;
 use crate::conv2d::{Geometry, cpu};
 use crate::kernel::{Level, has_kernel, node, values};
 
@@ -59,10 +61,13 @@ impl ConvTranspose2d {
 pub fn conv_transpose2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: ConvTranspose2d) -> Result<Tensor> {
     let geometry = geometry(x, weight, bias, spec)?;
     if has_kernel(x) {
-        kernels(x, weight, bias, geometry)
-    } else {
-        composed::conv_transpose2d(x, weight, bias, &geometry)
+        return kernels(x, weight, bias, geometry);
     }
+    #[cfg(feature = "cuda")]
+    if let Some(y) = cuda::apply("conv_transpose2d", cuda::Direction::InputGradient, x, weight, bias, &geometry)? {
+        return Ok(y);
+    }
+    composed::conv_transpose2d(x, weight, bias, &geometry)
 }
 
 /// What the convolution sends forth we send back, and the other way round.
