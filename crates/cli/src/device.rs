@@ -24,6 +24,11 @@ pub(crate) fn open(name: &str) -> anyhow::Result<(Device, String)> {
         }
         _ => return Err(usage(format!("--device {name}: not one of auto, cpu, cuda, cuda:N, metal"))),
     };
+    if device.is_cuda()
+        && let Some(reason) = img2seg_ops::cudnn_refusal(&device)
+    {
+        tracing::warn!("--device {name}: convolutions go without cuDNN and are slow: {reason}");
+    }
     let words = match device {
         Device::Cpu => "cpu",
         Device::Cuda(_) => "cuda",

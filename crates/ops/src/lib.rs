@@ -31,7 +31,7 @@ pub use activation::{Activation, leaky_relu, relu, sigmoid, tanh};
 pub use adam::{AdamParameter, AdamStep, adam_step, adam_steps};
 pub use batch_norm::{BatchStatistics, NormEval, batch_norm_eval, batch_norm_train};
 pub use conv_transpose2d::{ConvTranspose2d, conv_transpose2d, conv_transpose2d_norm_eval};
-pub use conv2d::{Conv2d, Exactness, conv2d, conv2d_norm_eval};
+pub use conv2d::{Conv2d, Exactness, conv2d, conv2d_norm_eval, cudnn_refusal};
 pub use instance_norm::instance_norm;
 pub use kernel::{Gradients, backward};
 pub use loss::{VOID, bce_with_logits, cross_entropy, l1, mse, weighted_sum};

@@ -2,21 +2,24 @@
 
 mod composed;
 pub(crate) mod cpu;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use crate::Activation;
 use crate::batch_norm::NormEval;
 use crate::check::{self, refuse};
 use crate::kernel::{Level, has_kernel, is_tracked, node, values};
 
-/// What a convolution may round on the way, in f32 on the CPU. Elsewhere both are the same.
+/// What a convolution may round on the way, in f32 on the CPU and, by cuDNN, on a CUDA device. Elsewhere both are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Exactness {
     /// Winograd's minimal filtering where it is faster: relative L2 errors up to 1e-5 of results and 2e-5 of gradients. A NaN
-    /// or an infinity reaches the tile of results that it is in, up to three pixels further than it would directly.
+    /// or an infinity reaches the tile of results that it is in, up to three pixels further than it would directly. By cuDNN
+    /// factors may be rounded to TF32, as PyTorch lets it: relative L2 errors around 1e-3.
     #[default]
     Fast,
     /// Sums of products alone: relative L2 errors up to 1e-6.
@@ -88,7 +91,27 @@ fn positions(input: usize, kernel: usize, stride: usize, padding: usize, dilatio
 /// Empty or mismatching arguments, and kernels larger than the padded image.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) -> Result<Tensor> {
     let geometry = geometry(x, weight, bias, spec)?;
-    if has_kernel(x) { kernels(x, weight, bias, geometry) } else { composed::conv2d(x, weight, bias, &geometry) }
+    if has_kernel(x) {
+        return kernels(x, weight, bias, geometry);
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(y) = cuda::apply("conv2d", cuda::Direction::Forward, x, weight, bias, &geometry)? {
+        return Ok(y);
+    }
+    composed::conv2d(x, weight, bias, &geometry)
+}
+
+/// Why cuDNN is not trusted with convolutions on a CUDA device, so that slower ops of candle's compute them. None where it is
+/// trusted, and for every other device.
+///
+/// The first question about a device, or the first convolution on it, puts cuDNN on trial there: small convolutions and their
+/// gradients have to come out right. What comes out holds for the process.
+pub fn cudnn_refusal(device: &Device) -> Option<String> {
+    #[cfg(feature = "cuda")]
+    let refusal = cuda::refusal(device);
+    #[cfg(not(feature = "cuda"))]
+    let refusal = device.is_cuda().then(|| "the program was built without it".to_owned());
+    refusal
 }
 
 /// [`conv2d`], then [`batch_norm_eval`](crate::batch_norm_eval) and the activation: for prediction one pass over the result

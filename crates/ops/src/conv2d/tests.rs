@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use crate::Exactness::{Direct, Fast};
 use crate::verify::{self, Case, draw, refusal};
-use crate::{Conv2d, conv2d};
+use crate::{Conv2d, conv2d, cudnn_refusal};
 
 fn op(spec: Conv2d) -> impl Fn(&[Tensor]) -> candle_core::Result<Tensor> + Sync {
     move |inputs| conv2d(&inputs[0], &inputs[1], inputs.get(2), spec)
@@ -117,6 +117,11 @@ fn nan_and_infinity_pass() {
             assert!(!fast.is_finite() || !touched, "{value} is lost at ({row}, {column})");
         }
     }
+}
+
+#[test]
+fn only_a_cuda_device_may_lack_cudnn() {
+    assert_eq!(cudnn_refusal(&Device::Cpu), None);
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::Activation;
 use crate::Exactness;
 use crate::batch_norm::NormEval;
 use crate::check::{self, refuse};
+#[cfg(feature = "cuda")]
+use crate::conv2d::cuda;
 use crate::conv2d::{Geometry, cpu};
 use crate::kernel::{Level, has_kernel, is_tracked, node, values};
 
@@ -61,10 +63,13 @@ impl ConvTranspose2d {
 pub fn conv_transpose2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: ConvTranspose2d) -> Result<Tensor> {
     let geometry = geometry(x, weight, bias, spec)?;
     if has_kernel(x) {
-        kernels(x, weight, bias, geometry)
-    } else {
-        composed::conv_transpose2d(x, weight, bias, &geometry)
+        return kernels(x, weight, bias, geometry);
     }
+    #[cfg(feature = "cuda")]
+    if let Some(y) = cuda::apply("conv_transpose2d", cuda::Direction::InputGradient, x, weight, bias, &geometry)? {
+        return Ok(y);
+    }
+    composed::conv_transpose2d(x, weight, bias, &geometry)
 }
 
 /// [`conv_transpose2d`], then [`batch_norm_eval`](crate::batch_norm_eval) and the activation: for prediction one pass over the result

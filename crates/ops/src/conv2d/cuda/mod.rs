@@ -1,0 +1,19 @@
+//! Convolutions by cuDNN, of f32 tensors on a CUDA device.
+//!
+//! A device is trusted after a trial: its first convolution in a process is preceded by small ones whose right results are
+//! known. Where cuDNN is wrong or fails, the composed path goes on serving. Directions and trial know no device, so that they
+//! are tested without one.
+
+#[cfg(feature = "cuda")]
+mod cudnn;
+mod direction;
+#[cfg(feature = "cuda")]
+mod op;
+#[cfg(all(test, feature = "cuda"))]
+mod tests;
+mod trial;
+
+#[cfg(feature = "cuda")]
+pub(crate) use direction::Direction;
+#[cfg(feature = "cuda")]
+pub(crate) use op::{apply, refusal};

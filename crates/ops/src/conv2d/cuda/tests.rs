@@ -1,0 +1,118 @@
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::refusal;
+use crate::Exactness::{Direct, Fast};
+use crate::verify::{self, Bounds, draw};
+use crate::{Conv2d, ConvTranspose2d, Exactness, conv_transpose2d, conv2d};
+
+fn device() -> Device {
+    Device::new_cuda(0).unwrap()
+}
+
+/// TF32 rounds both factors of each product to 11 bits.
+fn bounds(exactness: Exactness) -> Bounds {
+    if exactness == Direct { Bounds { output: 5e-6, gradient: 2e-5 } } else { Bounds { output: 2e-3, gradient: 2e-3 } }
+}
+
+/// Checks an op in f32 on the device against the composed path in f64 on the CPU, and the same bits twice.
+fn check(exactness: Exactness, op: impl Fn(&[Tensor]) -> Result<Tensor> + Sync, inputs: &[Tensor]) {
+    let device = device();
+    assert_eq!(refusal(&device), None);
+    let there_and_back = |inputs: &[Tensor]| {
+        if inputs[0].dtype() == DType::F64 {
+            return op(inputs);
+        }
+        let inputs = inputs.iter().map(|x| x.to_device(&device)).collect::<Result<Vec<_>>>()?;
+        op(&inputs)?.to_device(&Device::Cpu)
+    };
+    verify::assert_within(bounds(exactness), &there_and_back, inputs);
+    let bits = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(bits(there_and_back(inputs).unwrap()), bits(there_and_back(inputs).unwrap()));
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn the_device_passes_the_trial() {
+    assert_eq!(refusal(&device()), None);
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn convolutions_agree_with_the_composed_path() {
+    let uneven = Conv2d { stride: (3, 2), padding: (0, 2), dilation: (1, 2), groups: 2, exactness: Fast };
+    for (spec, x, weight) in [
+        (Conv2d::new(1, 1), (2, 5, 7, 6), (4, 5, 3, 3)),
+        (Conv2d::new(1, 3), (1, 2, 4, 5), (3, 2, 2, 3)),
+        (Conv2d::default(), (3, 6, 5, 7), (4, 6, 1, 1)),
+        (Conv2d::new(2, 1), (2, 3, 9, 8), (5, 3, 4, 4)),
+        (uneven, (2, 4, 11, 9), (6, 2, 2, 3)),
+        (Conv2d { groups: 5, ..Conv2d::new(1, 1) }, (1, 5, 6, 4), (5, 1, 3, 3)),
+        (Conv2d::new(1, 1), (4, 64, 64, 64), (128, 64, 3, 3)),
+        (Conv2d::new(2, 1), (4, 128, 32, 32), (256, 128, 4, 4)),
+    ] {
+        for exactness in [Fast, Direct] {
+            let spec = Conv2d { exactness, ..spec };
+            let inputs = [draw(x, 1), draw(weight, 2), draw(weight.0, 3)];
+            check(exactness, |x| conv2d(&x[0], &x[1], x.get(2), spec), &inputs);
+            check(exactness, |x| conv2d(&x[0], &x[1], x.get(2), spec), &inputs[..2]);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn transposed_convolutions_agree_with_the_composed_path() {
+    let uneven = ConvTranspose2d {
+        stride: (3, 2),
+        padding: (1, 0),
+        output_padding: (2, 1),
+        dilation: (1, 2),
+        groups: 2,
+        exactness: Fast,
+    };
+    // cuDNN has no such convolution, since its image would hold another position.
+    let padded = ConvTranspose2d { output_padding: (2, 2), dilation: (3, 3), ..ConvTranspose2d::new(1, 0) };
+    for (spec, x, weight) in [
+        (ConvTranspose2d::new(2, 0), (2, 6, 4, 5), (6, 3, 2, 2)),
+        (ConvTranspose2d::new(2, 1), (2, 3, 5, 3), (3, 4, 4, 4)),
+        (ConvTranspose2d::new(1, 1), (2, 4, 5, 6), (4, 5, 3, 3)),
+        (uneven, (2, 4, 3, 4), (4, 3, 2, 3)),
+        (padded, (2, 3, 4, 4), (3, 2, 2, 2)),
+        (ConvTranspose2d::new(2, 1), (4, 256, 16, 16), (256, 128, 4, 4)),
+    ] {
+        for exactness in [Fast, Direct] {
+            let spec = ConvTranspose2d { exactness, ..spec };
+            let inputs = [draw(x, 1), draw(weight, 2), draw(weight.1 * spec.groups, 3)];
+            check(exactness, |x| conv_transpose2d(&x[0], &x[1], x.get(2), spec), &inputs);
+            check(exactness, |x| conv_transpose2d(&x[0], &x[1], x.get(2), spec), &inputs[..2]);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn views_are_convolved() {
+    // The second image of 75 values starts at none of 16 bytes.
+    let inputs = [draw((2, 3, 5, 5), 1), draw((4, 3, 3, 3), 2)];
+    check(Direct, |x| conv2d(&x[0].narrow(0, 1, 1)?, &x[1], None, direct()), &inputs);
+    check(Direct, |x| conv2d(&x[0].transpose(2, 3)?, &x[1].transpose(2, 3)?, None, direct()), &inputs);
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn threads_and_sizes_take_turns() {
+    std::thread::scope(|scope| {
+        for seed in 0..2 {
+            scope.spawn(move || {
+                for size in [40, 9, 64, 17] {
+                    let inputs = [draw((2, 8, size, size), seed), draw((8, 8, 3, 3), 2)];
+                    check(Direct, |x| conv2d(&x[0], &x[1], None, direct()), &inputs);
+                }
+            });
+        }
+    });
+}
+
+fn direct() -> Conv2d {
+    Conv2d { exactness: Direct, ..Conv2d::new(1, 1) }
+}
