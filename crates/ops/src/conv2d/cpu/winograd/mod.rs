@@ -44,6 +44,9 @@ const DEPTH: usize = 128;
 /// Panels that are computed at once, from the same values.
 const PANELS: usize = 2;
 
+/// Tiles that a weight gradient sums up one after the other, at most; longer sums in f32 would round more than 1e-6.
+const LONGEST_SUM: usize = 256;
+
 /// Tiles that are multiplied by all kernels of one point at once.
 const TILES_OF_POINT: usize = 128;
 
@@ -256,7 +259,7 @@ fn adjoint<T: Transform + Send + Sync>(
 ) -> Vec<f32> {
     let (level, points) = (g.level, T::POINTS * T::POINTS);
     let channels = input.blocks() * 8 + output.channels;
-    let most = (2 * VALUES / (points * channels)).clamp(32, 3456 / points);
+    let most = (2 * VALUES / (points * channels)).clamp(32, (3456 / points).min(LONGEST_SUM));
     let tiling = Tiling::new::<T>(g.batch, g.output, most);
     let pass = Pass::<T> { tiling, input, output, transform: PhantomData };
     let (depth, panels) = (pass.depth(), pass.panels());
