@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 
 use candle_core::Device;
 use img2seg_data::streets;
 use img2seg_training::manifest::Origin;
-use img2seg_training::{Event, Place, RunConfig, train};
+use img2seg_training::{Event, Place, Requests, RunConfig, train};
 
 const RECIPES: [&str; 2] = ["smoke-unet", "smoke-cgan"];
 
@@ -36,7 +36,7 @@ impl Lab {
     fn train(&self, run: &Path, resume: bool, steps: Option<u64>) -> bool {
         let origin = Origin { version: String::new(), commit: String::new(), device: String::new(), threads: 0 };
         let place = Place { root: &self.data, run, resume, weights: None, device: &Device::Cpu };
-        let stop = AtomicBool::new(false);
+        let requests = Requests::default();
         let (sender, events) = mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -44,25 +44,29 @@ impl Lab {
                     if let Event::Step { step, .. } = event
                         && steps.is_some_and(|steps| step >= steps)
                     {
-                        stop.store(true, Ordering::Relaxed);
+                        requests.stop.store(true, Ordering::Relaxed);
                     }
                 }
             });
-            let outcome = train(&self.config, place, &origin, &stop, &sender).unwrap();
+            let outcome = train(&self.config, place, &origin, &requests, &sender).unwrap();
             drop(sender);
             outcome.interrupted
         })
     }
 
-    /// Everything that a run leaves but its times.
+    /// Everything that a run leaves but its times, and but the checkpoints before the last: when a run is saved depends on when it is
+    /// interrupted.
     fn files(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
         let mut folders = vec![run.to_owned()];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
                 if path.is_dir() {
-                    folders.push(path);
+                    if !name.starts_with("last-") {
+                        folders.push(path);
+                    }
                 } else if !path.ends_with("times.jsonl") {
                     files.insert(path.strip_prefix(run).unwrap().to_owned(), std::fs::read(&path).unwrap());
                 }

@@ -28,6 +28,9 @@ enum Xtask {
     /// Predict the label maps of photos: RUN INPUT... --out DIR
     #[command(disable_help_flag = true)]
     Predict(Forwarded),
+    /// Take a step again at which a run diverged: DUMP
+    #[command(disable_help_flag = true)]
+    ReplayStep(Forwarded),
     /// Show, check or generate data: show|check|streets [img2seg data's arguments]
     #[command(disable_help_flag = true)]
     Data(Forwarded),
@@ -64,6 +67,7 @@ fn run(xtask: Xtask) -> Result<ExitCode> {
         Xtask::Train(train) => program::run(&shell, "train", &program::with_recipe(train.arguments)),
         Xtask::Evaluate(evaluate) => program::run(&shell, "evaluate", &evaluate.arguments),
         Xtask::Predict(predict) => program::run(&shell, "predict", &predict.arguments),
+        Xtask::ReplayStep(step) => program::run(&shell, "replay-step", &step.arguments),
         Xtask::Data(data) => program::run(&shell, "data", &data.arguments),
         Xtask::Recipes(recipes) => program::run(&shell, "recipes", &recipes.arguments),
         Xtask::Compare(compare) => program::run(&shell, "compare", &compare.arguments()?),

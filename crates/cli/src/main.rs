@@ -23,6 +23,7 @@ mod evaluate;
 mod predict;
 mod progress;
 mod recipes;
+mod replay_step;
 mod table;
 mod train;
 
@@ -57,6 +58,8 @@ enum Command {
     Predict(predict::Arguments),
     /// Make one report of several runs
     Compare(compare::Arguments),
+    /// Take a step again at which a run diverged
+    ReplayStep(replay_step::Arguments),
     /// Show, check or generate data
     #[command(subcommand)]
     Data(data::Command),
@@ -139,6 +142,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Evaluate(arguments) => evaluate::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::ReplayStep(arguments) => replay_step::run(&arguments),
         Command::Data(command) => data::run(command),
         Command::Recipes(arguments) => recipes::run(&arguments).map(|()| ExitCode::SUCCESS),
     }

@@ -126,6 +126,13 @@ impl Run {
                     self.shown = Instant::now();
                 }
             }
+            Event::Saved { step } => self.line(&format!("saved after step {step}")),
+            Event::NotSaved { reason } => {
+                self.warn(&format!("{reason}; training goes on, and the next checkpoint is the next try"));
+            }
+            Event::Damaged { complaint } => {
+                self.warn(&format!("{complaint}; it is set aside, and the run goes on from the newest whole one"));
+            }
             Event::Scoring { split, done, total } => {
                 self.bar.set_message(format!("scoring {split} {done}/{total}"));
             }
@@ -146,6 +153,11 @@ impl Run {
                 self.shown = Instant::now();
             }
         }
+    }
+
+    /// A line that is a warning.
+    fn warn(&self, text: &str) {
+        self.line(&format!("warning: {text}"));
     }
 
     fn speed(&self, step: u64) -> String {

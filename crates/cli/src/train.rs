@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
 use anyhow::Context as _;
 use img2seg_data::{Split, streets};
 use img2seg_training::checkpoint::Which;
-use img2seg_training::manifest::Origin;
-use img2seg_training::{Outcome, Place, RunConfig, RunDir, TrainingError};
+use img2seg_training::manifest::{self, Origin};
+use img2seg_training::{Outcome, Place, Requests, RunConfig, RunDir, TrainingError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -62,7 +62,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         // Said before minutes are spent on data.
         return Err(TrainingError::RunExists { path: directory }.into());
     }
-    let root = data_root(arguments.data.as_deref(), &config)?;
+    let recorded = if arguments.resume { manifest::data_root(&RunDir::open(&directory)?) } else { None };
+    let root = match (&arguments.data, recorded) {
+        (None, Some(root)) => root,
+        (given, _) => data_root(given.as_deref(), &config)?,
+    };
     let (device, words) = device::open(&arguments.device)?;
     let origin = Origin {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -79,17 +83,29 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let outcome = thread::scope(|scope| {
         let epochs = config.epochs;
         scope.spawn(move || progress::show(&events, epochs));
-        let outcome = img2seg_training::train(&config, place, &origin, &signals.stop, &sender);
+        let outcome = img2seg_training::train(&config, place, &origin, &signals.requests, &sender);
         drop(sender);
         outcome
-    })?;
+    });
+    if let Err(TrainingError::Diverged { dump: Ok(dump), .. }) = &outcome {
+        eprintln!("to take the step again: img2seg replay-step {}", shell_word(dump));
+    }
+    let outcome = outcome?;
     if outcome.interrupted {
-        let how = format!("img2seg train {} --run {} --resume", arguments.recipe, directory.display());
+        let (recipe, run) = (shell_word(Path::new(&arguments.recipe)), shell_word(&directory));
+        let how = format!("img2seg train {recipe} --run {run} --resume");
         eprintln!("stopped after step {} and saved; to go on: {how}", outcome.progress.steps);
         return Ok(ExitCode::from(128 + signals.last.load(Ordering::Relaxed) as u8));
     }
     finish(&directory, &root, &arguments.device, &outcome)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A path as a word that a shell reads back.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=+,@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// Scores the best checkpoint on train and val, writes the page, and prints both.
@@ -149,21 +165,38 @@ fn from_hub(name: &str) -> anyhow::Result<PathBuf> {
     Err(UsageError(text).into())
 }
 
-/// SIGINT and SIGTERM end the run after its present step; a second one ends it at once.
+/// SIGINT and SIGTERM end the run after its present step; a second one ends it at once. SIGUSR1 saves it.
 struct Signals {
-    stop: Arc<AtomicBool>,
+    requests: Requests,
     last: Arc<AtomicUsize>,
 }
 
 impl Signals {
     fn listen() -> anyhow::Result<Self> {
-        let signals = Self { stop: Arc::default(), last: Arc::default() };
+        let (stop, save, last) = (Arc::default(), Arc::default(), Arc::default());
         for signal in [SIGINT, SIGTERM] {
             // Actions run in this order: only a second signal finds the flag set.
-            flag::register_conditional_shutdown(signal, 128 + signal, signals.stop.clone()).context("signals")?;
-            flag::register_usize(signal, signals.last.clone(), signal as usize).context("signals")?;
-            flag::register(signal, signals.stop.clone()).context("signals")?;
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop)).context("signals")?;
+            flag::register_usize(signal, Arc::clone(&last), signal as usize).context("signals")?;
+            flag::register(signal, Arc::clone(&stop)).context("signals")?;
         }
-        Ok(signals)
+        // Slurm's habit, some time before it takes the machine away.
+        #[cfg(unix)]
+        flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&save)).context("signals")?;
+        Ok(Self { requests: Requests { stop, save }, last })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_needs_it() {
+        for (path, word) in
+            [("runs/a-1", "runs/a-1"), ("my run", "'my run'"), ("it's", r"'it'\''s'"), ("", "''"), ("a;b", "'a;b'")]
+        {
+            assert_eq!(shell_word(Path::new(path)), word);
+        }
     }
 }

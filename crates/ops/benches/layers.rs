@@ -131,7 +131,14 @@ fn main() -> Result<()> {
     let zeros = Tensor::zeros(4 << 20, DType::F32, &Device::Cpu)?;
     let [parameter, first, second] = [Var::from_tensor(&zeros)?, Var::from_tensor(&zeros)?, Var::from_tensor(&zeros)?];
     let gradient = draw(4 << 20)?;
-    let settings = AdamStep { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0. };
+    let settings = AdamStep {
+        learning_rate: 1e-3,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.,
+        gradient_factor: 1.,
+    };
     report("adam_step 4 Mi parameters", &[], &|_| {
         adam_step(&parameter, &gradient, &first, &second, 1, &settings)?;
         Ok(parameter.as_detached_tensor())

@@ -28,7 +28,7 @@ mod taps;
 mod verify;
 
 pub use activation::{Activation, leaky_relu, relu, sigmoid, tanh};
-pub use adam::{AdamParameter, AdamStep, adam_step, adam_steps};
+pub use adam::{AdamParameter, AdamStep, adam_step, adam_steps, squared_norms};
 pub use batch_norm::{BatchStatistics, NormEval, batch_norm_eval, batch_norm_train};
 pub use conv_transpose2d::{ConvTranspose2d, conv_transpose2d, conv_transpose2d_norm_eval};
 pub use conv2d::{Conv2d, Exactness, conv2d, conv2d_norm_eval, cudnn_refusal};

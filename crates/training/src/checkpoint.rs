@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
@@ -11,7 +11,7 @@ use img2seg_models::save_weights;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::run_dir::{readable_by_all, sync_directory};
+use crate::run_dir::{readable_by_all, sync_directory, unfinished_folder};
 use crate::{Learner, RunDir, TrainingError};
 
 /// Where a run stood.
@@ -63,7 +63,7 @@ pub enum Which {
 }
 
 impl Which {
-    /// Its directory's name.
+    /// Its directory's name. Older ones have a number behind it: `last-1` is the one before `last`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Last => "last",
@@ -72,7 +72,31 @@ impl Which {
     }
 }
 
-/// `progress.json`: written last, it vouches for the other files.
+/// What a checkpoint holds of a learner, by name.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Parameters and running statistics.
+    pub weights: BTreeMap<String, Tensor>,
+    /// Moments and step counts.
+    pub optimizer: BTreeMap<String, Tensor>,
+}
+
+impl State {
+    /// The learner's state. It shares the learner's storage: it changes as the learner learns.
+    pub fn of(learner: &dyn Learner) -> Result<Self, TrainingError> {
+        Ok(Self { weights: learner.weights(), optimizer: learner.optimizer_state()? })
+    }
+
+    /// A copy that stays as it is.
+    pub fn copy(&self) -> Result<Self, TrainingError> {
+        let copy = |tensors: &BTreeMap<String, Tensor>| {
+            tensors.iter().map(|(name, tensor)| Ok((name.clone(), tensor.copy()?))).collect::<candle_core::Result<_>>()
+        };
+        Ok(Self { weights: copy(&self.weights)?, optimizer: copy(&self.optimizer)? })
+    }
+}
+
+/// `progress.json`: written last, it vouches for the other files and for itself.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ProgressFile {
@@ -85,98 +109,212 @@ const WEIGHTS: &str = "weights.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const PROGRESS: &str = "progress.json";
 
-/// Saves a learner. Until the last moment the checkpoint before stays where it is.
-pub fn save(run: &RunDir, which: Which, learner: &dyn Learner, progress: &Progress) -> Result<(), TrainingError> {
+/// Saves a checkpoint as `last` or `best`, and keeps the `keep` newest of that name, this one among them.
+///
+/// It is written beside the others, synced, and renamed into place: at every moment a whole one is there.
+pub fn save(run: &RunDir, which: Which, keep: usize, state: &State, progress: &Progress) -> Result<(), TrainingError> {
     let checkpoints = run.file("checkpoints");
-    fs::create_dir_all(&checkpoints).map_err(TrainingError::file(&checkpoints))?;
+    // Not `create_dir_all`: a run directory that is gone shall not come back without its recipe.
+    match fs::create_dir(&checkpoints) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(TrainingError::file(&checkpoints)(error));
+        }
+        _ => {}
+    }
     let target = checkpoints.join(which.name());
-    let new = tempfile::Builder::new()
-        .prefix(".writing-")
-        .tempdir_in(&checkpoints)
-        .map_err(TrainingError::file(&checkpoints))?;
-
+    let new = unfinished_folder(&checkpoints).map_err(TrainingError::file(&checkpoints))?;
     let mut sha256 = BTreeMap::new();
-    for (name, tensors) in [(WEIGHTS, learner.weights()), (OPTIMIZER, learner.optimizer_state()?)] {
+    for (name, tensors) in [(WEIGHTS, &state.weights), (OPTIMIZER, &state.optimizer)] {
         let (path, shown) = (new.path().join(name), target.join(name));
-        save_weights(&path, &tensors).map_err(|error| {
+        save_weights(&path, tensors).map_err(|error| {
             let text = error.to_string();
             let cause = text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&text);
             TrainingError::checkpoint(&shown, cause)
         })?;
-        let bytes = fs::read(&path).and_then(|bytes| {
+        let hash = || {
             readable_by_all(&path)?;
-            File::open(&path)?.sync_all()?;
-            Ok(bytes)
-        });
-        let bytes = bytes.map_err(TrainingError::file(&shown))?;
-        sha256.insert(name.to_owned(), hex(&Sha256::digest(&bytes)));
+            let file = File::open(&path)?;
+            file.sync_all()?;
+            hash(file)
+        };
+        sha256.insert(name.to_owned(), hash().map_err(TrainingError::file(&shown))?);
     }
+    sha256.insert(PROGRESS.to_owned(), own_hash(progress));
     let file = ProgressFile { progress: progress.clone(), sha256 };
     let text =
         serde_json::to_string_pretty(&file).map_err(|error| TrainingError::checkpoint(&target, error.to_string()))?;
     write_synced(&new.path().join(PROGRESS), &target.join(PROGRESS), text.as_bytes())?;
-
-    let swap = || {
+    let file_in_place = || {
         readable_by_all(new.path())?;
         sync_directory(new.path())?;
-        // A directory cannot be renamed over a full one: the old one steps aside, and `load` looks for it there.
-        let previous = previous(&target);
-        if target.exists() {
-            if previous.exists() {
-                fs::remove_dir_all(&previous)?;
-            }
-            fs::rename(&target, &previous)?;
-        }
-        fs::rename(new.path(), &target)?;
-        sync_directory(&checkpoints)?;
-        if previous.exists() { fs::remove_dir_all(&previous) } else { Ok(()) }
+        shift(&checkpoints, which, keep.max(1), new.path())
     };
-    swap().map_err(TrainingError::file(&target))
+    file_in_place().map_err(TrainingError::file(&target))
 }
 
-/// Loads weights, and with `resume` the optimisers' state too, and says where the run stood.
+/// Moves every checkpoint of a name one place back and puts the new one in front. Stopped anywhere, it leaves whole ones only,
+/// perhaps with a gap in their numbers.
+fn shift(checkpoints: &Path, which: Which, keep: usize, new: &Path) -> io::Result<()> {
+    // Only as far as the first gap: what lies behind one has made room already.
+    let gap = (0..keep).find(|&place| !checkpoints.join(place_name(which, place)).exists()).unwrap_or(keep);
+    for place in (0..gap).rev() {
+        let (from, to) = (checkpoints.join(place_name(which, place)), checkpoints.join(place_name(which, place + 1)));
+        remove(checkpoints, &to)?;
+        fs::rename(&from, &to)?;
+    }
+    fs::rename(new, checkpoints.join(which.name()))?;
+    sync_directory(checkpoints)?;
+    for (place, path) in places(checkpoints, which)? {
+        if place >= keep {
+            remove(checkpoints, &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory by way of a name that tells that it is not whole.
+fn remove(checkpoints: &Path, path: &Path) -> io::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let aside = unfinished_folder(checkpoints)?;
+    fs::rename(path, aside.path().join("removed"))?;
+    aside.close()
+}
+
+fn place_name(which: Which, place: usize) -> String {
+    match place {
+        0 => which.name().to_owned(),
+        _ => format!("{}-{place}", which.name()),
+    }
+}
+
+/// The checkpoints of a name, newest first, each with its place.
+fn places(checkpoints: &Path, which: Which) -> io::Result<Vec<(usize, PathBuf)>> {
+    let mut places = Vec::new();
+    for entry in fs::read_dir(checkpoints)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let place = match name.strip_prefix(which.name()) {
+            Some("") => Some(0),
+            Some(rest) => rest.strip_prefix('-').and_then(|number| number.parse().ok()),
+            None => None,
+        };
+        if let Some(place) = place
+            && place_name(which, place) == name
+        {
+            places.push((place, path));
+        }
+    }
+    places.sort_unstable();
+    Ok(places)
+}
+
+/// Loads the weights of a checkpoint, and says where the run stood.
 ///
 /// # Errors
 /// When the checkpoint is missing, its files do not hash to what they did, or a tensor does not fit the network. Nothing is
 /// loaded then.
-pub fn load(run: &RunDir, which: Which, learner: &mut dyn Learner, resume: bool) -> Result<Progress, TrainingError> {
-    let directory = directory(run, which)?;
+pub fn load(run: &RunDir, which: Which, learner: &mut dyn Learner) -> Result<Progress, TrainingError> {
+    let checkpoints = run.file("checkpoints");
+    let found = places(&checkpoints, which).ok().and_then(|places| places.into_iter().next());
+    let Some((_, directory)) = found else {
+        return Err(TrainingError::checkpoint(&checkpoints.join(which.name()), "there is no such checkpoint"));
+    };
+    let file = read_progress(&directory)?;
+    let weights = read(&directory, WEIGHTS, &file)?;
+    learner.load_weights(&weights).map_err(does_not_fit(&directory))?;
+    Ok(file.progress)
+}
+
+/// Where a run goes on.
+#[derive(Debug)]
+pub struct Resumed {
+    /// Where it stood.
+    pub progress: Progress,
+    /// What was wrong with newer checkpoints. They are set aside as `checkpoints/damaged-NAME`.
+    pub damaged: Vec<String>,
+}
+
+/// Loads the newest whole checkpoint, weights and optimisers; none if the run never made one. Only for who holds the lock.
+///
+/// # Errors
+/// When all checkpoints are damaged, or do not fit the networks; the newest one's complaint is told.
+pub fn resume(run: &RunDir, learner: &mut dyn Learner) -> Result<Option<Resumed>, TrainingError> {
+    let checkpoints = run.file("checkpoints");
+    let mut found = Vec::new();
+    if checkpoints.exists() {
+        for which in [Which::Last, Which::Best] {
+            found.extend(places(&checkpoints, which).map_err(TrainingError::file(&checkpoints))?);
+        }
+    }
+    if found.is_empty() {
+        return Ok(None);
+    }
+    // The newest first; of one step, `last`. What cannot even be read counts as new: it is to be complained about.
+    let mut candidates: Vec<_> = found.into_iter().map(|(_, path)| (read_progress(&path), path)).collect();
+    candidates.sort_by_key(|(file, _)| {
+        std::cmp::Reverse(
+            file.as_ref().map_or((u64::MAX, u64::MAX), |file| (file.progress.steps, order_in_step(&file.progress))),
+        )
+    });
+    let mut damaged: Vec<(PathBuf, TrainingError)> = Vec::new();
+    for (file, directory) in candidates {
+        let loaded = file.and_then(|file| {
+            let weights = read(&directory, WEIGHTS, &file)?;
+            let optimizer = read(&directory, OPTIMIZER, &file)?;
+            learner.load_weights(&weights).map_err(does_not_fit(&directory))?;
+            learner.load_optimizer_state(&optimizer).map_err(does_not_fit(&directory))?;
+            Ok(file.progress)
+        });
+        match loaded {
+            Ok(progress) => {
+                let complaints = damaged.iter().map(|(_, error)| error.to_string()).collect();
+                for (path, _) in &damaged {
+                    set_aside(&checkpoints, path)?;
+                }
+                return Ok(Some(Resumed { progress, damaged: complaints }));
+            }
+            Err(error) => damaged.push((directory, error)),
+        }
+    }
+    // At least one was found, so at least one is damaged.
+    damaged.into_iter().next().map_or(Ok(None), |(_, error)| Err(error))
+}
+
+/// At the end of an epoch the same step is saved twice: before scoring, where a run is stopped there, and after it.
+fn order_in_step(progress: &Progress) -> u64 {
+    progress.epochs as u64
+}
+
+/// Gives a damaged checkpoint a name by which nobody loads it.
+fn set_aside(checkpoints: &Path, path: &Path) -> Result<(), TrainingError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let names = std::iter::once(format!("damaged-{name}")).chain((2..).map(|n| format!("damaged-{name}-{n}")));
+    let free = names.map(|name| checkpoints.join(name)).find(|path| !path.exists());
+    free.map_or(Ok(()), |free| fs::rename(path, free)).map_err(TrainingError::file(path))
+}
+
+fn does_not_fit(directory: &Path) -> impl Fn(TrainingError) -> TrainingError {
+    |error| TrainingError::checkpoint(directory, error.to_string())
+}
+
+fn read_progress(directory: &Path) -> Result<ProgressFile, TrainingError> {
     let path = directory.join(PROGRESS);
     let text = fs::read_to_string(&path).map_err(TrainingError::file(&path))?;
     let file: ProgressFile =
         serde_json::from_str(&text).map_err(|error| TrainingError::checkpoint(&path, error.to_string()))?;
-    let weights = read(&directory, WEIGHTS, &file)?;
-    let fits = |error: TrainingError| TrainingError::checkpoint(&directory, error.to_string());
-    if resume {
-        let optimizer = read(&directory, OPTIMIZER, &file)?;
-        learner.load_weights(&weights).map_err(fits)?;
-        learner.load_optimizer_state(&optimizer).map_err(fits)?;
-    } else {
-        learner.load_weights(&weights).map_err(fits)?;
+    if file.sha256.get(PROGRESS) != Some(&own_hash(&file.progress)) {
+        return Err(TrainingError::checkpoint(&path, "damaged: its SHA-256 is not the one that stands in it"));
     }
-    Ok(file.progress)
+    Ok(file)
 }
 
-/// Whether the run has this checkpoint.
-pub fn exists(run: &RunDir, which: Which) -> bool {
-    directory(run, which).is_ok()
-}
-
-fn directory(run: &RunDir, which: Which) -> Result<PathBuf, TrainingError> {
-    let target = run.file("checkpoints").join(which.name());
-    let previous = previous(&target);
-    if target.is_dir() {
-        Ok(target)
-    } else if previous.is_dir() {
-        // Stopped between the two renames of `save`.
-        Ok(previous)
-    } else {
-        Err(TrainingError::checkpoint(&target, "there is no such checkpoint"))
-    }
-}
-
-fn previous(target: &Path) -> PathBuf {
-    target.with_extension("previous")
+/// The hash of what `progress.json` says, the hashes left out.
+fn own_hash(progress: &Progress) -> String {
+    let Progress { epochs, batches, steps, best } = progress;
+    let best = best.map_or_else(String::new, |best| format!("{} {}", best.score, best.epoch));
+    hex(&Sha256::digest(format!("{epochs} {batches} {steps} {best}")))
 }
 
 fn read(directory: &Path, name: &str, file: &ProgressFile) -> Result<BTreeMap<String, Tensor>, TrainingError> {
@@ -187,6 +325,18 @@ fn read(directory: &Path, name: &str, file: &ProgressFile) -> Result<BTreeMap<St
     }
     let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
     Ok(tensors.into_iter().collect())
+}
+
+/// SHA-256 of a file, a piece at a time.
+fn hash(mut file: File) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hex(&hash.finalize())),
+            length => hash.update(&piece[..length]),
+        }
+    }
 }
 
 /// Writes and syncs a file; an error names the place where the file was to end up.
@@ -206,3 +356,6 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,6 +124,10 @@ pub struct EvaluationConfig {
 pub struct CheckpointConfig {
     /// Steps from one checkpoint to the next, besides the one at the end of each epoch; 0 for none.
     pub every_steps: u64,
+    /// Minutes from one checkpoint to the next, likewise; 0 for none.
+    pub every_minutes: f64,
+    /// The newest checkpoints that are kept besides the best one, at least 1. The older ones stand in for a damaged one.
+    pub keep: usize,
     /// The val score that the checkpoint `best` has the highest of.
     pub best: BestScore,
 }
@@ -187,6 +191,10 @@ impl RunConfig {
         };
         at_least_one("epochs", self.epochs)?;
         at_least_one("evaluation.every_epochs", self.evaluation.every_epochs)?;
+        at_least_one("checkpoint.keep", self.checkpoint.keep)?;
+        if !(self.checkpoint.every_minutes.is_finite() && self.checkpoint.every_minutes >= 0.0) {
+            return Err("checkpoint.every_minutes: must be 0 or more".to_owned());
+        }
         self.data.validate().map_err(|error| error.to_string())?;
         match &self.task {
             TaskConfig::Segmentation(task) => {
@@ -221,6 +229,7 @@ fn check_adam(key: &str, adam: &AdamConfig) -> Result<(), String> {
         ("beta2", beta(adam.beta2), "in [0, 1)"),
         ("epsilon", adam.epsilon.is_finite() && adam.epsilon > 0.0, "above 0"),
         ("weight_decay", adam.weight_decay.is_finite() && adam.weight_decay >= 0.0, "0 or more"),
+        ("max_gradient_norm", adam.max_gradient_norm.is_finite() && adam.max_gradient_norm >= 0.0, "0 or more"),
     ] {
         if !ok {
             return Err(format!("{key}.{name}: must be {range}"));

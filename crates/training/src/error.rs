@@ -37,17 +37,45 @@ pub enum TrainingError {
         /// What is wrong with it.
         complaint: String,
     },
-    /// A loss that is no finite number. Training stops before the weights that caused it reach a checkpoint.
-    #[error("step {step}: the loss {loss} is {value} (batch: {batch})")]
+    /// A run that another process is writing to.
+    #[error("{}: {} is writing to this run", path.display(), process_name(*.process))]
+    RunInUse {
+        /// The run directory.
+        path: PathBuf,
+        /// The process id, if it could be read.
+        process: Option<u32>,
+    },
+    /// A run that could not be saved when it had to be.
+    #[error("{source}; {} not saved, {}", steps_name(*.step, *.saved), saved_name(*.saved))]
+    NotSaved {
+        /// The step after which it had to be saved.
+        step: u64,
+        /// The step of the newest checkpoint that was saved.
+        saved: Option<u64>,
+        /// Why.
+        source: Box<TrainingError>,
+    },
+    /// A loss or a gradient that is not finite, found before it reached a weight.
+    #[error("{tensor} is not finite ({part})")]
     NotFinite {
+        /// The part of the learner's step.
+        part: &'static str,
+        /// The first tensor with a bad value.
+        tensor: String,
+    },
+    /// A run that has diverged. It stops before what is not finite reaches a weight or a checkpoint.
+    #[error("step {step}: {tensor} is not finite ({part}; batch: {batch}); {}", dump_name(.dump))]
+    Diverged {
         /// The step, from 1.
         step: u64,
-        /// The name of the loss.
-        loss: String,
-        /// Its value: NaN or an infinity.
-        value: f32,
+        /// The part of the learner's step.
+        part: &'static str,
+        /// The first tensor with a bad value.
+        tensor: String,
         /// The names of the batch's samples.
         batch: String,
+        /// The folder that reproduces the step, or why there is none.
+        dump: Result<PathBuf, String>,
     },
     /// A file that cannot be read or written.
     #[error("{}: {source}", path.display())]
@@ -81,6 +109,28 @@ impl TrainingError {
 
     pub(crate) fn checkpoint(path: &Path, complaint: impl Into<String>) -> Self {
         Self::Checkpoint { path: path.to_owned(), complaint: complaint.into() }
+    }
+}
+
+fn process_name(process: Option<u32>) -> String {
+    process.map_or_else(|| "another process".to_owned(), |id| format!("process {id}"))
+}
+
+fn steps_name(step: u64, saved: Option<u64>) -> String {
+    match saved {
+        Some(saved) if saved + 1 < step => format!("steps {} to {step} are", saved + 1),
+        _ => format!("step {step} is"),
+    }
+}
+
+fn saved_name(saved: Option<u64>) -> String {
+    saved.map_or_else(|| "there is no checkpoint".to_owned(), |step| format!("the newest checkpoint is of step {step}"))
+}
+
+fn dump_name(dump: &Result<PathBuf, String>) -> String {
+    match dump {
+        Ok(path) => format!("{} reproduces the step", path.display()),
+        Err(reason) => format!("the step could not be dumped: {reason}"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Scoring a learner on a split.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
@@ -43,7 +44,8 @@ pub struct Picture {
 
 /// Scores every image that the loader gives, in evaluation mode and without gradients.
 ///
-/// Keeps as many `pictures`, evenly spread over the split. `progress` is told the number of images done.
+/// Keeps as many `pictures`, evenly spread over the split. `progress` is told the number of images done; where it says to break,
+/// there is no evaluation.
 pub fn evaluate(
     learner: &dyn Learner,
     loader: &Loader,
@@ -51,8 +53,8 @@ pub fn evaluate(
     classes: &ClassTable,
     device: &Device,
     pictures: usize,
-    mut progress: impl FnMut(usize),
-) -> Result<Evaluation, TrainingError> {
+    mut progress: impl FnMut(usize) -> ControlFlow<()>,
+) -> Result<Option<Evaluation>, TrainingError> {
     let total = loader.dataset().len();
     let kept = evenly_spread(total, pictures);
     let mut keeper = ScoreKeeper::new(classes.len());
@@ -77,15 +79,17 @@ pub fn evaluate(
             }
             evaluation_images.push(scores);
         }
-        progress(evaluation_images.len());
+        if progress(evaluation_images.len()).is_break() {
+            return Ok(None);
+        }
     }
-    Ok(Evaluation {
+    Ok(Some(Evaluation {
         scores: keeper.scores(split, classes),
         losses: means.means(),
         images: evaluation_images,
         pictures: evaluation_pictures,
         prediction_seconds,
-    })
+    }))
 }
 
 /// `count` indices below `total`, evenly spread and ascending; all of them when there are fewer.

@@ -1,6 +1,7 @@
 //! `evaluation/SPLIT/` of a run directory: the scores of a whole split, each image's, and a dozen pictures.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use crate::checkpoint::{self, Progress, Which};
 use crate::evaluate::{Evaluation, Picture, evaluate};
-use crate::run_dir::{readable_by_all, sync_directory, write_whole};
+use crate::run_dir::{readable_by_all, sync_directory, unfinished_folder, write_whole};
 use crate::{RunDir, TrainingError, learner};
 
 /// Pictures that an evaluation keeps for the report.
@@ -29,13 +30,17 @@ pub fn evaluate_run(
     let config = run.config()?;
     let classes = Arc::new(run.classes()?);
     let mut learner = learner::build(&config, &classes, device)?;
-    let trained = checkpoint::load(run, which, learner.as_mut(), false)?;
+    let trained = checkpoint::load(run, which, learner.as_mut())?;
     let dataset = Dataset::open(root, split, &config.data, classes.clone())?;
     let total = dataset.len();
     let loader = Loader::new(dataset, config.loader(), config.data.augment.clone(), config.seed)?;
     let name = split.to_string();
-    let done = |images| progress(images, total);
+    let done = |images| {
+        progress(images, total);
+        ControlFlow::Continue(())
+    };
     let evaluation = evaluate(learner.as_ref(), &loader, &name, &classes, device, PICTURES, done)?;
+    let evaluation = evaluation.ok_or_else(|| candle_core::Error::Msg("scoring was broken off".to_owned()))?;
     write(run, &name, which, &trained, &evaluation, &classes)?;
     Ok(evaluation)
 }
@@ -52,7 +57,7 @@ fn write(
     let directory = run.file("evaluation");
     let in_directory = || TrainingError::file(&directory);
     fs::create_dir_all(&directory).map_err(in_directory())?;
-    let new = tempfile::Builder::new().prefix(".writing-").tempdir_in(&directory).map_err(in_directory())?;
+    let new = unfinished_folder(&directory).map_err(in_directory())?;
 
     let mut scores = serde_json::to_value(&evaluation.scores).map_err(candle_core::Error::wrap)?;
     let epoch = match (which, trained.best) {

@@ -22,7 +22,7 @@ impl Predictor {
     pub fn open(run: &RunDir, which: Which, device: &Device) -> Result<Self, TrainingError> {
         let (config, classes) = (run.config()?, run.classes()?);
         let mut learner = learner::build(&config, &classes, device)?;
-        checkpoint::load(run, which, learner.as_mut(), false)?;
+        checkpoint::load(run, which, learner.as_mut())?;
         Ok(Self { learner, data: config.data, classes, device: device.clone() })
     }
 

@@ -1,5 +1,8 @@
 //! The loop, read top to bottom.
 
+mod saver;
+
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,15 +10,18 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use candle_core::Device;
-use img2seg_data::{Batch, ClassTable, Dataset, Loader, Split};
+use img2seg_data::{ClassTable, Dataset, Loader, Split};
 use img2seg_models::load_weights;
+use saver::Saver;
 use serde_json::{Value, json};
 
-use crate::checkpoint::{self, Best, Progress, Which};
+use crate::checkpoint::{self, Best, Progress, State, Which};
+use crate::divergence::diverged;
 use crate::evaluate::{Evaluation, evaluate};
 use crate::learner::{self, Step};
 use crate::manifest::{self, Origin};
-use crate::run_dir::LossLog;
+use crate::records::Records;
+use crate::run_dir::RunLock;
 use crate::schedule::Schedule;
 use crate::scores::Scores;
 use crate::{Loss, RunConfig, RunDir, TrainingError, samples};
@@ -67,6 +73,30 @@ pub enum Event {
         /// Whether the checkpoint `best` is now of this epoch.
         best: bool,
     },
+    /// The run was saved because it was asked for.
+    Saved {
+        /// After this step.
+        step: u64,
+    },
+    /// The run could not be saved. It goes on and tries again at the next checkpoint; only at its end that is an error.
+    NotSaved {
+        /// Why, and what is saved.
+        reason: String,
+    },
+    /// A checkpoint that the run would have gone on from is damaged; it goes on from an older one.
+    Damaged {
+        /// What is wrong with it.
+        complaint: String,
+    },
+}
+
+/// What a run can be asked for while it goes on.
+#[derive(Debug, Default)]
+pub struct Requests {
+    /// End after the present step, saved.
+    pub stop: Arc<AtomicBool>,
+    /// Save after the present step, and go on. The run takes the request back when it has tried.
+    pub save: Arc<AtomicBool>,
 }
 
 /// How a run ended.
@@ -97,19 +127,25 @@ pub struct Place<'a> {
 
 /// Trains `config` at `place`. Nothing is written before recipe, data and networks are known to fit.
 ///
-/// `stop` ends the run after the present step, saved. Nobody needs to listen to `events`.
+/// Nobody needs to listen to `events`.
+///
+/// # Errors
+/// Among others [`TrainingError::Diverged`], which leaves a dump, [`TrainingError::RunInUse`], and [`TrainingError::NotSaved`] where
+/// the run could not be saved at its end.
 #[allow(clippy::too_many_lines, reason = "a run is one piece, to be read from top to bottom")]
 pub fn train(
     config: &RunConfig,
     place: Place,
     origin: &Origin,
-    stop: &AtomicBool,
+    requests: &Requests,
     events: &Sender<Event>,
 ) -> Result<Outcome, TrainingError> {
     let Place { root, device, .. } = place;
+    let tell = |event| _ = events.send(event);
     let resumed = if place.resume { Some(RunDir::open(place.run)?) } else { None };
+    let resumed = resumed.map(|run| Ok::<_, TrainingError>((RunLock::take(place.run)?, run))).transpose()?;
     let classes = Arc::new(match &resumed {
-        Some(run) => run.classes()?,
+        Some((_, run)) => run.classes()?,
         None => ClassTable::load(&config.data.classes)?,
     });
     let mut learner = learner::build(config, &classes, device)?;
@@ -121,19 +157,29 @@ pub fn train(
     let open = |split| Dataset::open(root, split, &config.data, classes.clone());
     let (train_set, val_set) = (open(Split::Train)?, open(Split::Val)?);
 
-    let run = &match resumed {
-        Some(run) => run,
-        None => RunDir::create(place.run, config, &classes)?,
-    };
     let mut progress = Progress::default();
-    if checkpoint::exists(run, Which::Last) {
-        progress = checkpoint::load(run, Which::Last, learner.as_mut(), true)?;
+    let mut saved = None;
+    let (run, _lock) = if let Some((lock, run)) = resumed {
+        run.clear_unfinished()?;
+        if let Some(resumed) = checkpoint::resume(&run, learner.as_mut())? {
+            resumed.damaged.into_iter().for_each(|complaint| tell(Event::Damaged { complaint }));
+            progress = resumed.progress;
+            saved = Some(progress.steps);
+        }
+        (run, lock)
     } else {
-        manifest::write(run, config, root, origin, learner.as_ref(), &train_set, &val_set)?;
-    }
-    let (mut log, mut means) = LossLog::open(run, progress.steps, progress.epochs + 1)?;
-    run.rewind_json("metrics.jsonl", progress.epochs)?;
-    run.rewind_json("times.jsonl", progress.epochs)?;
+        let (run, lock) = RunDir::create(place.run, &classes)?;
+        manifest::write(&run, config, root, origin, learner.as_ref(), &train_set, &val_set)?;
+        if place.weights.is_some() {
+            // Its seed does not tell where this run begins.
+            checkpoint::save(&run, Which::Last, config.checkpoint.keep, &State::of(learner.as_ref())?, &progress)?;
+            saved = Some(0);
+        }
+        run.begin(config)?;
+        (run, lock)
+    };
+    let (records, mut means) = Records::open(&run, &progress)?;
+    let mut saver = Saver::new(&run, &config.checkpoint, records, saved);
 
     let loader = |set: Dataset| Loader::new(set, config.loader(), config.data.augment.clone(), config.seed);
     let scored_train_loader = match config.evaluation.train_images {
@@ -143,7 +189,6 @@ pub fn train(
     let (train_loader, val_loader) = (loader(train_set)?, loader(val_set)?);
     let steps_per_epoch = train_loader.batches_per_epoch();
     let schedule = Schedule::new(&config.schedule, config.epochs, steps_per_epoch);
-    let tell = |event| _ = events.send(event);
     tell(Event::Started {
         steps_per_epoch,
         steps: (config.epochs * steps_per_epoch) as u64,
@@ -151,6 +196,7 @@ pub fn train(
         networks: learner.networks(),
     });
 
+    let stopping = || requests.stop.load(Ordering::Relaxed);
     let mut training_seconds = 0.0;
     while progress.epochs < config.epochs {
         let epoch = progress.epochs + 1;
@@ -158,24 +204,33 @@ pub fn train(
         let mut images = 0;
         for batch in train_loader.train_batches(epoch, progress.batches) {
             let batch = batch?.to_device(device)?;
-            let rate_factor = schedule.factor(progress.steps);
-            let losses = learner.train_step(&batch, Step { number: progress.steps + 1, rate_factor })?;
-            check_finite(&losses, progress.steps + 1, &batch)?;
+            let step = Step { number: progress.steps + 1, rate_factor: schedule.factor(progress.steps) };
+            let losses = match learner.train_step(&batch, step) {
+                Err(TrainingError::NotFinite { part, tensor }) => {
+                    // For who looks for the cause; the error that ends the run is the divergence.
+                    let _ = saver.records.write();
+                    return Err(diverged(&run, learner.as_ref(), &batch, step, part, tensor));
+                }
+                losses => losses?,
+            };
             progress.steps += 1;
             progress.batches += 1;
-            log.add(epoch, progress.steps, &losses)?;
+            saver.records.step(epoch, progress.steps, &losses);
             means.add(losses.iter().map(|loss| (loss.name, loss.value)));
             images += batch.names.len();
             tell(Event::Step { epoch, step: progress.steps, images: batch.names.len(), losses });
 
-            let stopping = stop.load(Ordering::Relaxed);
-            let due = config.checkpoint.every_steps > 0 && progress.steps % config.checkpoint.every_steps == 0;
-            if (stopping || due) && progress.batches < steps_per_epoch {
-                log.sync()?;
-                checkpoint::save(run, Which::Last, learner.as_ref(), &progress)?;
-                if stopping {
-                    training_seconds += started.elapsed().as_secs_f64();
-                    return Ok(Outcome { progress, interrupted: true, training_seconds });
+            let asked = requests.save.swap(false, Ordering::Relaxed);
+            if stopping() && progress.batches < steps_per_epoch {
+                saver.save(learner.as_ref(), &progress)?;
+                training_seconds += started.elapsed().as_secs_f64();
+                return Ok(Outcome { progress, interrupted: true, training_seconds });
+            }
+            if asked || saver.is_due(progress.steps) && progress.batches < steps_per_epoch {
+                match saver.save(learner.as_ref(), &progress) {
+                    Ok(()) if asked => tell(Event::Saved { step: progress.steps }),
+                    Ok(()) => {}
+                    Err(error) => tell(Event::NotSaved { reason: error.to_string() }),
                 }
             }
         }
@@ -189,18 +244,31 @@ pub fn train(
         let wants_samples = due(config.evaluation.samples_every_epochs);
         let score = |loader: &Loader, split: Split, pictures: usize| {
             let total = loader.dataset().len();
-            let scoring = |done| tell(Event::Scoring { split, done, total });
+            let scoring = |done| {
+                tell(Event::Scoring { split, done, total });
+                if stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
             evaluate(learner.as_ref(), loader, &split.to_string(), &classes, device, pictures, scoring)
         };
         let mut val: Option<Evaluation> = None;
         let mut train: Option<Evaluation> = None;
         if due(config.evaluation.every_epochs) || wants_samples {
             let pictures = if wants_samples { config.evaluation.samples } else { 0 };
-            val = Some(score(&val_loader, Split::Val, pictures)?);
-            train = scored_train_loader.as_ref().map(|loader| score(loader, Split::Train, 0)).transpose()?;
+            val = score(&val_loader, Split::Val, pictures)?;
+            train = match &scored_train_loader {
+                Some(loader) if val.is_some() => score(loader, Split::Train, 0)?,
+                _ => None,
+            };
+            if val.is_none() || scored_train_loader.is_some() && train.is_none() {
+                // Asked to stop: all batches of the epoch are done, and it is scored when the run goes on.
+                saver.save(learner.as_ref(), &progress)?;
+                return Ok(Outcome { progress, interrupted: true, training_seconds });
+            }
         }
-        if let (Some(val), true) = (&val, wants_samples) {
-            samples::write(run, epoch, &val.pictures, &classes)?;
+        if let (Some(val), true) = (&val, wants_samples)
+            && let Some(png) = samples::png(&val.pictures, &classes)?
+        {
+            saver.records.sheet(&format!("epoch-{epoch:03}.png"), png);
         }
 
         progress.epochs = epoch;
@@ -210,45 +278,31 @@ pub fn train(
         if let (Some(score), true) = (candidate, best) {
             progress.best = Some(Best { score, epoch });
         }
-        log.sync()?;
         let rate_factor = schedule.factor(progress.steps.saturating_sub(1));
-        run.append_json(
-            "metrics.jsonl",
-            &metrics_line(epoch, &progress, rate_factor, &train_losses, train.as_ref(), val.as_ref()),
-        )?;
         let images_per_second = images as f64 / train_seconds;
-        run.append_json(
-            "times.jsonl",
+        saver.records.epoch(
+            &metrics_line(epoch, &progress, rate_factor, &train_losses, train.as_ref(), val.as_ref()),
             &json!({
                 "epoch": epoch,
                 "train_seconds": train_seconds,
                 "evaluation_seconds": started.elapsed().as_secs_f64(),
                 "images_per_second": images_per_second,
             }),
-        )?;
-        if best {
-            checkpoint::save(run, Which::Best, learner.as_ref(), &progress)?;
+        );
+        let stops = stopping() && !last;
+        let save = if best { Saver::save_best } else { Saver::save };
+        match save(&mut saver, learner.as_ref(), &progress) {
+            Ok(()) => {}
+            Err(error) if last || stops => return Err(error),
+            Err(error) => tell(Event::NotSaved { reason: error.to_string() }),
         }
-        checkpoint::save(run, Which::Last, learner.as_ref(), &progress)?;
         let val = val.map(|val| Box::new(val.scores));
         tell(Event::Epoch { epoch, losses: train_losses, val, images_per_second, best });
-        if stop.load(Ordering::Relaxed) && !last {
+        if stops {
             return Ok(Outcome { progress, interrupted: true, training_seconds });
         }
     }
     Ok(Outcome { progress, interrupted: false, training_seconds })
-}
-
-fn check_finite(losses: &[Loss], step: u64, batch: &Batch) -> Result<(), TrainingError> {
-    match losses.iter().find(|loss| !loss.value.is_finite()) {
-        None => Ok(()),
-        Some(loss) => Err(TrainingError::NotFinite {
-            step,
-            loss: loss.name.to_owned(),
-            value: loss.value,
-            batch: batch.names.join(", "),
-        }),
-    }
 }
 
 /// A line of `metrics.jsonl`. Times stand elsewhere: equal runs have equal lines.

@@ -27,6 +27,7 @@ impl Adam {
             beta2: oracle.setting("beta2")?,
             epsilon: oracle.setting("eps")?,
             weight_decay: 0.0,
+            gradient_factor: 1.0,
         };
         let zeros = |like: &Var| Var::zeros(like.shape(), like.dtype(), like.device());
         let with_moments = |(name, parameter): (String, Var)| {

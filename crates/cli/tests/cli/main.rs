@@ -1,6 +1,9 @@
 //! The program as its users meet it: exit codes, files written, error texts.
 
 mod commands;
+mod durability;
 mod errors;
 mod interruption;
 mod lab;
+mod reproducibility;
+mod running;

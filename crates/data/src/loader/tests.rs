@@ -65,6 +65,27 @@ fn batches_do_not_depend_on_threads_or_cache() {
     }
 }
 
+/// As a slow disk would: each sample takes a time that nobody knows.
+#[test]
+fn batches_do_not_depend_on_how_long_samples_take() {
+    let root = tempdir().unwrap();
+    write_pairs(root.path(), 9);
+    let loader = loader(root.path(), 3, 1);
+    let expected = epoch(loader.train_batches(1, 0));
+    for seed in 0..4 {
+        let delays = std::sync::Mutex::new(keyed::rng(seed, "delays", &[]));
+        let shared = Arc::clone(&loader.0);
+        let sample = move |i| {
+            let millis = delays.lock().unwrap().below(12) as u64;
+            thread::sleep(std::time::Duration::from_millis(millis));
+            shared.train_sample(1, i)
+        };
+        let order = loader.0.order(1);
+        let batches = order.chunks(3).map(<[usize]>::to_vec).collect();
+        assert_eq!(epoch(Batches::start(batches, sample)), expected);
+    }
+}
+
 #[test]
 fn epochs_differ_and_can_be_entered_anywhere() {
     let root = tempdir().unwrap();

@@ -28,6 +28,7 @@ pub(super) fn adam_step(parameter: &Var, gradient: &Tensor, first: &Var, second:
 /// The factors in f32.
 #[derive(Clone, Copy)]
 struct Single {
+    gradient: f32,
     keep: f32,
     beta1: f32,
     rest1: f32,
@@ -41,6 +42,7 @@ struct Single {
 impl From<&Factors> for Single {
     fn from(f: &Factors) -> Self {
         Self {
+            gradient: f.gradient as f32,
             keep: f.keep as f32,
             beta1: f.beta1 as f32,
             rest1: (1. - f.beta1) as f32,
@@ -59,6 +61,7 @@ fn step(parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut
     chunks.for_each(|((parameter, gradient), (first, second))| {
         vectorised(|| {
             for ((p, &g), (m, v)) in parameter.iter_mut().zip(gradient).zip(first.iter_mut().zip(second)) {
+                let g = g * f.gradient;
                 *m = *m * f.beta1 + g * f.rest1;
                 *v = *v * f.beta2 + g * g * f.rest2;
                 *p = *p * f.keep - f.step_size * (*m / (v.sqrt() * f.inverse_denominator + f.epsilon));

@@ -2,6 +2,7 @@
 
 mod composed;
 mod cpu;
+mod squared_norms;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,8 @@ use rayon::prelude::*;
 
 use crate::check::{self, refuse};
 use crate::kernel::has_kernel;
+
+pub use squared_norms::squared_norms;
 
 /// Settings of a step (Kingma and Ba 2015), with decoupled weight decay (Loshchilov and Hutter 2019).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,11 +29,14 @@ pub struct AdamStep {
     pub epsilon: f64,
     /// Share of the parameter, times the learning rate, taken off before the step. 0 is plain Adam.
     pub weight_decay: f64,
+    /// What every gradient is multiplied by first: 1, or less to clip their common norm.
+    pub gradient_factor: f64,
 }
 
 /// The factors that are the same for every element of a step.
 #[derive(Debug, Clone, Copy)]
 struct Factors {
+    gradient: f64,
     keep: f64,
     beta1: f64,
     beta2: f64,
@@ -42,6 +48,7 @@ struct Factors {
 impl AdamStep {
     fn factors(&self, step: u64) -> Factors {
         Factors {
+            gradient: self.gradient_factor,
             keep: 1. - self.learning_rate * self.weight_decay,
             beta1: self.beta1,
             beta2: self.beta2,

@@ -4,7 +4,8 @@ use super::composed;
 use crate::verify::{assert_close, draw, refusal, values};
 use crate::{AdamParameter, AdamStep, adam_step, adam_steps};
 
-const SETTINGS: AdamStep = AdamStep { learning_rate: 1e-2, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1 };
+const SETTINGS: AdamStep =
+    AdamStep { learning_rate: 1e-2, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.1, gradient_factor: 0.5 };
 
 fn variables(shape: &[usize], dtype: DType) -> [Var; 3] {
     let zeros = Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
@@ -17,9 +18,10 @@ fn reference(start: &[f64], gradients: &[Vec<f64>], s: &AdamStep) -> Vec<f64> {
     let (mut parameter, mut m, mut v) = (start.to_vec(), vec![0.; start.len()], vec![0.; start.len()]);
     for (step, gradient) in (1..).zip(gradients) {
         for i in 0..start.len() {
+            let gradient = s.gradient_factor * gradient[i];
             parameter[i] *= 1. - s.learning_rate * s.weight_decay;
-            m[i] = s.beta1 * m[i] + (1. - s.beta1) * gradient[i];
-            v[i] = s.beta2 * v[i] + (1. - s.beta2) * gradient[i] * gradient[i];
+            m[i] = s.beta1 * m[i] + (1. - s.beta1) * gradient;
+            v[i] = s.beta2 * v[i] + (1. - s.beta2) * gradient * gradient;
             let denominator = v[i].sqrt() / (1. - s.beta2.powi(step)).sqrt() + s.epsilon;
             parameter[i] -= s.learning_rate / (1. - s.beta1.powi(step)) * m[i] / denominator;
         }

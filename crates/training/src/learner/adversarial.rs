@@ -7,10 +7,14 @@ use img2seg_data::{Batch, keyed};
 use img2seg_models::{Discriminator, Generator, Parameters};
 use img2seg_ops::{self as ops, Gradients};
 
-use super::{Learner, Prediction, Step, in_pool};
+use super::{Learner, Prediction, Step, check_finite, in_pool, no_such_part};
 use crate::adam::Adam;
 use crate::config::AdversarialConfig;
 use crate::{Loss, RunConfig, TrainingError};
+
+/// The parts of a step, in their order; also the scopes of the networks' names.
+const DISCRIMINATOR: &str = "discriminator";
+const GENERATOR: &str = "generator";
 
 /// A conditional GAN and its two optimisers.
 pub struct AdversarialLearner {
@@ -34,8 +38,8 @@ impl AdversarialLearner {
     pub fn new(task: &AdversarialConfig, config: &RunConfig, device: &Device) -> Result<Self, TrainingError> {
         Generator::check_size(config.data.height, config.data.width)?;
         let parameters = Parameters::new(config.seed, device).with_exactness(config.exactness);
-        let generator_scope = parameters.scope("generator");
-        let discriminator_scope = parameters.scope("discriminator");
+        let generator_scope = parameters.scope(GENERATOR);
+        let discriminator_scope = parameters.scope(DISCRIMINATOR);
         let generator = Generator::new(&generator_scope, &task.generator)?;
         let discriminator = Discriminator::new(&discriminator_scope, &task.discriminator)?;
         Ok(Self {
@@ -104,13 +108,26 @@ impl AdversarialLearner {
 
 impl Learner for AdversarialLearner {
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError> {
+        self.train_step_from(DISCRIMINATOR, batch, step)
+    }
+
+    fn train_step_from(&mut self, part: &str, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError> {
+        if part != DISCRIMINATOR && part != GENERATOR {
+            return Err(no_such_part(part));
+        }
         in_pool(|| {
             let noise = self.noise(&batch.photos, "training noise", &[step.number])?;
             let generated = self.generator.forward_t(&batch.photos, noise.as_ref(), true)?;
-            let (gradients, mut losses) = self.discriminator_gradients(batch, &generated.detach())?;
-            self.discriminator_adam.step(&gradients, step.rate_factor)?;
+            let mut losses = Vec::new();
+            if part == DISCRIMINATOR {
+                let (gradients, of_discriminator) = self.discriminator_gradients(batch, &generated.detach())?;
+                check_finite(DISCRIMINATOR, &of_discriminator)?;
+                self.discriminator_adam.step(DISCRIMINATOR, &gradients, step.rate_factor)?;
+                losses = of_discriminator;
+            }
             let (gradients, of_generator) = self.generator_gradients(batch, generated)?;
-            self.generator_adam.step(&gradients, step.rate_factor)?;
+            check_finite(GENERATOR, &of_generator)?;
+            self.generator_adam.step(GENERATOR, &gradients, step.rate_factor)?;
             losses.extend(of_generator);
             Ok(losses)
         })
@@ -156,7 +173,7 @@ impl Learner for AdversarialLearner {
     }
 
     fn networks(&self) -> Vec<(&'static str, usize)> {
-        ["generator", "discriminator"].map(|network| (network, self.parameters.scope(network).count())).to_vec()
+        [GENERATOR, DISCRIMINATOR].map(|network| (network, self.parameters.scope(network).count())).to_vec()
     }
 }
 

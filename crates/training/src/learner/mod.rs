@@ -29,7 +29,17 @@ pub struct Step {
 /// Steps, evaluations and predictions happen on a thread of rayon's pool, whoever asks for them.
 pub trait Learner: Send + Sync {
     /// Learns from one batch and returns the losses before the step.
+    ///
+    /// # Errors
+    /// [`TrainingError::NotFinite`] before what is not finite reaches a weight. It names the part of the step that failed; the parts
+    /// before it are done.
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError>;
+
+    /// Takes a step that failed once more, from the part that failed on.
+    ///
+    /// # Errors
+    /// Those of [`Learner::train_step`], and a part that the learner does not have.
+    fn train_step_from(&mut self, part: &str, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError>;
 
     /// Predicts a batch in evaluation mode, without gradients, and returns the losses beside the prediction.
     fn evaluate(&self, batch: &Batch) -> Result<(Prediction, Vec<Loss>), TrainingError>;
@@ -70,6 +80,18 @@ pub fn build(config: &RunConfig, classes: &ClassTable, device: &Device) -> Resul
 /// One step at a time, not a loop over batches: the loader makes these with the same pool, which may be a single thread.
 fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     rayon::scope(|_| work())
+}
+
+/// Refuses losses that are not finite.
+fn check_finite(part: &'static str, losses: &[Loss]) -> Result<(), TrainingError> {
+    match losses.iter().find(|loss| !loss.value.is_finite()) {
+        None => Ok(()),
+        Some(loss) => Err(TrainingError::NotFinite { part, tensor: format!("the loss {}", loss.name) }),
+    }
+}
+
+fn no_such_part(part: &str) -> TrainingError {
+    candle_core::Error::Msg(format!("{part}: the learner's step has no such part")).into()
 }
 
 /// What a network says of a batch.
@@ -151,17 +173,17 @@ fn argmax_planes(planes: &[f32], pixels: usize) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    pub(super) fn recipe(name: &str, settings: &[&str]) -> RunConfig {
+    pub(crate) fn recipe(name: &str, settings: &[&str]) -> RunConfig {
         let path = format!("{}/../../data/recipes/{name}.toml", env!("CARGO_MANIFEST_DIR"));
         let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
         RunConfig::from_toml(&std::fs::read_to_string(path).unwrap(), name, &settings).unwrap()
     }
 
     /// Two samples of four classes.
-    pub(super) fn batch(height: usize, width: usize) -> Batch {
+    pub(crate) fn batch(height: usize, width: usize) -> Batch {
         let waves = |phase: f32| {
             let values = (0..2 * 3 * height * width).map(|i| (i as f32 + phase).sin());
             Tensor::from_iter(values, &Device::Cpu).unwrap().reshape((2, 3, height, width)).unwrap()

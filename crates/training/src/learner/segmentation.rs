@@ -7,11 +7,14 @@ use img2seg_data::Batch;
 use img2seg_models::{Parameters, Pixelwise, UNet};
 use img2seg_ops::{self as ops, Gradients};
 
-use super::{Learner, Prediction, Step, in_pool};
+use super::{Learner, Prediction, Step, check_finite, in_pool, no_such_part};
 use crate::adam::Adam;
 use crate::config::{NetworkConfig, Output, SegmentationConfig};
 use crate::loss::SegmentationLoss;
 use crate::{Loss, RunConfig, TrainingError};
+
+/// The one part of a step.
+const NETWORK: &str = "network";
 
 /// A network from photo to label map and its optimiser.
 pub struct SegmentationLearner {
@@ -95,9 +98,15 @@ impl Learner for SegmentationLearner {
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError> {
         in_pool(|| {
             let (gradients, loss) = self.gradients(batch)?;
-            self.adam.step(&gradients, step.rate_factor)?;
-            Ok(vec![loss])
+            let losses = vec![loss];
+            check_finite(NETWORK, &losses)?;
+            self.adam.step(NETWORK, &gradients, step.rate_factor)?;
+            Ok(losses)
         })
+    }
+
+    fn train_step_from(&mut self, part: &str, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError> {
+        if part == NETWORK { self.train_step(batch, step) } else { Err(no_such_part(part)) }
     }
 
     fn evaluate(&self, batch: &Batch) -> Result<(Prediction, Vec<Loss>), TrainingError> {

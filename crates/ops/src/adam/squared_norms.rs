@@ -1,0 +1,98 @@
+//! How long gradients are.
+
+use candle_core::{DType, Result, Tensor};
+use rayon::prelude::*;
+
+use crate::kernel::{CHUNK, has_kernel, values, vectorised};
+
+/// Values that are summed side by side.
+const LANES: usize = 16;
+
+/// The sum of the squares of each tensor's elements: infinite or NaN if and only if one of the elements is.
+///
+/// The sums are taken in f64, whose range holds the square of every f32. On other devices than the CPU they are taken in f32:
+/// there a norm above 1.8e19 counts as infinite too.
+pub fn squared_norms(tensors: &[&Tensor]) -> Result<Vec<f64>> {
+    let norm = |tensor: &&Tensor| {
+        let tensor = tensor.detach().contiguous()?;
+        if !has_kernel(&tensor) {
+            return Ok(None);
+        }
+        let values = values(&tensor)?;
+        let parts: Vec<f64> = values.par_chunks(CHUNK).map(|chunk| vectorised(|| sum_of_squares(chunk))).collect();
+        Ok(Some(parts.iter().sum()))
+    };
+    let norms: Vec<Option<f64>> = tensors.par_iter().map(norm).collect::<Result<_>>()?;
+    if let Some(norms) = norms.into_iter().collect() {
+        return Ok(norms);
+    }
+    let sums: Vec<Tensor> =
+        tensors.iter().map(|tensor| tensor.detach().sqr()?.sum_all()?.to_dtype(DType::F32)).collect::<Result<_>>()?;
+    // Read back at once: each reading waits for the device.
+    let sums = Tensor::stack(&sums, 0)?.to_vec1::<f32>()?;
+    Ok(sums.into_iter().map(f64::from).collect())
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+fn sum_of_squares(values: &[f32]) -> f64 {
+    let mut lanes = [0.; LANES];
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    for block in blocks {
+        for lane in 0..LANES {
+            lanes[lane] += f64::from(block[lane]) * f64::from(block[lane]);
+        }
+    }
+    for (lane, &value) in rest.iter().enumerate() {
+        lanes[lane] += f64::from(value) * f64::from(value);
+    }
+    lanes.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::verify::draw;
+
+    #[test]
+    fn norms_are_those_of_a_plain_sum() {
+        for dtype in [DType::F32, DType::F64] {
+            let tensors: Vec<Tensor> =
+                [1, 15, 16, 40_000].map(|size| draw(&[size, 2][..], size as u64).to_dtype(dtype).unwrap()).to_vec();
+            let norms = squared_norms(&tensors.iter().collect::<Vec<_>>()).unwrap();
+            for (tensor, norm) in tensors.iter().zip(norms) {
+                let values = tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
+                let expected: f64 = values.iter().map(|value| value * value).sum();
+                assert!((norm / expected - 1.).abs() < if dtype == DType::F32 { 1e-12 } else { 1e-5 });
+            }
+        }
+        assert!(squared_norms(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_what_is_not_finite_has_no_finite_norm() {
+        let tensor = |value: f32, at: usize| {
+            let mut values = vec![3e38_f32; 100];
+            values[at] = value;
+            Tensor::from_vec(values, 100, &Device::Cpu).unwrap()
+        };
+        for at in [0, 17, 99] {
+            let bad = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].map(|value| tensor(value, at));
+            let norms = squared_norms(&bad.each_ref()).unwrap();
+            assert!(norms.iter().all(|norm| !norm.is_finite()), "{norms:?}");
+        }
+        assert!(squared_norms(&[&tensor(-f32::MAX, 5)]).unwrap()[0].is_finite());
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        let tensor = draw(&[300_001][..], 1);
+        let norm = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| squared_norms(&[&tensor]).unwrap()[0].to_bits())
+        };
+        assert!([2, 3, 8].iter().all(|&threads| norm(threads) == norm(1)));
+    }
+}

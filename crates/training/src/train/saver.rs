@@ -1,0 +1,78 @@
+//! When a run is saved, and what happens where it cannot be.
+
+use std::time::{Duration, Instant};
+
+use crate::checkpoint::{self, Progress, State, Which};
+use crate::config::CheckpointConfig;
+use crate::records::Records;
+use crate::{Learner, RunDir, TrainingError};
+
+/// Saves a run: its records, then its checkpoints, so that none of these knows of more than the records do.
+pub(crate) struct Saver<'a> {
+    run: &'a RunDir,
+    config: &'a CheckpointConfig,
+    pub(crate) records: Records,
+    /// The best state, copied because it could not be written when it was the learner's.
+    best: Option<(State, Progress)>,
+    saved: Option<u64>,
+    tried: Instant,
+}
+
+impl<'a> Saver<'a> {
+    /// For a run whose newest checkpoint is of step `saved`.
+    pub(crate) fn new(run: &'a RunDir, config: &'a CheckpointConfig, records: Records, saved: Option<u64>) -> Self {
+        Self { run, config, records, best: None, saved, tried: Instant::now() }
+    }
+
+    /// Whether the recipe wants a checkpoint after this step.
+    pub(crate) fn is_due(&self, step: u64) -> bool {
+        let CheckpointConfig { every_steps, every_minutes, .. } = *self.config;
+        // A number of minutes that is no duration is longer than any run.
+        let interval = Duration::try_from_secs_f64(60.0 * every_minutes).unwrap_or(Duration::MAX);
+        every_steps > 0 && step.is_multiple_of(every_steps) || every_minutes > 0.0 && self.tried.elapsed() >= interval
+    }
+
+    /// Saves the learner as it is.
+    ///
+    /// # Errors
+    /// [`TrainingError::NotSaved`]. What was to be written waits for the next time.
+    pub(crate) fn save(&mut self, learner: &dyn Learner, progress: &Progress) -> Result<(), TrainingError> {
+        self.tried = Instant::now();
+        let mut save = || {
+            self.records.write()?;
+            if let Some((state, progress)) = &self.best {
+                checkpoint::save(self.run, Which::Best, 1, state, progress)?;
+                self.best = None;
+            }
+            checkpoint::save(self.run, Which::Last, self.config.keep, &State::of(learner)?, progress)
+        };
+        match save() {
+            Ok(()) => self.saved = Some(progress.steps),
+            Err(error) => return Err(self.not_saved(progress, error)),
+        }
+        Ok(())
+    }
+
+    /// Saves the learner as it is, and as the best so far.
+    ///
+    /// # Errors
+    /// Those of [`Saver::save`]. The best state is kept in memory then, until it can be written.
+    pub(crate) fn save_best(&mut self, learner: &dyn Learner, progress: &Progress) -> Result<(), TrainingError> {
+        let state = State::of(learner)?;
+        self.best = None;
+        let mut save = || {
+            self.records.write()?;
+            checkpoint::save(self.run, Which::Best, 1, &state, progress)
+        };
+        if let Err(error) = save() {
+            self.best = Some((state.copy()?, progress.clone()));
+            self.tried = Instant::now();
+            return Err(self.not_saved(progress, error));
+        }
+        self.save(learner, progress)
+    }
+
+    fn not_saved(&self, progress: &Progress, error: TrainingError) -> TrainingError {
+        TrainingError::NotSaved { step: progress.steps, saved: self.saved, source: Box::new(error) }
+    }
+}
