@@ -11,7 +11,7 @@ use crate::program::workspace_root;
 
 #[derive(clap::Args)]
 pub(crate) struct Ci {
-    /// Also the checks of the release build: parity with PyTorch, runs that are killed fifty times, and a run of each smoke recipe
+    /// Also the checks of the release build: parity with PyTorch, runs that are killed fifty times or take 20,000 steps, and a run of each smoke recipe
     #[arg(long)]
     full: bool,
 }

@@ -7,3 +7,4 @@ mod interruption;
 mod lab;
 mod reproducibility;
 mod running;
+mod soak;
