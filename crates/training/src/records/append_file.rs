@@ -97,7 +97,7 @@ mod tests {
         fs::rename(&aside, &inner).unwrap();
 
         // Half a record of a failed attempt is cut off.
-        fs::write(&path, "1\n2").unwrap();
+        fs::write(&path, "1\n2 and more than comes now").unwrap();
         file.push(b"3\n");
         file.write(false).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "1\n2\n3\n");

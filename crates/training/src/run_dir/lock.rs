@@ -115,11 +115,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let writers = std::sync::atomic::AtomicUsize::new(0);
         std::thread::scope(|scope| {
-            for _ in 0..4 {
+            for _ in 0..8 {
                 scope.spawn(|| {
-                    for _ in 0..200 {
+                    for _ in 0..1000 {
                         let Ok(_lock) = RunLock::take(folder.path()) else { continue };
                         assert_eq!(writers.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        // Long enough for others to open the file that is about to be removed.
+                        std::thread::sleep(std::time::Duration::from_micros(20));
                         writers.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
                     }
                 });
