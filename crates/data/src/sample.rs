@@ -1,5 +1,6 @@
 use candle_core::{Device, Tensor};
 use image::RgbImage;
+use rayon::prelude::*;
 
 use crate::DataError;
 
@@ -40,19 +41,24 @@ impl Batch {
         if n * h * w == 0 {
             return Err(candle_core::Error::Msg("no samples, or samples without pixels".into()).into());
         }
-        let mut photos = Vec::with_capacity(n * 3 * h * w);
-        let mut label_maps = Vec::with_capacity(n * 3 * h * w);
-        let mut labels = Vec::with_capacity(n * h * w);
         for sample in samples {
             let sizes = [sample.photo.dimensions(), sample.label_map.dimensions()];
             if sizes != [(width, height); 2] || sample.labels.len() != h * w {
                 let text = format!("{}: {sizes:?} beside samples of {width}x{height}", sample.name);
                 return Err(candle_core::Error::Msg(text).into());
             }
-            append_planes(&mut photos, &sample.photo);
-            append_planes(&mut label_maps, &sample.label_map);
-            labels.extend(sample.labels.iter().map(|&label| u32::from(label)));
         }
+        let (mut photos, mut label_maps) = (vec![0.0; n * 3 * h * w], vec![0.0; n * 3 * h * w]);
+        let mut labels = vec![0; n * h * w];
+        let images = photos.par_chunks_mut(3 * h * w).zip(label_maps.par_chunks_mut(3 * h * w));
+        let parts = images.zip(labels.par_chunks_mut(h * w));
+        parts.zip(samples).for_each(|(((photo, label_map), labels), sample)| {
+            write_planes(photo, &sample.photo);
+            write_planes(label_map, &sample.label_map);
+            for (label, &stored) in labels.iter_mut().zip(&sample.labels) {
+                *label = u32::from(stored);
+            }
+        });
         Ok(Self {
             names: samples.iter().map(|sample| sample.name.clone()).collect(),
             photos: Tensor::from_vec(photos, (n, 3, h, w), &Device::Cpu)?,
@@ -74,15 +80,21 @@ impl Batch {
 
 /// (1, 3, h, w) in [-1, 1]: how networks take one photo. An image without pixels is an error.
 pub fn photo_tensor(photo: &RgbImage) -> Result<Tensor, DataError> {
-    let mut planes = Vec::with_capacity(photo.as_raw().len());
-    append_planes(&mut planes, photo);
+    let mut planes = vec![0.0; photo.as_raw().len()];
+    write_planes(&mut planes, photo);
     Ok(Tensor::from_vec(planes, (1, 3, photo.height() as usize, photo.width() as usize), &Device::Cpu)?)
 }
 
-/// Appends the red, the green and the blue plane of an image, v / 127.5 - 1.
-fn append_planes(planes: &mut Vec<f32>, image: &RgbImage) {
-    for channel in 0..3 {
-        planes.extend(image.as_raw().chunks_exact(3).map(|pixel| f32::from(pixel[channel]) / 127.5 - 1.0));
+/// The red, the green and the blue plane of an image, v / 127.5 - 1.
+fn write_planes(planes: &mut [f32], image: &RgbImage) {
+    let levels: [f32; 256] = std::array::from_fn(|level| level as f32 / 127.5 - 1.0);
+    let (red, others) = planes.split_at_mut(planes.len() / 3);
+    let (green, blue) = others.split_at_mut(others.len() / 2);
+    let pixels = image.as_raw().as_chunks::<3>().0;
+    for (((red, green), blue), &[r, g, b]) in red.iter_mut().zip(green).zip(blue).zip(pixels) {
+        *red = levels[usize::from(r)];
+        *green = levels[usize::from(g)];
+        *blue = levels[usize::from(b)];
     }
 }
 

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use image::RgbImage;
-use image::imageops::crop_imm;
 
 use super::{Item, files};
 use crate::{ClassTable, DataError, Direction, Sample, Split, decode};
@@ -26,9 +25,17 @@ pub fn split_pair(pair: &RgbImage, direction: Direction, path: &Path) -> Result<
     if width % 2 != 0 {
         return Err(DataError::NotSideBySide { path: path.to_owned(), width, height });
     }
-    let half = |x: u32| crop_imm(pair, x, 0, width / 2, height).to_image();
+    let half_row = 3 * width as usize / 2;
+    let half = |begin: usize| {
+        let mut half = RgbImage::new(width / 2, height);
+        let rows = pair.as_raw().chunks_exact((2 * half_row).max(1));
+        for (half, row) in half.chunks_exact_mut(half_row.max(1)).zip(rows) {
+            half.copy_from_slice(&row[begin..begin + half_row]);
+        }
+        half
+    };
     Ok(match direction {
-        Direction::PhotoLeft => (half(0), half(width / 2)),
-        Direction::LabelLeft => (half(width / 2), half(0)),
+        Direction::PhotoLeft => (half(0), half(half_row)),
+        Direction::LabelLeft => (half(half_row), half(0)),
     })
 }
