@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::manifest::Change;
+
 /// An error of a run, naming the file, key or step that it is about.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -49,6 +51,14 @@ pub enum TrainingError {
         /// The names of the batch's samples.
         batch: String,
     },
+    /// What made a run is not what it was.
+    #[error("{}: {}; --allow-changes goes on all the same", path.display(), listed(changes))]
+    Changed {
+        /// The run's manifest.
+        path: PathBuf,
+        /// Everything that would make other results.
+        changes: Vec<Change>,
+    },
     /// A file that cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -91,4 +101,8 @@ fn without_backtrace(error: &candle_core::Error) -> String {
         candle_core::Error::Context { inner, context } => format!("{context}: {}", without_backtrace(inner)),
         other => other.to_string(),
     }
+}
+
+fn listed(changes: &[Change]) -> String {
+    changes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

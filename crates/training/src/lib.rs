@@ -26,6 +26,7 @@ pub mod run_dir;
 pub mod samples;
 pub mod schedule;
 pub mod scores;
+pub mod trace;
 pub mod train;
 
 pub use config::RunConfig;

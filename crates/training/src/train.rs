@@ -14,10 +14,11 @@ use serde_json::{Value, json};
 use crate::checkpoint::{self, Best, Progress, Which};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::learner::{self, Step};
-use crate::manifest::{self, Origin};
+use crate::manifest::{self, Manifest, Origin};
 use crate::run_dir::LossLog;
 use crate::schedule::Schedule;
 use crate::scores::Scores;
+use crate::trace::{self, Trace};
 use crate::{Loss, RunConfig, RunDir, TrainingError, samples};
 
 /// What happens in a run, as it happens.
@@ -93,6 +94,14 @@ pub struct Place<'a> {
     pub weights: Option<&'a Path>,
     /// What computes.
     pub device: &'a Device,
+    /// Stops after this many steps of the run, saved.
+    pub until: Option<u64>,
+    /// A file for the hashes of every step's tensors; see [`Trace`].
+    pub trace: Option<&'a Path>,
+    /// The directory of a run that this one, a new one, repeats: what made that one must be as it was.
+    pub repeats: Option<&'a Path>,
+    /// Warns of what has changed since the run was made, and notes it, instead of refusing to go on.
+    pub allow_changes: bool,
 }
 
 /// Trains `config` at `place`. Nothing is written before recipe, data and networks are known to fit.
@@ -121,6 +130,11 @@ pub fn train(
     let open = |split| Dataset::open(root, split, &config.data, classes.clone());
     let (train_set, val_set) = (open(Split::Train)?, open(Split::Val)?);
 
+    let manifest = Manifest::new(config, &classes, origin, &place, learner.as_ref(), [&train_set, &val_set])?;
+    if let Some(original) = place.repeats {
+        manifest::check_repetition(original, &manifest, place.allow_changes)?;
+    }
+
     let run = &match resumed {
         Some(run) => run,
         None => RunDir::create(place.run, config, &classes)?,
@@ -128,12 +142,16 @@ pub fn train(
     let mut progress = Progress::default();
     if checkpoint::exists(run, Which::Last) {
         progress = checkpoint::load(run, Which::Last, learner.as_mut(), true)?;
+        manifest.resume(run, progress.steps, place.allow_changes)?;
     } else {
-        manifest::write(run, config, root, origin, learner.as_ref(), &train_set, &val_set)?;
+        manifest.write(run)?;
     }
     let (mut log, mut means) = LossLog::open(run, progress.steps, progress.epochs + 1)?;
     run.rewind_json("metrics.jsonl", progress.epochs)?;
     run.rewind_json("times.jsonl", progress.epochs)?;
+    run.rewind_json("digests.jsonl", progress.epochs)?;
+    let trace = |path| Trace::create(path, learner.as_ref(), progress.steps);
+    let mut trace = place.trace.map(trace).transpose()?;
 
     let loader = |set: Dataset| Loader::new(set, config.loader(), config.data.augment.clone(), config.seed);
     let scored_train_loader = match config.evaluation.train_images {
@@ -151,6 +169,7 @@ pub fn train(
         networks: learner.networks(),
     });
 
+    let stops = |steps| stop.load(Ordering::Relaxed) || place.until.is_some_and(|until| steps >= until);
     let mut training_seconds = 0.0;
     while progress.epochs < config.epochs {
         let epoch = progress.epochs + 1;
@@ -164,11 +183,14 @@ pub fn train(
             progress.steps += 1;
             progress.batches += 1;
             log.add(epoch, progress.steps, &losses)?;
+            if let Some(trace) = &mut trace {
+                trace.add(progress.steps, &losses, &batch, learner.as_ref())?;
+            }
             means.add(losses.iter().map(|loss| (loss.name, loss.value)));
             images += batch.names.len();
             tell(Event::Step { epoch, step: progress.steps, images: batch.names.len(), losses });
 
-            let stopping = stop.load(Ordering::Relaxed);
+            let stopping = stops(progress.steps);
             let due = config.checkpoint.every_steps > 0 && progress.steps % config.checkpoint.every_steps == 0;
             if (stopping || due) && progress.batches < steps_per_epoch {
                 log.sync()?;
@@ -216,6 +238,7 @@ pub fn train(
             "metrics.jsonl",
             &metrics_line(epoch, &progress, rate_factor, &train_losses, train.as_ref(), val.as_ref()),
         )?;
+        run.append_json("digests.jsonl", &trace::digests(epoch, learner.as_ref())?)?;
         let images_per_second = images as f64 / train_seconds;
         run.append_json(
             "times.jsonl",
@@ -232,7 +255,7 @@ pub fn train(
         checkpoint::save(run, Which::Last, learner.as_ref(), &progress)?;
         let val = val.map(|val| Box::new(val.scores));
         tell(Event::Epoch { epoch, losses: train_losses, val, images_per_second, best });
-        if stop.load(Ordering::Relaxed) && !last {
+        if stops(progress.steps) && !last {
             return Ok(Outcome { progress, interrupted: true, training_seconds });
         }
     }

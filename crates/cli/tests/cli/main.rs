@@ -4,3 +4,4 @@ mod commands;
 mod errors;
 mod interruption;
 mod lab;
+mod manifest;

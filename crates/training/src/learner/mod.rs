@@ -151,10 +151,10 @@ fn argmax_planes(planes: &[f32], pixels: usize) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    pub(super) fn recipe(name: &str, settings: &[&str]) -> RunConfig {
+    pub(crate) fn recipe(name: &str, settings: &[&str]) -> RunConfig {
         let path = format!("{}/../../data/recipes/{name}.toml", env!("CARGO_MANIFEST_DIR"));
         let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
         RunConfig::from_toml(&std::fs::read_to_string(path).unwrap(), name, &settings).unwrap()
