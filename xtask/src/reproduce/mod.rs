@@ -43,6 +43,9 @@ pub(crate) struct Reproduce {
     /// Write a report in the XML of JUnit
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    /// The data of a run to repeat, if not where it was
+    #[arg(long, value_name = "ROOT")]
+    data: Option<String>,
     /// Where the repetition of a run is kept
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -53,19 +56,18 @@ pub(crate) struct Reproduce {
 
 impl Reproduce {
     pub(crate) fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let lab = Lab::new(shell)?;
         let targets = match self.targets.is_empty() {
             true => SMOKE.map(|(recipe, ..)| recipe.to_owned()).to_vec(),
             false => self.targets.clone(),
         };
+        let lab = Lab::new(shell, &targets)?;
         let mut cases = Vec::new();
         for target in &targets {
             let run = Path::new(target);
             if self.bless {
                 lab.bless(target)?;
             } else if run.join("config.toml").is_file() {
-                let keep = self.keep.as_deref();
-                cases.push(case(target, || repetition::repeat(&lab, run, keep, self.allow_changes)));
+                cases.push(case(target, || repetition::repeat(&lab, run, &self)));
             } else {
                 lab.compare(target, self.repeat, &mut cases)?;
             }
@@ -108,12 +110,16 @@ struct Traced {
 }
 
 impl Lab {
-    fn new(shell: &Shell) -> Result<Self> {
+    /// Builds the program for the devices of the runs among the targets.
+    fn new(shell: &Shell, targets: &[String]) -> Result<Self> {
+        let mut features: Vec<String> = targets.iter().filter_map(|run| repetition::device(Path::new(run))).collect();
+        features.retain(|device| ["cuda", "metal"].contains(&device.as_str()));
+        let features = features.join(",");
         let root = workspace_root();
         let manifest = root.join("Cargo.toml");
         let build = cmd!(
             shell,
-            "cargo build --release --manifest-path {manifest} --package img2seg --message-format json-render-diagnostics"
+            "cargo build --release --manifest-path {manifest} --package img2seg --features {features} --message-format json-render-diagnostics"
         );
         let messages = build.quiet().read()?;
         let program = executable(&messages).context("cargo built no img2seg")?;
@@ -139,9 +145,12 @@ impl Lab {
 
     /// Trains the first steps of a recipe in a directory of its own.
     fn train(&self, recipe: &str, flags: &[&str]) -> Result<Traced> {
-        let name = format!("{recipe}{}", flags.concat());
+        // A recipe's file is named from where the caller stands.
+        let path = fs::canonicalize(recipe).ok().filter(|path| path.is_file());
+        let given = path.as_deref().and_then(Path::to_str).unwrap_or(recipe);
+        let name = format!("{}{}", name_of(recipe), flags.concat());
         let (run, file) = (format!("runs/{name}"), format!("{name}.txt"));
-        let arguments = ["train", recipe, "--device", "cpu", "--run", &run, "--trace", &file, "--until", STEPS];
+        let arguments = ["train", given, "--device", "cpu", "--run", &run, "--trace", &file, "--until", STEPS];
         self.program(&[&arguments[..], flags].concat(), Some(self.folder.path()))?;
         let read = |file: &str| {
             fs::read_to_string(self.folder.path().join(file)).with_context(|| format!("{file}: was not written"))
@@ -154,7 +163,7 @@ impl Lab {
 
     /// Compares a recipe with its golden traces, and its repetitions with each other.
     fn compare(&self, recipe: &str, repeat: usize, cases: &mut Vec<Case>) -> Result<()> {
-        let goldens = golden::all_of(&self.goldens, recipe)?;
+        let goldens = golden::all_of(&self.goldens, name_of(recipe))?;
         ensure!(!goldens.is_empty() || repeat > 1, "{recipe}: has no golden trace; --repeat N or --bless does without");
         let mut first = None;
         let start = Instant::now();
@@ -191,9 +200,10 @@ impl Lab {
     /// Writes a golden for each kind of bits that this machine's arithmetics give, in place of those there.
     fn bless(&self, recipe: &str) -> Result<()> {
         let best = self.train(recipe, &[])?;
+        let runs = |arithmetic| self.train(recipe, &["--arithmetic", arithmetic]);
         let mut kinds: Vec<(Traced, Vec<String>)> = Vec::new();
         for &arithmetic in lesser(&best.machine.arithmetic) {
-            kinds.push((self.train(recipe, &["--arithmetic", arithmetic])?, vec![arithmetic.to_owned()]));
+            kinds.push((runs(arithmetic)?, vec![arithmetic.to_owned()]));
         }
         let arithmetic = best.machine.arithmetic.clone();
         kinds.push((best, vec![arithmetic]));
@@ -205,6 +215,7 @@ impl Lab {
                 None => different.push((traced, arithmetics)),
             }
         }
+        let recipe = name_of(recipe);
         fs::create_dir_all(&self.goldens).with_context(|| format!("{}: cannot write", self.goldens.display()))?;
         for (path, old) in golden::all_of(&self.goldens, recipe)? {
             let machine = &different[0].0.machine;
@@ -222,6 +233,11 @@ impl Lab {
         }
         Ok(())
     }
+}
+
+/// The name of a recipe or of its file.
+fn name_of(recipe: &str) -> &str {
+    Path::new(recipe).file_stem().and_then(|name| name.to_str()).unwrap_or(recipe)
 }
 
 /// The arithmetics of a processor besides its best.

@@ -7,33 +7,32 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::Lab;
 use super::trace::{Trace, first_of};
+use super::{Lab, Reproduce};
 
 /// Repeats a run as far as it has come, in a directory that is kept if somebody says where, and compares.
-pub(super) fn repeat(
-    lab: &Lab,
-    run: &Path,
-    keep: Option<&Path>,
-    allow_changes: bool,
-) -> Result<Result<String, String>> {
+pub(super) fn repeat(lab: &Lab, run: &Path, flags: &Reproduce) -> Result<Result<String, String>> {
     let manifest: Value = serde_json::from_str(&required(run, "manifest.json")?)
         .with_context(|| run.join("manifest.json").display().to_string())?;
     let losses = required(run, "losses.txt")?;
     let steps =
         steps_of(&losses).last().map(|step| step.number).with_context(|| format!("{}: took no step", run.display()))?;
 
-    let again = keep.map_or_else(|| lab.folder.path().join("repetition"), Path::to_owned);
+    let again = flags
+        .keep
+        .clone()
+        .unwrap_or_else(|| lab.folder.path().join(run.display().to_string().replace(['/', '\\'], "-")));
     let (config, until) = (run.join("config.toml"), steps.to_string());
     let (config, original, target) = (utf8(&config)?, utf8(run)?, utf8(&again)?);
     let trace = again.join("trace.txt");
     let mut arguments = vec!["train", config, "--run", target, "--repeats", original, "--until", &until];
     let known = |value: &'_ Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let mut given = vec![
-        ("--data", known(&manifest["data"]["root"])),
+        // Generated scenes that are gone are generated again.
+        ("--data", flags.data.clone().or(known(&manifest["data"]["root"]).filter(|root| Path::new(root).is_dir()))),
         ("--device", known(&manifest["device"])),
         ("--weights", known(&manifest["weights"]["file"])),
-        ("--arithmetic", known(&manifest["cpu"]["arithmetic"]).filter(|_| !allow_changes)),
+        ("--arithmetic", known(&manifest["cpu"]["arithmetic"]).filter(|_| !flags.allow_changes)),
     ];
     if run.join("trace.txt").is_file() {
         given.push(("--trace", Some(utf8(&trace)?.to_owned())));
@@ -41,7 +40,7 @@ pub(super) fn repeat(
     for (flag, value) in &given {
         arguments.extend(value.iter().flat_map(|value| [*flag, value.as_str()]));
     }
-    if allow_changes {
+    if flags.allow_changes {
         arguments.push("--allow-changes");
     }
     lab.program(&arguments, None)?;
@@ -51,6 +50,12 @@ pub(super) fn repeat(
         Some(step) => outcome.map_err(|why| format!("{why}; its manifest notes changes after step {step}")),
         None => outcome,
     })
+}
+
+/// What a run was computed on, where that is known.
+pub(super) fn device(run: &Path) -> Option<String> {
+    let manifest: Value = serde_json::from_str(&fs::read_to_string(run.join("manifest.json")).ok()?).ok()?;
+    manifest["device"].as_str().map(str::to_owned)
 }
 
 /// The text of a file that a run that can be repeated has.
