@@ -185,7 +185,7 @@ impl Manifest {
     /// [`TrainingError::Changed`] unless `allow_changes`.
     pub fn resume(mut self, run: &RunDir, step: u64, allow_changes: bool) -> Result<(), TrainingError> {
         let mut before = Self::read(run)?;
-        self.weights = before.weights.clone();
+        self.weights.clone_from(&before.weights);
         let changes = changes::of_run(&before, &self).settle(&run.file(FILE), allow_changes)?;
         if changes.is_empty() && before != Self::default() {
             return Ok(());

@@ -46,10 +46,10 @@ impl Trace {
         batch: &Batch,
         learner: &dyn Learner,
     ) -> Result<(), TrainingError> {
-        let batch = BATCH.into_iter().zip([&batch.photos, &batch.label_maps, &batch.labels]);
-        let mut hashes = batch
-            .map(|(name, tensor)| Ok((name.to_owned(), hash(tensor)?)))
-            .collect::<Result<Vec<_>, TrainingError>>()?;
+        let mut hashes = Vec::new();
+        for (name, tensor) in BATCH.into_iter().zip([&batch.photos, &batch.label_maps, &batch.labels]) {
+            hashes.push((name.to_owned(), hash(tensor)?));
+        }
         hashes.extend(state(learner)?);
         let mut text = String::new();
         if let Some(start) = self.start.take() {
@@ -57,10 +57,12 @@ impl Trace {
             let tensors: Vec<&str> = hashes.iter().map(|(name, _)| name.as_str()).collect();
             text = format!("# losses {}\n# tensors {}\n{start}", losses.join(" "), tensors.join(" "));
         }
-        text.push_str(&step.to_string());
-        losses.iter().for_each(|loss| text.push_str(&format!(" {}", loss.value)));
-        text.push_str(" |");
-        hashes.iter().for_each(|(_, hash)| text.push_str(&format!(" {hash}")));
+        let mut words = vec![step.to_string()];
+        words.extend(losses.iter().map(|loss| loss.value.to_string()));
+        words.push("|".to_owned());
+        words.extend(hashes.into_iter().map(|(_, hash)| hash));
+        // One write: a kill leaves a whole line or none.
+        text.push_str(&words.join(" "));
         text.push('\n');
         self.file.write_all(text.as_bytes()).map_err(TrainingError::file(&self.path))
     }

@@ -1,4 +1,4 @@
-//! A report in the XML of JUnit, which CI systems show.
+//! A report in the XML of `JUnit`, which CI systems show.
 
 use std::fmt::Write as _;
 use std::time::Duration;

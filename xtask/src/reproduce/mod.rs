@@ -40,7 +40,7 @@ pub(crate) struct Reproduce {
     /// Also train N times, with 1 to N threads, and compare the traces with each other
     #[arg(long, value_name = "N", default_value_t = 1)]
     repeat: usize,
-    /// Write a report in the XML of JUnit
+    /// Write a report that CI systems read, as `JUnit` writes it
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     /// The data of a run to repeat, if not where it was
@@ -56,9 +56,10 @@ pub(crate) struct Reproduce {
 
 impl Reproduce {
     pub(crate) fn run(self, shell: &Shell) -> Result<ExitCode> {
-        let targets = match self.targets.is_empty() {
-            true => SMOKE.map(|(recipe, ..)| recipe.to_owned()).to_vec(),
-            false => self.targets.clone(),
+        let targets = if self.targets.is_empty() {
+            SMOKE.map(|(recipe, ..)| recipe.to_owned()).to_vec()
+        } else {
+            self.targets.clone()
         };
         let lab = Lab::new(shell, &targets)?;
         let mut cases = Vec::new();
