@@ -154,10 +154,14 @@ fn argmax_planes(planes: &[f32], pixels: usize) -> Vec<u8> {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) fn recipe(name: &str, settings: &[&str]) -> RunConfig {
+    pub(super) fn recipe(name: &str, settings: &[&str]) -> RunConfig {
         let path = format!("{}/../../data/recipes/{name}.toml", env!("CARGO_MANIFEST_DIR"));
         let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
         RunConfig::from_toml(&std::fs::read_to_string(path).unwrap(), name, &settings).unwrap()
+    }
+
+    pub(crate) fn smoke() -> RunConfig {
+        recipe("smoke-unet", &[])
     }
 
     /// Two samples of four classes.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use img2seg_data::{DataConfig, Split};
 
 use super::*;
-use crate::learner::tests::recipe;
+use crate::learner::tests::smoke;
 
 /// A folder of three files, which are not decoded here, and a cache beside it.
 struct Lab {
@@ -15,7 +15,7 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
-        let lab = Self { folder: tempfile::tempdir().unwrap(), config: recipe("smoke-unet", &[]).data };
+        let lab = Self { folder: tempfile::tempdir().unwrap(), config: smoke().data };
         fs::create_dir_all(lab.folder.path().join("data/train")).unwrap();
         for name in ["a", "b", "c"] {
             lab.write(name, "pixels", 1000);
@@ -116,7 +116,7 @@ fn manifest() -> Manifest {
 
 fn run() -> (tempfile::TempDir, RunDir) {
     let folder = tempfile::tempdir().unwrap();
-    let config = recipe("smoke-unet", &[]);
+    let config = smoke();
     let run = RunDir::create(&folder.path().join("run"), &config, &ClassTable::load("cityscapes").unwrap()).unwrap();
     (folder, run)
 }
