@@ -94,9 +94,11 @@ fn an_edited_recipe_and_an_edited_class_table_are_noticed() {
         lab.write(&format!("run/{name}"), text.replace(from, to));
     };
     edit("config.toml", "learning_rate = 0.001", "learning_rate = 0.002");
+    let before = files_below(&lab.path("run"));
     for command in ["train smoke-unet --data pairs --run run --resume", "evaluate run --checkpoint last"] {
         let error = lab.fail(1, command);
         assert!(error.starts_with("run/manifest.json: recipe (config.toml) was "), "{error}");
+        assert!(files_below(&lab.path("run")) == before, "a refused run was touched");
     }
     edit("config.toml", "learning_rate = 0.002", "learning_rate = 0.001");
     edit("classes.toml", "[128, 64, 128]", "[128, 64, 129]");
