@@ -80,9 +80,9 @@ impl Reproduce {
         for Case { name, time, outcome } in &cases {
             let (word, text) = match outcome {
                 Ok(how) => ("equal", how),
-                Err(why) => ("DEPARTS", why),
+                Err(why) => ("FAILED", why),
             };
-            println!("{word:<8} {name:<width$}  {:>5.1} s  {text}", time.as_secs_f64());
+            println!("{word:<6} {name:<width$}  {:>5.1} s  {text}", time.as_secs_f64());
         }
         let failed = cases.iter().any(Case::failed);
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
