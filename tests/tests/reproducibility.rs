@@ -34,8 +34,18 @@ impl Lab {
 
     /// Trains, asking it to stop once `steps` steps were taken. Says whether the run was interrupted.
     fn train(&self, run: &Path, resume: bool, steps: Option<u64>) -> bool {
-        let origin = Origin { version: String::new(), commit: String::new(), device: String::new(), threads: 0 };
-        let place = Place { root: &self.data, run, resume, weights: None, device: &Device::Cpu };
+        let origin = Origin::default();
+        let place = Place {
+            root: &self.data,
+            run,
+            resume,
+            weights: None,
+            device: &Device::Cpu,
+            until: None,
+            trace: None,
+            repeats: None,
+            allow_changes: false,
+        };
         let requests = Requests::default();
         let (sender, events) = mpsc::channel();
         std::thread::scope(|scope| {

@@ -11,7 +11,8 @@ use crate::program::workspace_root;
 
 #[derive(clap::Args)]
 pub(crate) struct Ci {
-    /// Also the checks of the release build: parity with PyTorch, runs that are killed fifty times or take 20,000 steps, and a run of each smoke recipe
+    /// Also the checks of the release build: parity with PyTorch, golden traces, runs that are killed fifty times or take 20,000 steps, and
+    /// a run of each smoke recipe
     #[arg(long)]
     full: bool,
 }
@@ -78,10 +79,8 @@ fn release_build<'a>(shell: &'a Shell, runs: &Path) -> Vec<Step<'a>> {
     let (unet, cgan, comparison) = (runs.join("unet"), runs.join("cgan"), runs.join("comparison"));
     vec![
         needs(None, cmd!(shell, "cargo xtask parity")),
-        needs(
-            None,
-            cmd!(shell, "cargo test --release --package img2seg --test cli -- --ignored --nocapture killed_fifty"),
-        ),
+        needs(None, cmd!(shell, "cargo xtask reproduce")),
+        needs(None, cmd!(shell, "cargo test --release --package img2seg --test cli -- --ignored --nocapture")),
         needs(None, cmd!(shell, "cargo xtask train smoke-unet --run {unet}")),
         needs(None, cmd!(shell, "cargo xtask train smoke-cgan --run {cgan}")),
         needs(None, cmd!(shell, "cargo xtask compare {unet} {cgan} --out {comparison}")),

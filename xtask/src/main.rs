@@ -8,6 +8,7 @@ mod ci;
 mod compare;
 mod parity;
 mod program;
+mod reproduce;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -43,6 +44,8 @@ enum Xtask {
     Parity(parity::Parity),
     /// Time training steps, inference, layers and the loader, beside PyTorch if there is one
     Bench(bench::Bench),
+    /// Train again and compare: the smoke recipes with their golden traces, or a run with itself
+    Reproduce(reproduce::Reproduce),
     /// Run every check: tests, format, lints, documentation
     Ci(ci::Ci),
 }
@@ -73,6 +76,7 @@ fn run(xtask: Xtask) -> Result<ExitCode> {
         Xtask::Compare(compare) => program::run(&shell, "compare", &compare.arguments()?),
         Xtask::Parity(parity) => parity.run(&shell),
         Xtask::Bench(bench) => bench.run(&shell),
+        Xtask::Reproduce(reproduce) => reproduce.run(&shell),
         Xtask::Ci(ci) => ci.run(&shell),
     }
 }

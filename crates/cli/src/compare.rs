@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let run = RunDir::open(path)?;
         for split in [Split::Train, Split::Val] {
             if !run.file("evaluation").join(split.to_string()).join("scores.json").is_file() {
-                evaluate::score(&run, arguments.data.clone(), split, Which::Best, &arguments.device)?;
+                evaluate::score(&run, arguments.data.clone(), split, Which::Best, &arguments.device, false)?;
             }
         }
     }

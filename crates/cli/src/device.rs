@@ -52,6 +52,12 @@ fn automatic() -> Device {
     Device::Cpu
 }
 
+/// Computes as a lesser processor would from now on.
+pub(crate) fn limit_arithmetic(name: &str) -> anyhow::Result<()> {
+    let usage = |error| UsageError(format!("--arithmetic {}", img2seg_training::TrainingError::Tensor(error)));
+    Ok(img2seg_ops::limit_arithmetic(name).map_err(usage)?)
+}
+
 /// Sets the number of threads for everything that follows.
 pub(crate) fn use_threads(threads: usize) -> anyhow::Result<()> {
     if threads == 0 {

@@ -1,14 +1,16 @@
 //! `img2seg evaluate`: score a trained run on a split.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use img2seg_data::Split;
+use img2seg_data::{Dataset, Split};
 use img2seg_training::checkpoint::Which;
 use img2seg_training::evaluate::Evaluation;
 use img2seg_training::evaluation_files::evaluate_run;
 use img2seg_training::{RunDir, manifest};
 
+use crate::origin::origin;
 use crate::{device, progress, table};
 
 /// Score a trained run on a split.
@@ -28,6 +30,9 @@ pub(crate) struct Arguments {
     /// What computes: auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     device: String,
+    /// Warn of what has changed since the run was made, instead of refusing
+    #[arg(long)]
+    allow_changes: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -36,7 +41,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let run = RunDir::open(&arguments.run)?;
     let which = if arguments.checkpoint == "best" { Which::Best } else { Which::Last };
-    let evaluation = score(&run, arguments.data.clone(), arguments.split, which, &arguments.device)?;
+    let Arguments { data, split, device, allow_changes, .. } = arguments;
+    let evaluation = score(&run, data.clone(), *split, which, device, *allow_changes)?;
     if arguments.json {
         sayln!("{}", serde_json::to_string(&evaluation.scores)?);
     } else {
@@ -55,11 +61,14 @@ pub(crate) fn score(
     split: Split,
     which: Which,
     device: &str,
+    allow_changes: bool,
 ) -> anyhow::Result<Evaluation> {
     let root = root.or_else(|| manifest::data_root(run));
     let root =
         root.with_context(|| format!("{}: names no data; give --data ROOT", run.file("manifest.json").display()))?;
-    let (device, _) = device::open(device)?;
+    let (device, words) = device::open(device)?;
+    let dataset = Dataset::open(&root, split, &run.config()?.data, Arc::new(run.classes()?))?;
+    manifest::check_evaluation(run, &dataset, &origin(&words), allow_changes)?;
     let bar = progress::counter(&format!("scoring {split}"));
     let evaluation = evaluate_run(run, &root, split, which, &device, |done, total| bar.show(done, total))?;
     Ok(evaluation)

@@ -20,6 +20,7 @@ mod compare;
 mod data;
 mod device;
 mod evaluate;
+mod origin;
 mod predict;
 mod progress;
 mod recipes;
@@ -44,6 +45,9 @@ struct Arguments {
     /// Threads of the CPU to use [default: all]
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
+    /// Compute as a lesser processor would, to repeat what one has computed: portable or avx2 [default: with all there is]
+    #[arg(long, global = true, value_name = "KIND")]
+    arithmetic: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -136,6 +140,9 @@ fn with_environment() {}
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(threads) = arguments.threads {
         device::use_threads(threads)?;
+    }
+    if let Some(arithmetic) = &arguments.arithmetic {
+        device::limit_arithmetic(arithmetic)?;
     }
     match arguments.command {
         Command::Train(arguments) => train::run(&arguments),

@@ -10,11 +10,12 @@ use std::thread;
 use anyhow::Context as _;
 use img2seg_data::{Split, streets};
 use img2seg_training::checkpoint::Which;
-use img2seg_training::manifest::{self, Origin};
+use img2seg_training::manifest;
 use img2seg_training::{Outcome, Place, Requests, RunConfig, RunDir, TrainingError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use crate::origin::origin;
 use crate::{UsageError, device, evaluate, progress, recipes, table};
 
 /// Train the networks of a recipe.
@@ -40,6 +41,18 @@ pub(crate) struct Arguments {
     /// Go on with the run where it was stopped
     #[arg(long)]
     resume: bool,
+    /// Warn of what has changed since the run was made, instead of refusing
+    #[arg(long)]
+    allow_changes: bool,
+    /// Repeat a run: refuse if what made it has changed
+    #[arg(long, value_name = "RUN", conflicts_with = "resume")]
+    repeats: Option<PathBuf>,
+    /// Stop after this many steps of the run, saved
+    #[arg(long, value_name = "STEPS")]
+    until: Option<u64>,
+    /// Write hashes of every step's tensors to a file
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -68,17 +81,21 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         (given, _) => data_root(given.as_deref(), &config)?,
     };
     let (device, words) = device::open(&arguments.device)?;
-    let origin = Origin {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: env!("IMG2SEG_COMMIT").to_owned(),
-        device: words,
-        threads: rayon::current_num_threads(),
-    };
+    let origin = origin(&words);
     eprintln!("{} on {}, {} threads, data {}", config.recipe, origin.device, origin.threads, root.display());
 
     let signals = Signals::listen()?;
-    let weights = arguments.weights.as_deref();
-    let place = Place { root: &root, run: &directory, resume: arguments.resume, weights, device: &device };
+    let place = Place {
+        root: &root,
+        run: &directory,
+        resume: arguments.resume,
+        weights: arguments.weights.as_deref(),
+        device: &device,
+        until: arguments.until,
+        trace: arguments.trace.as_deref(),
+        repeats: arguments.repeats.as_deref(),
+        allow_changes: arguments.allow_changes,
+    };
     let (sender, events) = mpsc::channel();
     let outcome = thread::scope(|scope| {
         let epochs = config.epochs;
@@ -95,7 +112,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let (recipe, run) = (shell_word(Path::new(&arguments.recipe)), shell_word(&directory));
         let how = format!("img2seg train {recipe} --run {run} --resume");
         eprintln!("stopped after step {} and saved; to go on: {how}", outcome.progress.steps);
-        return Ok(ExitCode::from(128 + signals.last.load(Ordering::Relaxed) as u8));
+        return Ok(match signals.last.load(Ordering::Relaxed) {
+            0 => ExitCode::SUCCESS, // as asked for by --until
+            signal => ExitCode::from(128 + signal as u8),
+        });
     }
     finish(&directory, &root, &arguments.device, &outcome)?;
     Ok(ExitCode::SUCCESS)
@@ -113,7 +133,7 @@ fn finish(directory: &Path, root: &Path, device: &str, outcome: &Outcome) -> any
     let run = RunDir::open(directory)?;
     let mut evaluations = Vec::new();
     for split in [Split::Train, Split::Val] {
-        evaluations.push(evaluate::score(&run, Some(root.to_owned()), split, Which::Best, device)?);
+        evaluations.push(evaluate::score(&run, Some(root.to_owned()), split, Which::Best, device, false)?);
     }
     let page = img2seg_report::write(directory)?;
     if let Some(best) = outcome.progress.best {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::manifest::Change;
+
 /// An error of a run, naming the file, key or step that it is about.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -77,6 +79,14 @@ pub enum TrainingError {
         /// The folder that reproduces the step, or why there is none.
         dump: Result<PathBuf, String>,
     },
+    /// What made a run is not what it was.
+    #[error("{}: {}; --allow-changes goes on all the same", path.display(), listed(changes))]
+    Changed {
+        /// The run's manifest.
+        path: PathBuf,
+        /// Everything that would make other results.
+        changes: Vec<Change>,
+    },
     /// A file that cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -141,4 +151,8 @@ fn without_backtrace(error: &candle_core::Error) -> String {
         candle_core::Error::Context { inner, context } => format!("{context}: {}", without_backtrace(inner)),
         other => other.to_string(),
     }
+}
+
+fn listed(changes: &[Change]) -> String {
+    changes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

@@ -23,11 +23,11 @@ pub mod learner;
 pub mod loss;
 pub mod manifest;
 pub mod predict;
-mod records;
 pub mod run_dir;
 pub mod samples;
 pub mod schedule;
 pub mod scores;
+pub mod trace;
 pub mod train;
 
 pub use config::RunConfig;

@@ -1,6 +1,7 @@
 //! The directory of one run: what is where, and how it is written.
 
 mod lock;
+mod records;
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use img2seg_data::ClassTable;
 pub use lock::RunLock;
+pub(crate) use records::Records;
 
 use crate::{RunConfig, TrainingError};
 

@@ -19,11 +19,12 @@ use crate::checkpoint::{self, Best, Progress, State, Which};
 use crate::divergence::diverged;
 use crate::evaluate::{Evaluation, evaluate};
 use crate::learner::{self, Step};
-use crate::manifest::{self, Origin};
-use crate::records::Records;
-use crate::run_dir::RunLock;
+use crate::manifest::{self, Manifest, Origin};
+
+use crate::run_dir::{Records, RunLock};
 use crate::schedule::Schedule;
 use crate::scores::Scores;
+use crate::trace::{self, Trace};
 use crate::{Loss, RunConfig, RunDir, TrainingError, samples};
 
 /// What happens in a run, as it happens.
@@ -123,6 +124,14 @@ pub struct Place<'a> {
     pub weights: Option<&'a Path>,
     /// What computes.
     pub device: &'a Device,
+    /// Stops after this many steps of the run, saved.
+    pub until: Option<u64>,
+    /// A file for the hashes of every step's tensors; see [`Trace`].
+    pub trace: Option<&'a Path>,
+    /// The directory of a run that this one, a new one, repeats: what made that one must be as it was.
+    pub repeats: Option<&'a Path>,
+    /// Warns of what has changed since the run was made, and notes it, instead of refusing to go on.
+    pub allow_changes: bool,
 }
 
 /// Trains `config` at `place`. Nothing is written before recipe, data and networks are known to fit.
@@ -157,6 +166,11 @@ pub fn train(
     let open = |split| Dataset::open(root, split, &config.data, classes.clone());
     let (train_set, val_set) = (open(Split::Train)?, open(Split::Val)?);
 
+    let manifest = Manifest::new(config, &classes, origin, &place, learner.as_ref(), [&train_set, &val_set])?;
+    if let Some(original) = place.repeats {
+        manifest::check_repetition(original, &manifest, place.allow_changes)?;
+    }
+
     let mut progress = Progress::default();
     let mut saved = None;
     let (run, _lock) = if let Some((lock, run)) = resumed {
@@ -166,10 +180,11 @@ pub fn train(
             progress = resumed.progress;
             saved = Some(progress.steps);
         }
+        manifest.resume(&run, progress.steps, place.allow_changes)?;
         (run, lock)
     } else {
         let (run, lock) = RunDir::create(place.run, &classes)?;
-        manifest::write(&run, config, root, origin, learner.as_ref(), &train_set, &val_set)?;
+        manifest.write(&run)?;
         if place.weights.is_some() {
             // Its seed does not tell where this run begins.
             checkpoint::save(&run, Which::Last, config.checkpoint.keep, &State::of(learner.as_ref())?, &progress)?;
@@ -180,6 +195,8 @@ pub fn train(
     };
     let (records, mut means) = Records::open(&run, &progress)?;
     let mut saver = Saver::new(&run, &config.checkpoint, records, saved);
+    let trace = |path| Trace::create(path, learner.as_ref(), progress.steps);
+    let mut trace = place.trace.map(trace).transpose()?;
 
     let loader = |set: Dataset| Loader::new(set, config.loader(), config.data.augment.clone(), config.seed);
     let scored_train_loader = match config.evaluation.train_images {
@@ -196,7 +213,7 @@ pub fn train(
         networks: learner.networks(),
     });
 
-    let stopping = || requests.stop.load(Ordering::Relaxed);
+    let stopping = |steps| requests.stop.load(Ordering::Relaxed) || place.until.is_some_and(|until| steps >= until);
     let mut training_seconds = 0.0;
     while progress.epochs < config.epochs {
         let epoch = progress.epochs + 1;
@@ -216,12 +233,15 @@ pub fn train(
             progress.steps += 1;
             progress.batches += 1;
             saver.records.step(epoch, progress.steps, &losses);
+            if let Some(trace) = &mut trace {
+                trace.add(progress.steps, &losses, &batch, learner.as_ref())?;
+            }
             means.add(losses.iter().map(|loss| (loss.name, loss.value)));
             images += batch.names.len();
             tell(Event::Step { epoch, step: progress.steps, images: batch.names.len(), losses });
 
             let asked = requests.save.swap(false, Ordering::Relaxed);
-            if stopping() && progress.batches < steps_per_epoch {
+            if stopping(progress.steps) && progress.batches < steps_per_epoch {
                 saver.save(learner.as_ref(), &progress)?;
                 training_seconds += started.elapsed().as_secs_f64();
                 return Ok(Outcome { progress, interrupted: true, training_seconds });
@@ -246,7 +266,7 @@ pub fn train(
             let total = loader.dataset().len();
             let scoring = |done| {
                 tell(Event::Scoring { split, done, total });
-                if stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if requests.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             evaluate(learner.as_ref(), loader, &split.to_string(), &classes, device, pictures, scoring)
         };
@@ -282,6 +302,7 @@ pub fn train(
         let images_per_second = images as f64 / train_seconds;
         saver.records.epoch(
             &metrics_line(epoch, &progress, rate_factor, &train_losses, train.as_ref(), val.as_ref()),
+            &trace::digests(epoch, learner.as_ref())?,
             &json!({
                 "epoch": epoch,
                 "train_seconds": train_seconds,
@@ -289,7 +310,7 @@ pub fn train(
                 "images_per_second": images_per_second,
             }),
         );
-        let stops = stopping() && !last;
+        let stops = stopping(progress.steps) && !last;
         let save = if best { Saver::save_best } else { Saver::save };
         match save(&mut saver, learner.as_ref(), &progress) {
             Ok(()) => {}

@@ -88,6 +88,7 @@ impl Lab {
             .current_dir(self.folder.path())
             .env("RUST_BACKTRACE", "1")
             .env_remove("IMG2SEG_LOG")
+            .env("XDG_CACHE_HOME", self.folder.path().join("cache"))
             .stdin(Stdio::null());
     }
 

@@ -5,6 +5,7 @@ mod durability;
 mod errors;
 mod interruption;
 mod lab;
+mod manifest;
 mod reproducibility;
 mod running;
 mod soak;

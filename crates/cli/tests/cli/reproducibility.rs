@@ -20,10 +20,18 @@ fn lab() -> Lab {
 
 /// What has to be equal: losses, scores, samples, recipe, classes, and the checkpoints `last` and `best`.
 fn left(lab: &Lab, run: &str) -> Vec<(PathBuf, Vec<u8>)> {
-    let kept = ["losses.txt", "metrics.jsonl", "classes.toml", "samples", "checkpoints/last", "checkpoints/best"];
+    let kept = [
+        "losses.txt",
+        "metrics.jsonl",
+        "digests.jsonl",
+        "classes.toml",
+        "samples",
+        "checkpoints/last",
+        "checkpoints/best",
+    ];
     let mut files = files_below(&lab.path(run));
     files.retain(|(path, _)| kept.iter().any(|kept| path.starts_with(kept)));
-    assert!(files.len() >= 11, "{:?}", files.iter().map(|(path, _)| path).collect::<Vec<_>>());
+    assert!(files.len() >= 12, "{:?}", files.iter().map(|(path, _)| path).collect::<Vec<_>>());
     files
 }
 

@@ -1,6 +1,7 @@
 //! What kernels stand on: tensors read as slices, results made nodes of a graph, the way back through it, loops, and matrix
 //! products.
 
+mod arithmetic;
 mod backward;
 mod elementwise;
 mod matmul;
@@ -9,6 +10,7 @@ mod scratch;
 mod simd;
 mod sums;
 
+pub use arithmetic::{arithmetic, cpu_features, limit_arithmetic};
 pub use backward::{Gradients, backward};
 pub(crate) use elementwise::{CHUNK, Work, lanes, map, map2, scale_by, sum2, vectorised, vectorised_work, written};
 pub(crate) use matmul::{Matrix, Shared};

@@ -182,6 +182,10 @@ pub(crate) mod tests {
         RunConfig::from_toml(&std::fs::read_to_string(path).unwrap(), name, &settings).unwrap()
     }
 
+    pub(crate) fn smoke() -> RunConfig {
+        recipe("smoke-unet", &[])
+    }
+
     /// Two samples of four classes.
     pub(crate) fn batch(height: usize, width: usize) -> Batch {
         let waves = |phase: f32| {

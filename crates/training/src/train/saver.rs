@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::checkpoint::{self, Progress, State, Which};
 use crate::config::CheckpointConfig;
-use crate::records::Records;
+use crate::run_dir::Records;
 use crate::{Learner, RunDir, TrainingError};
 
 /// Saves a run: its records, then its checkpoints, so that none of these knows of more than the records do.

@@ -13,6 +13,8 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use std::sync::OnceLock;
+
 /// Columns of a product's second factor and result.
 pub(crate) const PANEL: usize = 16;
 
@@ -46,12 +48,28 @@ impl Level {
         levels
     }
 
-    pub(crate) fn best() -> Self {
-        static BEST: std::sync::LazyLock<Level> =
-            std::sync::LazyLock::new(|| Level::all().pop().unwrap_or(Level::Portable));
-        *BEST
+    /// The level that everything is computed at: the best one, unless [`Level::choose`] came first.
+    pub(crate) fn chosen() -> Self {
+        *CHOSEN.get_or_init(|| Self::all().pop().unwrap_or(Self::Portable))
+    }
+
+    /// Chooses one of [`Level::all`] unless one was chosen before, and returns the chosen one.
+    pub(crate) fn choose(level: Self) -> Self {
+        *CHOSEN.get_or_init(|| level)
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+        }
     }
 }
+
+static CHOSEN: OnceLock<Level> = OnceLock::new();
 
 /// A piece of work for any instruction set. `run` has to be `#[inline(always)]`, and so all that it calls.
 pub(crate) trait Piece {

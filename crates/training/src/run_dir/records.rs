@@ -24,6 +24,7 @@ pub(crate) struct Records {
     directory: PathBuf,
     losses: AppendFile,
     metrics: AppendFile,
+    digests: AppendFile,
     times: AppendFile,
     sheets: Vec<(PathBuf, Vec<u8>)>,
     written: Instant,
@@ -46,6 +47,7 @@ impl Records {
             directory: run.path().to_owned(),
             losses: AppendFile::open(&path, kept)?,
             metrics: lines("metrics.jsonl")?,
+            digests: lines("digests.jsonl")?,
             times: lines("times.jsonl")?,
             sheets: Vec::new(),
             written: Instant::now(),
@@ -68,8 +70,9 @@ impl Records {
         }
     }
 
-    /// Records an epoch: scores, and times apart from them.
-    pub(crate) fn epoch(&mut self, metrics: &Value, times: &Value) {
+    /// Records an epoch: scores, hashes of the weights, and times apart from them.
+    pub(crate) fn epoch(&mut self, metrics: &Value, digests: &Value, times: &Value) {
+        self.digests.push(format!("{digests}\n").as_bytes());
         self.metrics.push(format!("{metrics}\n").as_bytes());
         self.times.push(format!("{times}\n").as_bytes());
     }
@@ -81,7 +84,9 @@ impl Records {
 
     /// Puts everything on the disk. A checkpoint must not know of steps that the records do not.
     pub(crate) fn write(&mut self) -> Result<(), TrainingError> {
-        [&mut self.losses, &mut self.metrics, &mut self.times].into_iter().try_for_each(|file| file.write(true))?;
+        for file in [&mut self.losses, &mut self.metrics, &mut self.digests, &mut self.times] {
+            file.write(true)?;
+        }
         while let Some((path, png)) = self.sheets.first() {
             let folder = path.parent().unwrap_or(Path::new("."));
             // Not `create_dir_all`: a run directory that is gone shall not come back with a sheet alone in it.
@@ -213,7 +218,8 @@ mod tests {
         let run = run(folder.path().to_owned());
         let (mut records, _) = Records::open(&run, &Progress::default()).unwrap();
         for epoch in 1..=3 {
-            records.epoch(&json!({ "epoch": epoch }), &json!({ "epoch": epoch, "seconds": 1.5 }));
+            let line = json!({ "epoch": epoch });
+            records.epoch(&line, &line, &json!({ "epoch": epoch, "seconds": 1.5 }));
         }
         records.sheet("epoch-001.png", vec![1, 2]);
         records.write().unwrap();
