@@ -25,7 +25,8 @@ static LAB: LazyLock<Lab> = LazyLock::new(|| {
     let folder = img2seg_fuzz::folder();
     let settings = ["task.segmentation.network.pixelwise.base_channels=1".to_owned()];
     let config = RunConfig::from_toml(img2seg_fuzz::PIXELWISE, "pixelwise", &settings).expect("a recipe");
-    let classes = ClassTable::from_toml("name = 'one'\n[[class]]\nname = 'a'\ncolor = [1, 2, 3]\n", "one").expect("a table");
+    let classes =
+        ClassTable::from_toml("name = 'one'\n[[class]]\nname = 'a'\ncolor = [1, 2, 3]\n", "one").expect("a table");
     let run = RunDir::create(&folder.path().join("run"), &config, &classes).expect("a run");
     let learner = learner::build(&config, &classes, &Device::Cpu).expect("a network");
     checkpoint::save(&run, Which::Last, learner.as_ref(), &Progress::default()).expect("a checkpoint");

@@ -39,7 +39,8 @@ pub(super) struct Pickle {
 impl Pickle {
     /// Reads a pickle to its STOP.
     pub(super) fn read(bytes: &[u8]) -> Result<Self> {
-        let mut machine = Machine { rest: bytes, nodes: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+        let mut machine =
+            Machine { rest: bytes, nodes: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
         while machine.step()? {}
         let root = machine.pop()?;
         Ok(Self { nodes: machine.nodes, root })
@@ -102,9 +103,9 @@ fn is_known(global: &str) -> bool {
         "torch.Size",
         "torch.device",
     ];
-    let is_storage = global.strip_prefix("torch.").is_some_and(|name| {
-        name.ends_with("Storage") && name.chars().all(|letter| letter.is_ascii_alphanumeric())
-    });
+    let is_storage = global
+        .strip_prefix("torch.")
+        .is_some_and(|name| name.ends_with("Storage") && name.chars().all(|letter| letter.is_ascii_alphanumeric()));
     is_storage || KNOWN.contains(&global)
 }
 

@@ -114,12 +114,10 @@ impl<'a> View<'a> {
         };
         let Some(&[_, class, key, ..]) = storage else { return Err(message("has no storage")) };
         let class = pickle.global(class).and_then(|class| class.strip_prefix("torch.")).unwrap_or_default();
-        let kind = Kind::of_storage(class)
-            .ok_or_else(|| message(format!("storage of class {class:?} is not read")))?;
+        let kind = Kind::of_storage(class).ok_or_else(|| message(format!("storage of class {class:?} is not read")))?;
         let key = pickle.text(key).ok_or_else(|| message("its storage has no name"))?;
-        let sizes = |id: Id| -> Option<Vec<usize>> {
-            pickle.sequence(id)?.iter().map(|&size| pickle.size(size)).collect()
-        };
+        let sizes =
+            |id: Id| -> Option<Vec<usize>> { pickle.sequence(id)?.iter().map(|&size| pickle.size(size)).collect() };
         let (Some(offset), Some(shape), Some(strides)) = (pickle.size(offset), sizes(shape), sizes(strides)) else {
             return Err(message("offset, shape or strides are no sizes"));
         };
