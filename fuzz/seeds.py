@@ -40,6 +40,7 @@ def images():
         "grey16.png": png(2, 1, 16, 0, [b"abcd"]),
         "alpha.png": png(2, 1, 8, 4, [b"abcd"]),
         "palette2.png": png(6, 1, 2, 3, [b"\x1b\x10"], palette, exif),
+        "palette_cut.png": png(6, 1, 2, 3, [b"\x1b\x10"], chunk(b"PLTE", bytes(range(50)))),
         "huge.png": png(100_000, 100_000, 8, 2, []),
         "progressive.jpg": progressive,
         "cmyk.jpg": bytes.fromhex("ffd8ffc000140800080008040111000211000311000411 00ffd9"),

@@ -1,3 +1,6 @@
+mod hostile_pth;
+mod hostile_safetensors;
+
 use super::*;
 use crate::{Discriminator, DiscriminatorConfig, Parameters};
 
