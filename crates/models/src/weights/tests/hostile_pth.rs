@@ -192,7 +192,7 @@ fn repetition_and_nesting_take_no_more_memory_than_their_bytes() {
 
 #[test]
 fn broken_pickles_are_refused_where_they_break() {
-    let cases: [(&[u8], &str); 17] = [
+    let cases: [(&[u8], &str); 18] = [
         (b"", "0 bytes before its end: ends early"),
         (b".", "0 bytes before its end: takes from an empty stack"),
         (b"X\xFF\xFF\xFF\xFFabc.", "4 bytes before its end: ends early"),
@@ -202,6 +202,7 @@ fn broken_pickles_are_refused_where_they_break() {
         (b"t.", "1 bytes before its end: closes what it never opened"),
         (b"h\x07.", "1 bytes before its end: recalls what it never said"),
         (b"q\x07.", "1 bytes before its end: takes from an empty stack"),
+        (b"NN(R.", "1 bytes before its end: takes from an empty stack"),
         (b"N(R.", "1 bytes before its end: takes from an empty stack"),
         (b"N\x86.", "1 bytes before its end: takes from an empty stack"),
         (b"NNa.", "1 bytes before its end: appends to what is no list"),
