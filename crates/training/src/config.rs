@@ -278,7 +278,9 @@ fn set(table: &mut toml::Table, setting: &str) -> Result<(), String> {
     let (path, text) = setting.split_once('=').ok_or("not of the form key=value")?;
     let (path, text) = (path.trim(), text.trim());
     let value = match toml::from_str::<toml::Table>(&format!("value = {text}")) {
-        Ok(mut parsed) => parsed.remove("value").ok_or("not one value")?,
+        // A line break in the text may have begun another key.
+        Ok(mut parsed) if parsed.len() == 1 => parsed.remove("value").ok_or("not one value")?,
+        Ok(_) => return Err(format!("{text:?} is not one value")),
         Err(_) if !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_./".contains(c)) => {
             toml::Value::String(text.to_owned())
         }

@@ -2,5 +2,6 @@
 
 mod commands;
 mod errors;
+mod hostile;
 mod interruption;
 mod lab;
