@@ -157,6 +157,8 @@ def weights():
     seed("checkpoint", "weights.pth", b"\1" + archive(pickled(state), storages))
     nested = {"epoch": 3, "best": 0.5, "state_dict": {f"module.{name}": value for name, value in state.items()}}
     seed("checkpoint", "nested.pth", b"\1" + archive(pickled(nested), storages))
+    seed("checkpoint", "state.pickle", b"\2" + pickled(state))
+    seed("checkpoint", "nested.pickle", b"\2" + pickled(nested))
     evil = {"a": Call(Named("os", "system"), "touch executed")}
     seed("checkpoint", "evil.pth", b"\1" + archive(pickled(evil), {}))
     seed("checkpoint", "deflated.pth", b"\1" + archive(pickled(state), storages, zipfile.ZIP_DEFLATED))
@@ -164,11 +166,11 @@ def weights():
     shapes = {"conv1.weight": [1, 3, 1, 1], "conv1.bias": [1], "bn1.weight": [1], "bn1.bias": [1], "conv2.weight": [1, 1, 1, 1],
               "conv2.bias": [1], "bn2.weight": [1], "bn2.bias": [1], "outputs.weight": [1, 1, 1, 1], "outputs.bias": [1]}
     statistics = {f"bn{i}.running_{kind}": [1] for i in (1, 2) for kind in ("mean", "var")}
-    ones = lambda shape: ("F32", shape, floats(*[1] * (shape + [1])[:2][0] * (3 if shape == [1, 3, 1, 1] else 1)))
-    seed("checkpoint", "run.safetensors", b"\2" + safetensors({n: ones(s) for n, s in {**shapes, **statistics}.items()}))
+    ones = lambda shape: ("F32", shape, floats(*[1] * (3 if shape == [1, 3, 1, 1] else 1)))
+    seed("checkpoint", "run.safetensors", b"\3" + safetensors({n: ones(s) for n, s in {**shapes, **statistics}.items()}))
     moments = {f"adam.{m}_moment.{n}": ones(s) for m in ("first", "second") for n, s in shapes.items()}
-    seed("checkpoint", "optimizer.safetensors", b"\3" + safetensors({**moments, "adam.steps": ("I64", [1], b"\2" + b"\0" * 7)}))
-    seed("checkpoint", "progress.json", b'\4{"epochs":1,"batches":0,"steps":2,"best":{"score":"0.5","epoch":1},"sha256":{}}')
+    seed("checkpoint", "optimizer.safetensors", b"\4" + safetensors({**moments, "adam.steps": ("I64", [1], b"\2" + b"\0" * 7)}))
+    seed("checkpoint", "progress.json", b'\5{"epochs":1,"batches":0,"steps":2,"best":{"score":"0.5","epoch":1},"sha256":{}}')
 
 
 def oracles():

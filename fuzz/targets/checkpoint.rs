@@ -1,7 +1,9 @@
 #![no_main]
-//! Weights of strangers in both formats, and the three files of a checkpoint. The first byte says which.
+//! Weights of strangers in both formats, pickles within archives whose checksums are right, and the three files of a checkpoint. The
+//! first byte says which.
 
 use std::fs;
+use std::io::{Cursor, Write as _};
 use std::sync::{LazyLock, Mutex};
 
 use candle_core::Device;
@@ -12,6 +14,8 @@ use img2seg_training::{Learner, RunConfig, RunDir, learner};
 use libfuzzer_sys::fuzz_target;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
 
 struct Lab {
     folder: TempDir,
@@ -39,12 +43,24 @@ fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The pickle as PyTorch would file it, beside one storage of 16 bytes.
+fn archive(pickle: &[u8]) -> Vec<u8> {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    for (name, bytes) in [("archive/data.pkl", pickle), ("archive/data/0", &[0; 16])] {
+        zip.start_file(name, options).expect("a new file");
+        zip.write_all(bytes).expect("written");
+    }
+    zip.finish().expect("an archive").into_inner()
+}
+
 fuzz_target!(|data: &[u8]| {
     let Some((&kind, bytes)) = data.split_first() else { return };
     let lab = &*LAB;
-    if kind % 5 < 2 {
-        let path = lab.folder.path().join(["weights.safetensors", "weights.pth"][usize::from(kind % 5)]);
-        fs::write(&path, bytes).expect("a written file");
+    if kind % 6 < 3 {
+        let path = lab.folder.path().join(["weights.safetensors", "weights.pth", "pickle.pth"][usize::from(kind % 6)]);
+        let archived = (kind % 6 == 2).then(|| archive(bytes));
+        fs::write(&path, archived.as_deref().unwrap_or(bytes)).expect("a written file");
         match load_weights(&path) {
             Ok(weights) => {
                 for tensor in weights.values() {
@@ -59,9 +75,9 @@ fuzz_target!(|data: &[u8]| {
     let write = |name: &str, bytes: &[u8]| {
         fs::write(lab.run.file("checkpoints/last").join(name), bytes).expect("a written file");
     };
-    let (weights, optimizer) = match kind % 5 {
-        2 => (bytes, &lab.optimizer[..]),
-        3 => (&lab.weights[..], bytes),
+    let (weights, optimizer) = match kind % 6 {
+        3 => (bytes, &lab.optimizer[..]),
+        4 => (&lab.weights[..], bytes),
         _ => (&lab.weights[..], &lab.optimizer[..]),
     };
     let progress = format!(
@@ -71,7 +87,7 @@ fuzz_target!(|data: &[u8]| {
     );
     write("weights.safetensors", weights);
     write("optimizer.safetensors", optimizer);
-    write("progress.json", if kind % 5 == 4 { bytes } else { progress.as_bytes() });
+    write("progress.json", if kind % 6 == 5 { bytes } else { progress.as_bytes() });
     let mut learner = lab.learner.lock().expect("no panic before");
     let _ = checkpoint::load(&lab.run, Which::Last, learner.as_mut(), true);
 });

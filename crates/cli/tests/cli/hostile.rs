@@ -186,6 +186,8 @@ fn files_of_absurd_toml_are_refused() {
     }
     let error = lab.fail(1, "train huge.toml --data pairs");
     assert_eq!(error, "huge.toml: 1048577 bytes, a recipe has at most 1048576");
+    let error = lab.fail(1, "data check pairs --classes huge.toml");
+    assert_eq!(error, "huge.toml:1: more than 1048576 bytes long");
     #[cfg(unix)]
     assert_eq!(lab.fail(1, "train /dev/zero"), "/dev/zero: 1048577 bytes, a recipe has at most 1048576");
     lab.write("bytes.toml", b"seed = \xFF");

@@ -171,7 +171,7 @@ impl Machine<'_> {
             }
             b's' | b'u' => {
                 let items = if opcode == b's' { self.last(2)? } else { self.above_mark()? };
-                if items.len() % 2 != 0 {
+                if !items.len().is_multiple_of(2) {
                     return Err(self.wrong("sets an item that has no value"));
                 }
                 match self.top()? {

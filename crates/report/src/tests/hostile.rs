@@ -43,7 +43,7 @@ fn parse(page: &str) -> Parsed {
         }
         let length = after.find(|letter: char| !letter.is_ascii_alphanumeric()).unwrap();
         let (name, mut inside) = after.split_at(length);
-        assert!(!name.is_empty(), "no tag: <{:.40}", after);
+        assert!(!name.is_empty(), "no tag: <{after:.40}");
         parsed.tags.insert(name.to_owned());
         let closes_itself = loop {
             inside = inside.trim_start();
@@ -242,9 +242,7 @@ fn absurd_numbers_make_a_page_all_the_same() {
                         ["epoch", "step", "images", "pixels"].iter().any(|key_| key.ends_with(&format!("\"{key_}\"")));
                     let end = value.chars().last().unwrap_or(' ');
                     let is_number = value.starts_with(|first: char| first.is_ascii_digit());
-                    if is_number && !is_count {
-                        format!("{key}:{number}{end}")
-                    } else if is_number && number.starts_with("18446") {
+                    if is_number && (!is_count || number.starts_with("18446")) {
                         format!("{key}:{number}{end}")
                     } else {
                         part.to_owned()
