@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use img2seg_data::{read_image, split_pair};
+use img2seg_data::{read_image, shown, split_pair};
 use img2seg_report::{indexed_png, overlay};
 use img2seg_training::RunDir;
 use img2seg_training::checkpoint::Which;
@@ -66,39 +66,48 @@ fn label(predictor: &Predictor, path: &Path, stem: &Path, is_pair: bool) -> anyh
     let png = indexed_png(&predicted.labels, width, height, predictor.classes())?;
     let overlay = overlay(&photo, &predicted.labels, predictor.classes());
     if let Some(folder) = stem.parent() {
-        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        std::fs::create_dir_all(folder).with_context(|| shown(folder))?;
     }
-    let with_suffix = |suffix: &str| {
-        let mut name = stem.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let (labels_path, overlay_path) = (with_suffix(".png"), with_suffix("-overlay.png"));
-    std::fs::write(&labels_path, png).with_context(|| labels_path.display().to_string())?;
-    overlay.save(&overlay_path).with_context(|| overlay_path.display().to_string())
+    let [labels_path, overlay_path] = SUFFIXES.map(|suffix| with_suffix(stem, suffix));
+    std::fs::write(&labels_path, png).with_context(|| shown(&labels_path))?;
+    overlay.save(&overlay_path).with_context(|| shown(&overlay_path))
+}
+
+/// What follows a photo's name in the names of its labels and of its overlay.
+const SUFFIXES: [&str; 2] = [".png", "-overlay.png"];
+
+fn with_suffix(stem: &Path, suffix: &str) -> PathBuf {
+    let mut name = stem.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// The photos that the inputs name, by the name that their output gets: a file's stem, or its path below the folder given.
 fn photos(inputs: &[PathBuf]) -> anyhow::Result<BTreeMap<PathBuf, PathBuf>> {
     let mut photos = BTreeMap::new();
+    let mut written = BTreeMap::new();
     for input in inputs {
         let found = if input.is_dir() { below(input)? } else { vec![input.clone()] };
         if found.is_empty() {
-            anyhow::bail!("{}: holds no .jpg, .jpeg or .png", input.display());
+            anyhow::bail!("{}: holds no .jpg, .jpeg or .png", shown(input));
         }
         for path in found {
             let relative = if input.is_dir() { path.strip_prefix(input)?.to_owned() } else { file_name(&path)? };
-            if let Some(other) = photos.insert(relative.with_extension(""), path.clone()) {
-                let text = format!("{} and {}: both would be written to one file", other.display(), path.display());
-                return Err(UsageError(text).into());
+            let stem = relative.with_extension("");
+            for suffix in SUFFIXES {
+                if let Some(other) = written.insert(with_suffix(&stem, suffix), path.clone()) {
+                    let text = format!("{} and {}: both would be written to one file", shown(&other), shown(&path));
+                    return Err(UsageError(text).into());
+                }
             }
+            photos.insert(stem, path);
         }
     }
     Ok(photos)
 }
 
 fn file_name(path: &Path) -> anyhow::Result<PathBuf> {
-    path.file_name().map(PathBuf::from).with_context(|| format!("{}: not a file", path.display()))
+    path.file_name().map(PathBuf::from).with_context(|| format!("{}: not a file", shown(path)))
 }
 
 /// Every image file below a folder. Symbolic links to folders are not followed: they may lead in a circle.
@@ -106,8 +115,8 @@ fn below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-            let entry = entry.with_context(|| folder.display().to_string())?;
+        for entry in std::fs::read_dir(&folder).with_context(|| shown(&folder))? {
+            let entry = entry.with_context(|| shown(&folder))?;
             let path = entry.path();
             let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -1,6 +1,8 @@
 //! The recipes that come with the program.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -24,6 +26,9 @@ const RECIPES: [(&str, &str); 8] = recipes![
     "smoke-unet",
     "smoke-cgan",
 ];
+
+/// The largest recipe.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// List the built-in recipes, or print one.
 #[derive(clap::Args)]
@@ -64,7 +69,11 @@ fn text(name: &str) -> anyhow::Result<String> {
         return Ok((*text).to_owned());
     }
     if name.contains(['/', '\\', '.']) {
-        return std::fs::read_to_string(name).with_context(|| name.to_owned());
+        // One byte more than is read as a recipe: its reader says so. A device has no end.
+        let mut text = String::new();
+        let file = File::open(name).with_context(|| name.to_owned())?;
+        file.take(MAX_BYTES + 1).read_to_string(&mut text).with_context(|| name.to_owned())?;
+        return Ok(text);
     }
     let names: Vec<&str> = RECIPES.iter().map(|(name, _)| *name).collect();
     Err(UsageError(format!("{name}: no such recipe; there are {}, or give a TOML file", names.join(", "))).into())

@@ -10,7 +10,7 @@ pub use class_counts::ClassCounts;
 use image::RgbImage;
 use rayon::prelude::*;
 
-use crate::{ClassTable, DataConfig, DataError, Dataset, Split};
+use crate::{ClassTable, DataConfig, DataError, Dataset, Split, shown};
 
 /// Files that are read between two words of progress.
 const STRIDE: usize = 16;
@@ -147,7 +147,7 @@ fn finding(path: &Path, error: &DataError) -> Finding {
 fn off_table(path: &Path, share: f64, table: &ClassTable) -> Finding {
     let text = format!(
         "{}: {:.1} % of its pixels are more than {} levels from every colour of the class table {}",
-        path.display(),
+        shown(path),
         100.0 * share,
         CheckReport::OFF_TABLE_DISTANCE,
         table.name()

@@ -93,10 +93,6 @@ impl ClassTable {
                 source,
             },
         )?;
-        if text.len() as u64 > MAX_BYTES {
-            let reason = format!("more than {MAX_BYTES} bytes long");
-            return Err(DataError::ClassTable { origin: name_or_path.to_owned(), line: 1, reason });
-        }
         Self::from_toml(&text, name_or_path)
     }
 

@@ -20,7 +20,7 @@ pub struct DataConfig {
     pub height: usize,
     /// Width in pixels of what networks see, 1 to 16384.
     pub width: usize,
-    /// Samples in a batch, at least 1.
+    /// Samples in a batch, at least 1 and together at most 2^28 pixels.
     pub batch_size: usize,
     /// Memory for decoded images, in MiB; 0 decodes anew in every epoch.
     pub cache_mib: usize,
@@ -57,6 +57,9 @@ pub enum Direction {
 /// The longest side of an image that is read or made, in pixels.
 pub const MAX_SIDE: usize = 16384;
 
+/// The pixels of a batch: one sample of the largest size, 7.5 GB as tensors.
+const MAX_BATCH_PIXELS: usize = MAX_SIDE * MAX_SIDE;
+
 impl DataConfig {
     /// Checks the ranges that types cannot express; the error names the key.
     pub fn validate(&self) -> Result<(), DataError> {
@@ -67,6 +70,14 @@ impl DataConfig {
         }
         if self.batch_size == 0 {
             return Err(DataError::Setting { key: "data.batch_size", reason: "must be at least 1".to_owned() });
+        }
+        let pixels = (self.height * self.width).saturating_mul(self.batch_size);
+        if pixels > MAX_BATCH_PIXELS {
+            let (batch, width, height) = (self.batch_size, self.width, self.height);
+            let reason = format!(
+                "{batch} samples of {width}x{height} are more than the {MAX_BATCH_PIXELS} pixels that a batch may have"
+            );
+            return Err(DataError::Setting { key: "data.batch_size", reason });
         }
         self.streets.as_ref().map_or(Ok(()), StreetsConfig::validate)?;
         self.augment.validate()
@@ -137,6 +148,12 @@ mod tests {
         config.height = 0;
         assert_eq!(config.validate().unwrap_err().to_string(), "data.height: 0 is not in 1..=16384");
         config.height = 8;
+        config.batch_size = 1_000_000_000_000;
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.starts_with("data.batch_size: 1000000000000 samples of 12x8 are more than"), "{error}");
+        config.batch_size = usize::MAX;
+        assert!(config.validate().is_err());
+        config.batch_size = 1;
         config.augment.flip = 2.0;
         assert_eq!(config.validate().unwrap_err().to_string(), "data.augment.flip: 2 is not in 0..=1");
     }

@@ -5,6 +5,7 @@ pub(crate) mod fixture;
 mod folders;
 mod pairs;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,10 +69,22 @@ impl Layout {
     }
 }
 
+/// Scores, pictures and draws go by names.
+fn check_names(items: &[Item]) -> Result<(), DataError> {
+    let mut seen = BTreeMap::new();
+    for item in items {
+        if let Some(other) = seen.insert(item.name.as_str(), &item.photo) {
+            return Err(DataError::SameName { path: item.photo.clone(), other: other.clone() });
+        }
+    }
+    Ok(())
+}
+
 impl Dataset {
     /// Lists the files of a split, sorted bytewise by name; no file is opened yet.
     ///
-    /// Errors name what is missing: a folder, a photo's mask, a mask's photo, every image of the split.
+    /// Errors name what is missing: a folder, a photo's mask, a mask's photo, every image of the split; and files whose samples would have
+    /// one name.
     pub fn open(root: &Path, split: Split, config: &DataConfig, table: Arc<ClassTable>) -> Result<Self, DataError> {
         let layout = if config.layout == Layout::Auto { Layout::detect(root)? } else { config.layout };
         let items = match layout {
@@ -82,6 +95,7 @@ impl Dataset {
         if items.is_empty() {
             return Err(DataError::EmptySplit { path: layout.folder(root, split) });
         }
+        check_names(&items)?;
         Ok(Self { items, split, layout, direction: config.direction, table })
     }
 

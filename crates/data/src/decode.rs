@@ -1,6 +1,7 @@
 //! Files to pixels: PNG and JPEG, told by their content, within stated limits.
 
 mod jpeg;
+mod palette;
 
 use std::fs::{self, File};
 use std::io::{Cursor, Read};
@@ -81,10 +82,12 @@ fn check_size(width: u32, height: u32) -> Result<(), String> {
     }
 }
 
-fn decode_image(bytes: &[u8]) -> Result<DynamicImage, String> {
+/// Decodes the bytes of a PNG or JPEG file as [`read_image`] does, in the colours and depth that they have; the error is the reason.
+pub fn decode_image(bytes: &[u8]) -> Result<DynamicImage, String> {
     let format = format_of(bytes)?;
-    if format == ImageFormat::Jpeg {
-        jpeg::check(bytes)?;
+    match format {
+        ImageFormat::Jpeg => jpeg::check(bytes)?,
+        _ => palette::check(bytes)?,
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits();
@@ -107,6 +110,7 @@ fn decode_mask(bytes: &[u8]) -> Result<Mask, String> {
         }
         return Ok(Mask::Colors(image.into_rgb8()));
     }
+    palette::check(bytes)?;
     // The image crate turns palette indices into colours.
     let limits = png::Limits { bytes: MAX_SIDE_ALLOCATION as usize };
     let decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);

@@ -1,11 +1,11 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// What can go wrong between files and batches. Paths that are not UTF-8 are shown lossily.
+/// What can go wrong between files and batches. Texts hold paths as [`shown`] has them, so that they are one line each.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
     /// A file or folder cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", shown(path))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -13,7 +13,7 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// A file is not an image that can be used; the reason says why.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", shown(path))]
     Image {
         /// The file.
         path: PathBuf,
@@ -21,7 +21,7 @@ pub enum DataError {
         reason: String,
     },
     /// A file of the pairs layout cannot be cut into two equal halves.
-    #[error("{}: not a photo and a label map side by side ({width}x{height})", path.display())]
+    #[error("{}: not a photo and a label map side by side ({width}x{height})", shown(path))]
     NotSideBySide {
         /// The file.
         path: PathBuf,
@@ -31,7 +31,7 @@ pub enum DataError {
         height: u32,
     },
     /// A photo and its label map differ in size.
-    #[error("{}: {width}x{height}, but its photo has {photo_width}x{photo_height}", path.display())]
+    #[error("{}: {width}x{height}, but its photo has {photo_width}x{photo_height}", shown(path))]
     SizesDiffer {
         /// The label map's file.
         path: PathBuf,
@@ -45,7 +45,7 @@ pub enum DataError {
         photo_height: u32,
     },
     /// A mask holds a value that the class table does not have.
-    #[error("{}: mask value {value} at ({x}, {y}) is not in the class table {table}", path.display())]
+    #[error("{}: mask value {value} at ({x}, {y}) is not in the class table {table}", shown(path))]
     UnknownIndex {
         /// The mask.
         path: PathBuf,
@@ -59,7 +59,7 @@ pub enum DataError {
         table: String,
     },
     /// A photo without a mask, or a mask without a photo.
-    #[error("{}: no {missing} belongs to it in {}", path.display(), folder.display())]
+    #[error("{}: no {missing} belongs to it in {}", shown(path), shown(folder))]
     NoMate {
         /// The file that stands alone.
         path: PathBuf,
@@ -69,7 +69,7 @@ pub enum DataError {
         folder: PathBuf,
     },
     /// Two photos, or two masks, whose names differ in the extension only.
-    #[error("{}: has the same name as {}", path.display(), other.display())]
+    #[error("{}: has the same name as {}", shown(path), shown(other))]
     SameName {
         /// The second file.
         path: PathBuf,
@@ -77,13 +77,13 @@ pub enum DataError {
         other: PathBuf,
     },
     /// A split holds no image.
-    #[error("{}: no images in it", path.display())]
+    #[error("{}: no images in it", shown(path))]
     EmptySplit {
         /// The folder that was listed.
         path: PathBuf,
     },
     /// A folder is in none of the known layouts.
-    #[error("{}: no data set found: looked for {looked_for}", path.display())]
+    #[error("{}: no data set found: looked for {looked_for}", shown(path))]
     UnknownLayout {
         /// The root of the data set.
         path: PathBuf,
@@ -99,7 +99,7 @@ pub enum DataError {
         reason: String,
     },
     /// A folder does not hold the generated street scenes that are asked for.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", shown(path))]
     Streets {
         /// The folder, or the file in it that says so.
         path: PathBuf,
@@ -140,4 +140,21 @@ impl DataError {
     pub(crate) fn image(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Self::Image { path: path.into(), reason: reason.into() }
     }
+}
+
+/// A path as text for people, on one line: control characters and bytes that are not UTF-8 become escapes like `\n` and `\xFF`, so that
+/// no file name ends a line, moves a terminal's cursor, or looks like another one.
+///
+/// ```
+/// assert_eq!(img2seg_data::shown("data/a\nb.png".as_ref()), r"data/a\nb.png");
+/// ```
+pub fn shown(path: &Path) -> String {
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            if letter.is_control() { text.extend(letter.escape_default()) } else { text.push(letter) }
+        }
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02X}")));
+    }
+    text
 }

@@ -32,8 +32,8 @@ pub use check::{CheckReport, ClassCounts, Finding, FindingKind, SplitReport, che
 pub use classes::{Class, ClassTable};
 pub use config::{DataConfig, Direction, Layout, MAX_SIDE, ParseSplitError, Split};
 pub use dataset::{Dataset, split_pair};
-pub use decode::read_image;
-pub use error::DataError;
+pub use decode::{decode_image, read_image};
+pub use error::{DataError, shown};
 pub use loader::{Batches, Loader, LoaderConfig};
 pub use sample::{Batch, Sample, VOID, photo_tensor};
 pub use sheet::sheet;

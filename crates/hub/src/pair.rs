@@ -64,12 +64,13 @@ impl Encoded<'_> {
 
 fn decodable(cell: Option<&[u8]>) -> Result<Encoded<'_>, String> {
     let bytes = cell.ok_or("no image")?;
-    let (format, extension) = match image::guess_format(bytes) {
-        Ok(ImageFormat::Png) => (ImageFormat::Png, "png"),
-        Ok(ImageFormat::Jpeg) => (ImageFormat::Jpeg, "jpg"),
+    let extension = match image::guess_format(bytes) {
+        Ok(ImageFormat::Png) => "png",
+        Ok(ImageFormat::Jpeg) => "jpg",
         Ok(other) => return Err(format!("a {other:?} image, neither PNG nor JPEG")),
         Err(_) => return Err("neither PNG nor JPEG".to_owned()),
     };
-    let image = image::load_from_memory_with_format(bytes, format).map_err(|error| error.to_string())?;
+    // As it will be read again, with the limits and refusals of that.
+    let image = img2seg_data::decode_image(bytes)?;
     Ok(Encoded { bytes, extension, width: image.width(), height: image.height() })
 }

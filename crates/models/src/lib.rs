@@ -30,4 +30,4 @@ pub use cgan::{Discriminator, DiscriminatorConfig, Generator, GeneratorConfig};
 pub use parameters::{Init, Parameters};
 pub use pixelwise::{Pixelwise, PixelwiseConfig};
 pub use unet::{UNet, UNetConfig};
-pub use weights::{load_weights, save_weights};
+pub use weights::{load_weights, read_tensors, read_weights, save_weights};

@@ -1,21 +1,39 @@
+//! Weights as files: ours and PyTorch's, read as if strangers had written them.
+
+mod checked;
+mod pickle;
+mod pth;
+mod safe;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
-use candle_core::{DType, Device, Error, Result, Tensor, pickle, safetensors as st};
+use candle_core::{DType, Device, Error, Result, Tensor};
+
+pub use safe::{read_tensors, read_weights};
+
+/// The largest file that is read.
+const MAX_BYTES: u64 = 1 << 33;
 
 /// Reads the tensors of a `.safetensors`, `.pt` or `.pth` file by name, as f32 on the CPU.
 ///
 /// A state dict may stand by itself or under a key `state_dict` or `model`, and its names may all begin with `module.`, as
 /// `torch.nn.DataParallel` makes them. Batch norm's `num_batches_tracked` is left out: nothing here uses it. Errors begin with
 /// the path, and the tensor if one is to blame.
+///
+/// Files may come from strangers. Nothing in a `.pth` is ever executed, and one that names a function which weights have no use for
+/// (`os.system`) is refused, as are compressed ones; numbers that are not finite, and claims that the file's own bytes do not bear out
+/// ([`read_weights`] lists them), are refused before memory is taken. Files over 8 GiB are not read.
 pub fn load_weights(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>> {
     let path = path.as_ref();
     let named = |error: Error| Error::Msg(format!("{}: {error}", path.display()));
     let extension = path.extension().map(OsStr::to_ascii_lowercase);
     let tensors = match extension.as_ref().and_then(|extension| extension.to_str()) {
-        Some("safetensors") => st::load(path, &Device::Cpu).map_err(named)?.into_iter().collect(),
-        Some("pt" | "pth") => state_dict(path).map_err(named)?,
+        Some("safetensors") => read_weights(&read(path).map_err(named)?).map_err(named)?.into_iter().collect(),
+        Some("pt" | "pth") => pth::state_dict(&read(path).map_err(named)?).map_err(named)?,
         _ => {
             return Err(Error::Msg(format!(
                 "{}: weights are read from .safetensors, .pt and .pth files",
@@ -25,7 +43,7 @@ pub fn load_weights(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>> 
     };
     let mut weights = BTreeMap::new();
     for (name, tensor) in without_prefix(tensors) {
-        if name.rsplit('.').next() == Some("num_batches_tracked") {
+        if is_counter(&name) {
             continue;
         }
         if !tensor.dtype().is_float() {
@@ -41,6 +59,24 @@ pub fn load_weights(path: impl AsRef<Path>) -> Result<BTreeMap<String, Tensor>> 
     Ok(weights)
 }
 
+/// The bytes of a regular file; of a pipe or a device there might be no end.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(Error::Msg("not a regular file".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Error::Msg(format!("a file over {} GiB", MAX_BYTES >> 30)));
+    }
+    Ok(bytes)
+}
+
+/// Whether it is batch norm's count of batches, the one tensor of integers in a state dict.
+fn is_counter(name: &str) -> bool {
+    name.rsplit('.').next() == Some("num_batches_tracked")
+}
+
 /// Writes tensors as a safetensors file that PyTorch's tools read too (its metadata says `format = "pt"`). The bytes are a function of
 /// the tensors alone. An existing file is overwritten in place: to replace one safely, write to another name and rename.
 pub fn save_weights(path: impl AsRef<Path>, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
@@ -53,27 +89,6 @@ pub fn save_weights(path: impl AsRef<Path>, tensors: &BTreeMap<String, Tensor>) 
         .map_err(|error| Error::Msg(format!("{}: {error}", path.display())))
 }
 
-/// The tensors of a PyTorch file, wherever its state dict is.
-fn state_dict(path: &Path) -> Result<Vec<(String, Tensor)>> {
-    for key in [None, Some("state_dict"), Some("model")] {
-        // A key that is not there is an error, and so is a broken file; the first look has found out about the latter.
-        let file = match pickle::PthTensors::new(path, key) {
-            Err(error) if key.is_none() => return Err(error),
-            Err(_) => continue,
-            Ok(file) => file,
-        };
-        let mut tensors = Vec::new();
-        for name in file.tensor_infos().keys() {
-            let tensor = file.get(name).map_err(|error| Error::Msg(format!("{name}: {error}")))?;
-            tensors.extend(tensor.map(|tensor| (name.clone(), tensor)));
-        }
-        if !tensors.is_empty() {
-            return Ok(tensors);
-        }
-    }
-    Err(Error::Msg("no state dict found, neither by itself nor under a key state_dict or model".into()))
-}
-
 /// Takes `module.` off the names if all have it.
 fn without_prefix(tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
     let stripped: Option<Vec<_>> =
@@ -82,69 +97,4 @@ fn without_prefix(tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Discriminator, DiscriminatorConfig, Parameters};
-
-    /// See `tests/fixtures/make.py`.
-    fn fixture(name: &str) -> String {
-        format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
-    }
-
-    fn same(a: &BTreeMap<String, Tensor>, b: &BTreeMap<String, Tensor>) -> bool {
-        let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        a.keys().eq(b.keys()) && a.iter().all(|(name, t)| t.shape() == b[name].shape() && values(t) == values(&b[name]))
-    }
-
-    #[test]
-    fn every_way_to_save_a_state_dict_loads_alike_and_fits_the_network() {
-        let expected = load_weights(fixture("discriminator.safetensors")).unwrap();
-        assert_eq!(expected.len(), 17);
-        for name in ["discriminator.pth", "discriminator-training.pth", "discriminator-parallel.pt"] {
-            assert!(same(&load_weights(fixture(name)).unwrap(), &expected), "{name}");
-        }
-        let parameters = Parameters::new(0, &Device::Cpu);
-        Discriminator::new(&parameters, &DiscriminatorConfig { base_channels: 1 }).unwrap();
-        parameters.load(&expected).unwrap();
-        assert!(same(&parameters.tensors(), &expected));
-    }
-
-    #[test]
-    fn what_is_saved_loads_again_and_is_the_same_file_each_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let expected = load_weights(fixture("discriminator.pth")).unwrap();
-        let (one, two) = (folder.path().join("one.safetensors"), folder.path().join("two.safetensors"));
-        save_weights(&one, &expected).unwrap();
-        assert!(same(&load_weights(&one).unwrap(), &expected));
-        save_weights(&two, &expected).unwrap();
-        assert_eq!(std::fs::read(one).unwrap(), std::fs::read(two).unwrap());
-    }
-
-    #[test]
-    fn errors_name_the_file_and_the_tensor() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, bytes: &[u8]| {
-            let path = folder.path().join(name);
-            std::fs::write(&path, bytes).unwrap();
-            path.display().to_string()
-        };
-        let whole = std::fs::read(fixture("discriminator.pth")).unwrap();
-        let integers = folder.path().join("integers.safetensors").display().to_string();
-        let tensor = Tensor::new(&[1u32], &Device::Cpu).unwrap();
-        save_weights(&integers, &BTreeMap::from([("step".to_owned(), tensor)])).unwrap();
-        let cases = [
-            (folder.path().join("none.pth").display().to_string(), ""),
-            (folder.path().join("none.safetensors").display().to_string(), ""),
-            (write("half.pth", &whole[..whole.len() / 2]), ""),
-            (write("text.safetensors", b"not a checkpoint"), ""),
-            (write("weights.ckpt", b""), "weights are read from .safetensors, .pt and .pth files"),
-            (fixture("nothing.pth"), "no state dict found, neither by itself nor under a key state_dict or model"),
-            (integers, "step: u32 values are no weights"),
-        ];
-        for (path, text) in cases {
-            let error = load_weights(&path).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("{path}: {text}")), "{error}");
-            assert!(error.len() > path.len() + 2, "{error}");
-        }
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use img2seg_data::shown;
 use serde_json::{Value, json};
 
 use crate::ReportError;
@@ -119,7 +120,7 @@ impl<'a> Comparison<'a> {
 fn name(runs: &[Run], index: usize) -> String {
     let run = &runs[index];
     if runs.iter().filter(|other| other.name == run.name).count() > 1 {
-        format!("{} ({})", run.name, run.dir.display())
+        format!("{} ({})", run.name, shown(&run.dir))
     } else {
         run.name.clone()
     }

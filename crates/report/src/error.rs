@@ -1,11 +1,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use img2seg_data::shown;
+
 /// What stops a page, a comparison or a picture from being made.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// A file that cannot be read, for another reason than not being there.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", shown(path))]
     Unreadable {
         /// The file or directory.
         path: PathBuf,
@@ -13,7 +15,7 @@ pub enum ReportError {
         source: io::Error,
     },
     /// A page or table that cannot be written.
-    #[error("{}: cannot be written: {source}", path.display())]
+    #[error("{}: cannot be written: {source}", shown(path))]
     Unwritable {
         /// The file that was to be written.
         path: PathBuf,
@@ -21,7 +23,7 @@ pub enum ReportError {
         source: io::Error,
     },
     /// A directory without the files that every run starts with.
-    #[error("{}: not a run directory: it has no {missing}", path.display())]
+    #[error("{}: not a run directory: it has no {missing}", shown(path))]
     NotARun {
         /// The directory.
         path: PathBuf,
@@ -29,7 +31,7 @@ pub enum ReportError {
         missing: &'static str,
     },
     /// A line of a run's file that does not say what it should.
-    #[error("{}:{line}: {message}", path.display())]
+    #[error("{}:{line}: {message}", shown(path))]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -42,7 +44,7 @@ pub enum ReportError {
     #[error(transparent)]
     Classes(#[from] img2seg_data::DataError),
     /// A picture of a run that is not one, or does not fit the pictures beside it.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {message}", shown(path))]
     Picture {
         /// The picture's file.
         path: PathBuf,

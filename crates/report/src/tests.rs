@@ -1,5 +1,7 @@
 //! Whole pages of runs that the tests write.
 
+mod hostile;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

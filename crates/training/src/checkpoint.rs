@@ -6,8 +6,8 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
-use img2seg_models::save_weights;
+use candle_core::Tensor;
+use img2seg_models::{read_tensors, read_weights, save_weights};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -323,8 +323,9 @@ fn read(directory: &Path, name: &str, file: &ProgressFile) -> Result<BTreeMap<St
     if file.sha256.get(name) != Some(&hex(&Sha256::digest(&bytes))) {
         return Err(TrainingError::checkpoint(&path, "damaged: its SHA-256 is not the one in progress.json"));
     }
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
-    Ok(tensors.into_iter().collect())
+    // Moments may have overflowed; weights with a number that is not finite are of no use.
+    let tensors = if name == WEIGHTS { read_weights(&bytes) } else { read_tensors(&bytes) };
+    tensors.map_err(|error| TrainingError::checkpoint(&path, error.to_string()))
 }
 
 /// SHA-256 of a file, a piece at a time.

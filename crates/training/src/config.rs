@@ -10,16 +10,28 @@ use crate::adam::AdamConfig;
 use crate::loss::SegmentationLoss;
 use crate::schedule::ScheduleConfig;
 
+/// No honest recipe comes near it.
+const MAX_BYTES: usize = 1 << 20;
+
+/// Steps are counted in 64 bits, and an epoch has far fewer than 2^40 of them.
+const MAX_EPOCHS: usize = 1_000_000;
+
+/// A U-Net of so many channels after its first convolution has 2 * 10^9 parameters.
+const MAX_CHANNELS: usize = 512;
+
+/// Rows of a sheet, each as high as a photo.
+const MAX_SAMPLES: usize = 64;
+
 /// A whole run. Unknown keys are refused, and nothing has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
-    /// The recipe's name: the file's, unless the file says another.
+    /// The recipe's name: the file's, unless the file says another. It names the run's directory, so it has no slashes.
     #[serde(default)]
     pub recipe: String,
     /// What every random draw of the run is keyed by.
     pub seed: u64,
-    /// Passes over the train split.
+    /// Passes over the train split, at most a million.
     pub epochs: usize,
     /// What convolutions may round: `fast` or `direct`.
     #[serde(with = "ExactnessName")]
@@ -114,7 +126,7 @@ pub struct EvaluationConfig {
     pub train_images: usize,
     /// Epochs from one sheet of samples to the next; 0 for none.
     pub samples_every_epochs: usize,
-    /// Rows of a sheet.
+    /// Rows of a sheet, at most 64.
     pub samples: usize,
 }
 
@@ -153,6 +165,9 @@ impl RunConfig {
     /// [`TrainingError::Recipe`] with line and key of what is wrong.
     pub fn from_toml(text: &str, origin: &str, settings: &[String]) -> Result<Self, TrainingError> {
         let recipe_error = |message: String| TrainingError::Recipe { origin: origin.to_owned(), message };
+        if text.len() > MAX_BYTES {
+            return Err(recipe_error(format!("{} bytes, a recipe has at most {MAX_BYTES}", text.len())));
+        }
         // Read as it stands first: an error of the file then carries its line.
         let mut config: Self =
             toml::from_str(text).map_err(|error| recipe_error(error.to_string().trim_end().to_owned()))?;
@@ -189,15 +204,24 @@ impl RunConfig {
             0 => Err(format!("{key}: must be at least 1")),
             _ => Ok(()),
         };
+        check_name(&self.recipe)?;
         at_least_one("epochs", self.epochs)?;
+        at_most("epochs", self.epochs, MAX_EPOCHS)?;
         at_least_one("evaluation.every_epochs", self.evaluation.every_epochs)?;
         at_least_one("checkpoint.keep", self.checkpoint.keep)?;
         if !(self.checkpoint.every_minutes.is_finite() && self.checkpoint.every_minutes >= 0.0) {
             return Err("checkpoint.every_minutes: must be 0 or more".to_owned());
         }
+        at_most("evaluation.samples", self.evaluation.samples, MAX_SAMPLES)?;
         self.data.validate().map_err(|error| error.to_string())?;
+        self.schedule.validate()?;
         match &self.task {
             TaskConfig::Segmentation(task) => {
+                let (kind, base) = match &task.network {
+                    NetworkConfig::Unet(network) => ("unet", network.base_channels),
+                    NetworkConfig::Pixelwise(network) => ("pixelwise", network.base_channels),
+                };
+                at_most(&format!("task.segmentation.network.{kind}.base_channels"), base, MAX_CHANNELS)?;
                 let fits = match task.output {
                     Output::Rgb => task.loss != SegmentationLoss::CrossEntropy,
                     Output::Classes => task.loss == SegmentationLoss::CrossEntropy,
@@ -211,6 +235,13 @@ impl RunConfig {
                 check_adam("task.segmentation.adam", &task.adam)
             }
             TaskConfig::Adversarial(task) => {
+                for (key, channels) in [
+                    ("generator.base_channels", task.generator.base_channels),
+                    ("generator.noise_channels", task.generator.noise_channels),
+                    ("discriminator.base_channels", task.discriminator.base_channels),
+                ] {
+                    at_most(&format!("task.adversarial.{key}"), channels, MAX_CHANNELS)?;
+                }
                 if !(task.l1_weight.is_finite() && task.l1_weight >= 0.0) {
                     return Err("task.adversarial.l1_weight: must be 0 or more".to_owned());
                 }
@@ -219,6 +250,19 @@ impl RunConfig {
             }
         }
     }
+}
+
+fn at_most(key: &str, value: usize, most: usize) -> Result<(), String> {
+    if value > most { Err(format!("{key}: {value} is more than {most}")) } else { Ok(()) }
+}
+
+/// A run is named after its recipe, and its directory too: a name must not lead elsewhere.
+fn check_name(name: &str) -> Result<(), String> {
+    if name.contains(['/', '\\']) || name.contains(char::is_control) || [".", ".."].contains(&name) || name.len() > 128
+    {
+        return Err(format!("recipe: {name:?} is no name for a directory"));
+    }
+    Ok(())
 }
 
 fn check_adam(key: &str, adam: &AdamConfig) -> Result<(), String> {
@@ -243,7 +287,9 @@ fn set(table: &mut toml::Table, setting: &str) -> Result<(), String> {
     let (path, text) = setting.split_once('=').ok_or("not of the form key=value")?;
     let (path, text) = (path.trim(), text.trim());
     let value = match toml::from_str::<toml::Table>(&format!("value = {text}")) {
-        Ok(mut parsed) => parsed.remove("value").ok_or("not one value")?,
+        // A line break in the text may have begun another key.
+        Ok(mut parsed) if parsed.len() == 1 => parsed.remove("value").ok_or("not one value")?,
+        Ok(_) => return Err(format!("{text:?} is not one value")),
         Err(_) if !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_./".contains(c)) => {
             toml::Value::String(text.to_owned())
         }

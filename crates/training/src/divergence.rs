@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use img2seg_data::{Batch, ClassTable};
-use img2seg_models::save_weights;
+use img2seg_models::{read_tensors, save_weights};
 use img2seg_ops::squared_norms;
 use serde::{Deserialize, Serialize};
 
@@ -171,9 +171,7 @@ fn batch(path: &Path, names: &[String]) -> Result<Batch, TrainingError> {
 
 fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, TrainingError> {
     let bytes = fs::read(path).map_err(TrainingError::file(path))?;
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu);
-    let tensors = tensors.map_err(|error| TrainingError::checkpoint(path, error.to_string()))?;
-    Ok(tensors.into_iter().collect())
+    read_tensors(&bytes).map_err(|error| TrainingError::checkpoint(path, error.to_string()))
 }
 
 fn text(path: &Path) -> Result<String, TrainingError> {

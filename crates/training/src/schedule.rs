@@ -28,6 +28,18 @@ pub struct Schedule {
     steps: f64,
 }
 
+impl ScheduleConfig {
+    /// Checks the ranges; the error names the key.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        let (key, epochs) = match *self {
+            Self::Constant {} => return Ok(()),
+            Self::Linear { decay_from_epoch } => ("linear.decay_from_epoch", decay_from_epoch),
+            Self::Cosine { warmup_epochs } => ("cosine.warmup_epochs", warmup_epochs),
+        };
+        if epochs.is_finite() && epochs >= 0.0 { Ok(()) } else { Err(format!("schedule.{key}: must be 0 or more")) }
+    }
+}
+
 impl Schedule {
     /// A schedule for `epochs` epochs of `steps_per_epoch` steps.
     pub fn new(config: &ScheduleConfig, epochs: usize, steps_per_epoch: usize) -> Self {

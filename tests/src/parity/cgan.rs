@@ -11,7 +11,7 @@ use super::oracle::Oracle;
 /// Listing 4 as there are losses make of them.
 pub(super) fn compare(oracle: &mut Oracle) -> Result<()> {
     let (x, y) = (oracle.tensor("x")?, oracle.tensor("y")?);
-    let base_channels = oracle.setting("base")?;
+    let base_channels = oracle.base_channels("init.generator.upSampling.0.weight")?;
     let loss: String = oracle.setting("loss")?;
     ensure!(loss == "bce", "metadata loss = {loss}: not bce");
 

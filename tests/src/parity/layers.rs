@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
 use img2seg_models::{Parameters, layers::BatchNorm2d};
 use img2seg_ops::{self as ops, Activation};
@@ -58,12 +58,17 @@ enum Pair {
     Each(usize, usize),
 }
 
-impl From<Pair> for (usize, usize) {
-    fn from(pair: Pair) -> Self {
-        match pair {
-            Pair::Both(n) => (n, n),
-            Pair::Each(vertical, horizontal) => (vertical, horizontal),
-        }
+/// Far beyond what is compared; more is a claim of a size that no memory has.
+const LARGEST: usize = 64;
+
+impl Pair {
+    fn get(self) -> Result<(usize, usize)> {
+        let (vertical, horizontal) = match self {
+            Self::Both(n) => (n, n),
+            Self::Each(vertical, horizontal) => (vertical, horizontal),
+        };
+        ensure!(vertical.max(horizontal) <= LARGEST, "({vertical}, {horizontal}): more than {LARGEST}");
+        Ok((vertical, horizontal))
     }
 }
 
@@ -140,9 +145,9 @@ fn forward(layer: &Layer, x: &Tensor, weight: Option<&Var>, bias: Option<&Var>) 
     Ok(match *layer {
         Layer::Conv2d { stride, padding, dilation, groups } => {
             let spec = ops::Conv2d {
-                stride: stride.into(),
-                padding: padding.into(),
-                dilation: dilation.into(),
+                stride: stride.get()?,
+                padding: padding.get()?,
+                dilation: dilation.get()?,
                 groups,
                 ..ops::Conv2d::default()
             };
@@ -150,10 +155,10 @@ fn forward(layer: &Layer, x: &Tensor, weight: Option<&Var>, bias: Option<&Var>) 
         }
         Layer::ConvTranspose2d { stride, padding, output_padding, dilation, groups } => {
             let spec = ops::ConvTranspose2d {
-                stride: stride.into(),
-                padding: padding.into(),
-                output_padding: output_padding.into(),
-                dilation: dilation.into(),
+                stride: stride.get()?,
+                padding: padding.get()?,
+                output_padding: output_padding.get()?,
+                dilation: dilation.get()?,
                 groups,
                 ..ops::ConvTranspose2d::default()
             };

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
+use img2seg_models::read_weights;
 use safetensors::SafeTensors;
 
 use super::{Quantity, Tolerance};
@@ -20,11 +21,12 @@ pub(super) struct Oracle {
 impl Oracle {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path)?;
+        // First, for it trusts nothing: safetensors' own reader adds sizes up without a check.
+        let tensors = read_weights(&bytes)?;
         let (_, header) = SafeTensors::read_metadata(&bytes)?;
-        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
         Ok(Self {
             settings: header.metadata().clone().unwrap_or_default(),
-            tensors: tensors.into_iter().collect(),
+            tensors,
             used: BTreeSet::new(),
             quantities: Vec::new(),
         })
@@ -36,6 +38,16 @@ impl Oracle {
         text.parse().map_err(|error| anyhow!("metadata {key} = {text}: {error}"))
     }
 
+    /// The width that the metadata claims for a network. The network is made before the file's weights are held against it, so the weight of
+    /// its widest layer has to bear the claim out: 16 times as many channels on both sides.
+    pub(super) fn base_channels(&self, widest: &str) -> Result<usize> {
+        let base: usize = self.setting("base")?;
+        let dims = self.tensors.get(widest).with_context(|| format!("tensor {widest}: missing"))?.dims();
+        let fits = dims.len() == 4 && base > 0 && base.checked_mul(16).is_some_and(|wide| dims[..2] == [wide, wide]);
+        ensure!(fits && dims[2..].iter().all(|&side| side > 0), "metadata base = {base}: tensor {widest} is {dims:?}");
+        Ok(base)
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
@@ -43,6 +55,7 @@ impl Oracle {
     /// A tensor that we start from.
     pub(super) fn tensor(&mut self, name: &str) -> Result<Tensor> {
         let tensor = self.tensors.get(name).with_context(|| format!("tensor {name}: missing"))?;
+        ensure!(tensor.elem_count() > 0, "tensor {name}: is empty");
         self.used.insert(name.to_owned());
         Ok(tensor.clone())
     }

@@ -3,6 +3,7 @@
 mod commands;
 mod durability;
 mod errors;
+mod hostile;
 mod interruption;
 mod lab;
 mod manifest;

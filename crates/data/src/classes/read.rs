@@ -7,7 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::nearest::NearestColor;
-use super::{Class, ClassTable, Entry};
+use super::{Class, ClassTable, Entry, MAX_BYTES};
 use crate::{DataError, VOID};
 
 /// As many as the values of an 8-bit mask.
@@ -37,6 +37,9 @@ impl ClassTable {
             let line = 1 + text.bytes().take(span.start).filter(|&byte| byte == b'\n').count();
             DataError::ClassTable { origin: origin.to_owned(), line, reason }
         };
+        if text.len() as u64 > MAX_BYTES {
+            return Err(wrong(0..0, format!("more than {MAX_BYTES} bytes long")));
+        }
         let file: FileTable = toml::from_str(text).map_err(|error| {
             let span = error.span().unwrap_or(0..0);
             let begin = text.get(..span.start).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::DataError;
+use crate::{DataError, shown};
 
 /// The names, sorted bytewise, of what lies in a folder; hidden ones are left out.
 fn names(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
@@ -44,9 +44,9 @@ pub(crate) fn name_bytes(path: &Path) -> &[u8] {
     path.file_name().map_or(&[], OsStr::as_encoded_bytes)
 }
 
-/// A file's name without its extension, for people to read.
+/// A file's name without its extension, on one line; see [`shown`].
 pub(crate) fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    shown(Path::new(path.file_stem().unwrap_or_default()))
 }
 
 fn is_image_name(path: &Path) -> bool {

@@ -110,6 +110,23 @@ fn claims_of_size_are_checked_before_memory_is_taken() {
     assert!(rgb(&tall).is_err());
 }
 
+/// Found by fuzzing: png 0.18.1 indexes beyond a palette that ends within a colour.
+#[test]
+fn a_palette_that_ends_within_a_color_is_refused() {
+    let header = [6_u32.to_be_bytes(), 1_u32.to_be_bytes()].concat();
+    let header = [&header[..], &[2, 3, 0, 0, 0]].concat();
+    // One row of six values, stored by zlib as it is.
+    let data = b"\x78\x01\x01\x03\x00\xFC\xFF\x00\x1B\x10\x00\x49\x00\x2C";
+    for (length, reason) in
+        [(50, "a palette of 50 bytes, which are no colours"), (2, "a palette of 2 bytes, which are no colours")]
+    {
+        let chunks = [chunk(*b"IHDR", &header), chunk(*b"PLTE", &[9; 64][..length]), chunk(*b"IDAT", data)];
+        let bytes = [&b"\x89PNG\r\n\x1a\n"[..], &chunks.concat()].concat();
+        assert_eq!(rgb(&bytes).unwrap_err(), reason);
+        assert_eq!(decode_mask(&bytes).err().unwrap(), reason);
+    }
+}
+
 #[test]
 fn exif_orientation_is_applied() {
     let plain = jpeg(&picture());

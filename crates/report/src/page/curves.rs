@@ -73,7 +73,8 @@ fn loss(column: &Column, name: &str) -> Option<Figure> {
     let span = (SMOOTHING * raw.len() as f64).round().max(1.0);
     let smooth = thinned(&smoothed(&raw, span), SMOOTH_POINTS);
     let of_epochs = |pick: fn(&Epoch) -> &std::collections::BTreeMap<String, Option<f64>>| -> Vec<(u32, f64)> {
-        run.metrics.iter().filter_map(|epoch| Some((clamp(epoch.step), (*pick(epoch).get(name)?)?))).collect()
+        let points = run.metrics.iter().filter_map(|epoch| Some((clamp(epoch.step), (*pick(epoch).get(name)?)?)));
+        points.filter(|point| point.1.abs() <= f64::from(f32::MAX)).collect() // plotters never ends where a span overflows
     };
     let val = of_epochs(|epoch| &epoch.losses.val);
     let train = if raw.is_empty() { of_epochs(|epoch| &epoch.losses.train) } else { smooth };
@@ -116,7 +117,7 @@ fn score(columns: &[Column], title: &str, pick: fn(&Scores) -> Option<f64>) -> O
         let points = |scores: fn(&Epoch) -> &Option<Scores>| -> Vec<(u32, f64)> {
             let points = column.run.metrics.iter().filter_map(|epoch| {
                 let value = pick(scores(epoch).as_ref()?)?;
-                Some((clamp(epoch.epoch), 100.0 * value))
+                Some((clamp(epoch.epoch), 100.0 * value.clamp(0.0, 1.0)))
             });
             points.collect()
         };

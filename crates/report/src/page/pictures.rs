@@ -1,13 +1,13 @@
 //! Images of the split, each with its truth and what every run made of it.
 
 use std::fs;
-use std::io::Cursor;
 use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use image::codecs::jpeg::JpegEncoder;
-use image::{DynamicImage, ImageFormat, RgbImage};
+use image::{DynamicImage, RgbImage};
+use img2seg_data::decode_image;
 
 use super::Column;
 use crate::ReportError;
@@ -120,9 +120,10 @@ fn photo(path: &Path) -> Result<Inline, ReportError> {
 
 fn read(path: &Path) -> Result<(Vec<u8>, DynamicImage), ReportError> {
     let bytes = fs::read(path).map_err(|source| ReportError::Unreadable { path: path.to_owned(), source })?;
-    let image = image::ImageReader::with_format(Cursor::new(&bytes), ImageFormat::Png)
-        .decode()
-        .map_err(|error| wrong(path, format!("not a PNG image: {error}")))?;
+    if !bytes.starts_with(b"\x89PNG") {
+        return Err(wrong(path, "not a PNG image"));
+    }
+    let image = decode_image(&bytes).map_err(|reason| wrong(path, reason))?;
     Ok((bytes, image))
 }
 

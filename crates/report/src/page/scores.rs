@@ -162,7 +162,7 @@ pub(crate) fn cost(columns: &[Column]) -> Table {
         let parameters = run.manifest.parameters();
         let networks: Vec<String> =
             parameters.iter().map(|(name, count)| format!("{name} {}", grouped(*count))).collect();
-        let total: u64 = parameters.iter().map(|(_, count)| count).sum();
+        let total = parameters.iter().fold(0_u64, |total, (_, count)| total.saturating_add(*count));
         let seconds = train_seconds(run);
         let per_image = column.evaluation.and_then(|evaluation| evaluation.seconds_per_image);
         let rates: Vec<f64> = run.times.iter().filter_map(|time| time.images_per_second).collect();

@@ -9,7 +9,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use img2seg_data::ClassTable;
+use img2seg_data::{ClassTable, shown};
 
 pub use losses::{Losses, Step};
 pub use records::{ColorAgreement, Epoch, EpochTime, Evaluation, ImageScore, Manifest, MeanLosses, Picture, Scores};
@@ -54,7 +54,7 @@ impl Run {
         let config = required("config.toml")?;
         let settings = settings(&dir.join("config.toml"), &config)?;
         let classes_path = dir.join("classes.toml");
-        let classes = ClassTable::from_toml(&required("classes.toml")?, &classes_path.display().to_string())?;
+        let classes = ClassTable::from_toml(&required("classes.toml")?, &shown(&classes_path))?;
 
         let metrics_path = dir.join("metrics.jsonl");
         let mut metrics = Vec::new();
@@ -98,7 +98,7 @@ impl Run {
 /// The last component of the directory's path, also of `.` and `runs/a/..`.
 fn name(dir: &Path) -> String {
     let absolute = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
-    absolute.file_name().map_or_else(|| dir.display().to_string(), |name| name.to_string_lossy().into_owned())
+    absolute.file_name().map_or_else(|| shown(dir), |name| shown(Path::new(name)))
 }
 
 fn settings(path: &Path, text: &str) -> Result<toml::Table, ReportError> {
