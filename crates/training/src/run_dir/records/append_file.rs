@@ -47,8 +47,8 @@ impl AppendFile {
     }
 
     fn try_write(&mut self, sync: bool) -> io::Result<()> {
-        if self.pending.is_empty() && !sync {
-            return Ok(());
+        if self.pending.is_empty() && (!sync || self.length == 0) {
+            return Ok(()); // a file appears with its first bytes
         }
         let mut file = OpenOptions::new().create(self.length == 0).write(true).truncate(false).open(&self.path)?;
         let length = file.metadata()?.len();
@@ -81,6 +81,8 @@ mod tests {
         let path = inner.join("losses.txt");
         let mut file = AppendFile::open(&path, 0).unwrap();
         assert!(file.is_empty());
+        file.write(true).unwrap();
+        assert!(!path.exists());
         file.push(b"1\n");
         file.write(true).unwrap();
 
