@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use candle_core::Device;
 use img2seg_data::streets;
 use img2seg_training::manifest::Origin;
-use img2seg_training::{Event, Place, Requests, RunConfig, train};
+use img2seg_training::{Event, Outcome, Place, Requests, RunConfig, train};
 
 const RECIPES: [&str; 2] = ["smoke-unet", "smoke-cgan"];
 
@@ -34,6 +34,13 @@ impl Lab {
 
     /// Trains, asking it to stop once `steps` steps were taken. Says whether the run was interrupted.
     fn train(&self, run: &Path, resume: bool, steps: Option<u64>) -> bool {
+        let reached =
+            |event: &Event| matches!(event, Event::Step { step, .. } if steps.is_some_and(|steps| *step >= steps));
+        self.train_until(run, resume, &reached).interrupted
+    }
+
+    /// Trains, asking it to stop at the first event that is meant.
+    fn train_until(&self, run: &Path, resume: bool, is_meant: &(dyn Fn(&Event) -> bool + Sync)) -> Outcome {
         let origin = Origin::default();
         let place = Place {
             root: &self.data,
@@ -51,16 +58,14 @@ impl Lab {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for event in events {
-                    if let Event::Step { step, .. } = event
-                        && steps.is_some_and(|steps| step >= steps)
-                    {
+                    if is_meant(&event) {
                         requests.stop.store(true, Ordering::Relaxed);
                     }
                 }
             });
             let outcome = train(&self.config, place, &origin, &requests, &sender).unwrap();
             drop(sender);
-            outcome.interrupted
+            outcome
         })
     }
 
@@ -134,5 +139,25 @@ fn an_interrupted_run_goes_on_as_if_it_had_not_been() {
         }
         assert!(interruptions >= 2, "{recipe}: interrupted {interruptions} times only");
         assert_same(&whole, &Lab::files(&run), recipe);
+    }
+}
+
+/// Scoring takes long on real data: it is broken off, and made again when the run goes on.
+#[test]
+fn a_run_that_is_stopped_while_it_is_scored_goes_on_there() {
+    for recipe in RECIPES {
+        let mut lab = Lab::new(recipe);
+        // Enough images that the request to stop arrives before the last is scored.
+        lab.config.data.streets.as_mut().unwrap().val = 60;
+        std::fs::remove_dir_all(&lab.data).unwrap();
+        streets::write(&lab.data, lab.config.data.streets.as_ref().unwrap(), &|_, _| ()).unwrap();
+        lab.train(&lab.run("whole"), false, None);
+        let run = lab.run("interrupted");
+        let scoring = |event: &Event| matches!(event, Event::Scoring { .. });
+        let outcome = lab.train_until(&run, false, &scoring);
+        assert!(outcome.interrupted, "{recipe}");
+        assert_eq!((outcome.progress.epochs, outcome.progress.batches), (0, 4), "{recipe}: all steps, no scores");
+        lab.train(&run, true, None);
+        assert_same(&Lab::files(&lab.run("whole")), &Lab::files(&run), recipe);
     }
 }

@@ -76,3 +76,27 @@ impl<'a> Saver<'a> {
         TrainingError::NotSaved { step: progress.steps, saved: self.saved, source: Box::new(error) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::BestScore;
+
+    #[test]
+    fn checkpoints_are_due_by_steps_and_by_minutes() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunDir::at(folder.path().to_owned());
+        let due = |every_steps, every_minutes, waited: u64| {
+            let config = CheckpointConfig { every_steps, every_minutes, keep: 1, best: BestScore::MeanIou };
+            let (records, _) = Records::open(&run, &Progress::default()).unwrap();
+            let mut saver = Saver::new(&run, &config, records, None);
+            saver.tried = Instant::now().checked_sub(Duration::from_secs(waited)).unwrap();
+            [5, 6].map(|step| saver.is_due(step))
+        };
+        assert_eq!(due(0, 0.0, 50), [false, false]);
+        assert_eq!(due(3, 0.0, 0), [false, true]);
+        assert_eq!(due(0, 0.5, 29), [false, false]);
+        assert_eq!(due(0, 0.5, 31), [true, true]);
+        assert_eq!(due(3, 1e300, 31), [false, true]);
+    }
+}
