@@ -133,9 +133,8 @@ impl Run {
             Event::Damaged { complaint } => {
                 self.warn(&format!("{complaint}; it is set aside, and the run goes on from the newest whole one"));
             }
-            Event::Scoring { split, done, total } => {
-                self.bar.set_message(format!("scoring {split} {done}/{total}"));
-            }
+            Event::Digesting { split, done, total } => self.note(&format!("reading {split} {done}/{total}")),
+            Event::Scoring { split, done, total } => self.note(&format!("scoring {split} {done}/{total}")),
             Event::Epoch { epoch, losses, val, images_per_second, best } => {
                 let mut line = format!("epoch {epoch:>3}/{}", self.epochs);
                 for (name, mean) in losses {
@@ -152,6 +151,16 @@ impl Run {
                 self.line(&line);
                 self.shown = Instant::now();
             }
+        }
+    }
+
+    /// What goes on beside the steps.
+    fn note(&mut self, text: &str) {
+        if self.terminal {
+            self.bar.set_message(text.to_owned());
+        } else if self.shown.elapsed() > PLAIN_INTERVAL {
+            self.line(text);
+            self.shown = Instant::now();
         }
     }
 

@@ -8,7 +8,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use img2seg_data::{ClassTable, Dataset};
+use img2seg_data::{ClassTable, Dataset, Split};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -108,7 +108,8 @@ struct Resumption {
 }
 
 impl Manifest {
-    /// The manifest of a run of `config` at `place`, as things are now. Reads every file of the data that the cache does not know.
+    /// The manifest of a run of `config` at `place`, as things are now. Reads every file of the data that the cache does not know;
+    /// `progress` is told the split, files done and all.
     pub fn new(
         config: &RunConfig,
         classes: &ClassTable,
@@ -116,9 +117,12 @@ impl Manifest {
         place: &Place,
         learner: &dyn Learner,
         [train, val]: [&Dataset; 2],
+        progress: &(dyn Fn(Split, usize, usize) + Sync),
     ) -> Result<Self, TrainingError> {
-        let cache = origin.cache.as_deref();
-        let digests = [digest(train, cache)?, digest(val, cache)?];
+        let digest = |dataset: &Dataset| {
+            digest(dataset, origin.cache.as_deref(), &|done, total| progress(dataset.split(), done, total))
+        };
+        let digests = [digest(train)?, digest(val)?];
         let both: String = digests.iter().map(|digest| digest.sha256.as_str()).collect();
         let weights = |path: &Path| -> Result<Weights, TrainingError> {
             let bytes = std::fs::read(path).map_err(TrainingError::file(path))?;

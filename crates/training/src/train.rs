@@ -30,6 +30,15 @@ use crate::{Loss, RunConfig, RunDir, TrainingError, samples};
 /// What happens in a run, as it happens.
 #[derive(Debug, Clone)]
 pub enum Event {
+    /// The files of a split are being read for the manifest.
+    Digesting {
+        /// The split.
+        split: Split,
+        /// Files read so far.
+        done: usize,
+        /// Files to read.
+        total: usize,
+    },
     /// The run begins, or goes on.
     Started {
         /// Steps of an epoch.
@@ -166,7 +175,9 @@ pub fn train(
     let open = |split| Dataset::open(root, split, &config.data, classes.clone());
     let (train_set, val_set) = (open(Split::Train)?, open(Split::Val)?);
 
-    let manifest = Manifest::new(config, &classes, origin, &place, learner.as_ref(), [&train_set, &val_set])?;
+    let digesting = |split, done, total| tell(Event::Digesting { split, done, total });
+    let sets = [&train_set, &val_set];
+    let manifest = Manifest::new(config, &classes, origin, &place, learner.as_ref(), sets, &digesting)?;
     if let Some(original) = place.repeats {
         manifest::check_repetition(original, &manifest, place.allow_changes)?;
     }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, Metadata};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use img2seg_data::Dataset;
@@ -51,15 +53,24 @@ type Known = BTreeMap<String, FileDigest>;
 
 /// Digests a split, reading in parallel every file that the cache, a folder, does not know by its path, size and time.
 ///
-/// A cache that cannot be read or written costs time, nothing else.
-pub fn digest(dataset: &Dataset, cache: Option<&Path>) -> Result<SplitDigest, TrainingError> {
+/// A cache that cannot be read or written costs time, nothing else. `progress` is told files done and all.
+pub fn digest(
+    dataset: &Dataset,
+    cache: Option<&Path>,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<SplitDigest, TrainingError> {
     let cache = cache.and_then(|folder| cache_file(folder, dataset));
     let known = cache.as_deref().map(read_cache).unwrap_or_default();
     let files = |index| std::iter::once(dataset.path(index)).chain(dataset.mask_path(index));
     let paths: Vec<&Path> = (0..dataset.len()).flat_map(files).collect();
     let now = SystemTime::now();
-    let digests: Vec<FileDigest> =
-        paths.par_iter().map(|path| file_digest(path, &known)).collect::<Result<_, TrainingError>>()?;
+    let done = AtomicUsize::new(0);
+    let file_digest = |path: &&Path| {
+        let digest = file_digest(path, &known)?;
+        progress(1 + done.fetch_add(1, Ordering::Relaxed), paths.len());
+        Ok(digest)
+    };
+    let digests: Vec<FileDigest> = paths.par_iter().map(file_digest).collect::<Result<_, TrainingError>>()?;
 
     let (mut hash, mut bytes, mut next) = (Sha256::new(), 0, digests.iter());
     for index in 0..dataset.len() {
@@ -86,6 +97,10 @@ pub fn digest(dataset: &Dataset, cache: Option<&Path>) -> Result<SplitDigest, Tr
 fn file_digest(path: &Path, known: &Known) -> Result<FileDigest, TrainingError> {
     // Before the content: what is written while it is read is younger than what is noted.
     let metadata = fs::metadata(path).map_err(TrainingError::file(path))?;
+    if !metadata.is_file() {
+        // Reading a named pipe would wait for its writer.
+        return Err(TrainingError::file(path)(io::Error::other("not a regular file")));
+    }
     let (size, modified) = (metadata.len(), modified(&metadata));
     let found = absolute(path).and_then(|path| known.get(&path));
     if let Some(found) = found.filter(|found| found.size == size && found.modified == modified && modified > 0) {

@@ -38,7 +38,13 @@ impl Lab {
     fn digest(&self, cache: Option<&Path>) -> SplitDigest {
         let table = Arc::new(ClassTable::load("cityscapes").unwrap());
         let dataset = Dataset::open(&self.folder.path().join("data"), Split::Train, &self.config, table).unwrap();
-        digest(&dataset, cache).unwrap()
+        let files = std::sync::atomic::AtomicUsize::new(0);
+        let digest = digest(&dataset, cache, &|_, total| {
+            files.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(total, dataset.len());
+        });
+        assert_eq!(files.into_inner(), dataset.len());
+        digest.unwrap()
     }
 }
 
@@ -170,4 +176,17 @@ fn what_an_older_manifest_does_not_say_is_unknown() {
     assert!(error.ends_with("manifest.json: seed was 3, is 4; --allow-changes goes on all the same"), "{error}");
     fs::write(run.file(FILE), "{").unwrap();
     assert!(Manifest::read(&run).unwrap_err().to_string().contains("manifest.json: "));
+}
+
+/// Reading one would wait for who writes to it.
+#[cfg(unix)]
+#[test]
+fn a_named_pipe_is_refused() {
+    let lab = Lab::new();
+    let pipe = lab.folder.path().join("data/train/pipe.png");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let table = Arc::new(ClassTable::load("cityscapes").unwrap());
+    let dataset = Dataset::open(&lab.folder.path().join("data"), Split::Train, &lab.config, table).unwrap();
+    let error = digest(&dataset, None, &|_, _| ()).unwrap_err().to_string();
+    assert_eq!(error, format!("{}: not a regular file", pipe.display()));
 }
