@@ -111,6 +111,8 @@ impl Run {
                 self.steps = steps;
                 self.done_before = done;
                 self.bar.set_length(steps);
+                self.bar.set_position(done);
+                self.bar.set_message("");
                 self.started = Instant::now();
             }
             Event::Step { epoch, step, images, losses } => {
@@ -133,7 +135,11 @@ impl Run {
             Event::Damaged { complaint } => {
                 self.warn(&format!("{complaint}; it is set aside, and the run goes on from the newest whole one"));
             }
-            Event::Digesting { split, done, total } => self.note(&format!("reading {split} {done}/{total}")),
+            Event::Digesting { split, done, total } => {
+                self.bar.set_length(total as u64);
+                self.bar.set_position(done as u64);
+                self.note(&format!("reading {split}"));
+            }
             Event::Scoring { split, done, total } => self.note(&format!("scoring {split} {done}/{total}")),
             Event::Epoch { epoch, losses, val, images_per_second, best } => {
                 let mut line = format!("epoch {epoch:>3}/{}", self.epochs);
