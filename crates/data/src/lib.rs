@@ -25,6 +25,7 @@ pub mod resize;
 mod sample;
 mod sheet;
 pub mod streets;
+mod text;
 mod write;
 
 pub use augment::{AugmentConfig, fit};
@@ -37,4 +38,5 @@ pub use error::{DataError, shown};
 pub use loader::{Batches, Loader, LoaderConfig};
 pub use sample::{Batch, Sample, VOID, photo_tensor};
 pub use sheet::sheet;
+pub use text::read_text;
 pub use write::write_pair;
