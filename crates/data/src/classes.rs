@@ -2,13 +2,14 @@
 
 mod nearest;
 mod read;
+mod text;
 
 use image::RgbImage;
 
 use crate::DataError;
 use crate::sample::VOID;
-use crate::text::read_text;
 use nearest::NearestColor;
+pub use text::read_text;
 
 /// The built-in tables: name and text.
 const BUILT_IN: [(&str, &str); 2] = [

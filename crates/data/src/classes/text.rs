@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 /// The largest text that is read whole: 1 MiB.
-pub(crate) const MAX_BYTES: u64 = 1 << 20;
+pub(super) const MAX_BYTES: u64 = 1 << 20;
 
 /// The text of a regular file of at most 1 MiB in UTF-8. Others may never end, or wait for somebody to write them.
 ///
