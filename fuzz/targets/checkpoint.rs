@@ -9,7 +9,7 @@ use std::sync::{LazyLock, Mutex};
 use candle_core::Device;
 use img2seg_data::ClassTable;
 use img2seg_models::load_weights;
-use img2seg_training::checkpoint::{self, Progress, Which};
+use img2seg_training::checkpoint::{self, Progress, State, Which};
 use img2seg_training::{Learner, RunConfig, RunDir, learner};
 use libfuzzer_sys::fuzz_target;
 use sha2::{Digest as _, Sha256};
@@ -31,9 +31,11 @@ static LAB: LazyLock<Lab> = LazyLock::new(|| {
     let config = RunConfig::from_toml(img2seg_fuzz::PIXELWISE, "pixelwise", &settings).expect("a recipe");
     let classes =
         ClassTable::from_toml("name = 'one'\n[[class]]\nname = 'a'\ncolor = [1, 2, 3]\n", "one").expect("a table");
-    let run = RunDir::create(&folder.path().join("run"), &config, &classes).expect("a run");
+    let (run, _) = RunDir::create(&folder.path().join("run"), &classes).expect("a run");
+    run.begin(&config).expect("a recipe");
     let learner = learner::build(&config, &classes, &Device::Cpu).expect("a network");
-    checkpoint::save(&run, Which::Last, learner.as_ref(), &Progress::default()).expect("a checkpoint");
+    let state = State::of(learner.as_ref()).expect("a state");
+    checkpoint::save(&run, Which::Last, 1, &state, &Progress::default()).expect("a checkpoint");
     let read = |name: &str| fs::read(run.file("checkpoints/last").join(name)).expect("a file");
     let (weights, optimizer) = (read("weights.safetensors"), read("optimizer.safetensors"));
     Lab { folder, run, learner: Mutex::new(learner), weights, optimizer }
@@ -81,13 +83,15 @@ fuzz_target!(|data: &[u8]| {
         _ => (&lab.weights[..], &lab.optimizer[..]),
     };
     let progress = format!(
-        r#"{{"epochs":1,"batches":0,"steps":2,"best":null,"sha256":{{"weights.safetensors":"{}","optimizer.safetensors":"{}"}}}}"#,
+        r#"{{"epochs":1,"batches":0,"steps":2,"best":null,"sha256":{{"weights.safetensors":"{}","optimizer.safetensors":"{}","progress.json":"{}"}}}}"#,
         digest(weights),
-        digest(optimizer)
+        digest(optimizer),
+        digest(b"1 0 2 ") // epochs, batches and steps, without a best score
     );
     write("weights.safetensors", weights);
     write("optimizer.safetensors", optimizer);
     write("progress.json", if kind % 6 == 5 { bytes } else { progress.as_bytes() });
     let mut learner = lab.learner.lock().expect("no panic before");
-    let _ = checkpoint::load(&lab.run, Which::Last, learner.as_mut(), true);
+    let _ = checkpoint::load(&lab.run, Which::Last, learner.as_mut());
+    let _ = checkpoint::resume(&lab.run, learner.as_mut());
 });

@@ -1,6 +1,7 @@
 //! Oracle files that no honest script writes: refused before memory is taken or an op is run.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use img2seg_tests::parity;
@@ -32,6 +33,17 @@ fn widths_that_the_weights_do_not_bear_out_are_refused() {
         // No bytes, and yet a billion channels.
         let empty: &[usize] = &[1, 1_000_000_000, 0, 16];
         assert_eq!(refused(&[("kind", kind)], &[("x", empty), ("y", image.1)]), "tensor x: is empty");
+    }
+}
+
+/// The fuzzer changes what these say: they have to get beyond the checks for that to reach the networks.
+#[test]
+fn the_seeds_of_the_fuzzer_are_compared_to_their_end() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/oracle");
+    for entry in std::fs::read_dir(&seeds).unwrap() {
+        let path = entry.unwrap().path();
+        let comparison = parity::compare(&path).unwrap();
+        assert!(!comparison.quantities.is_empty(), "{}", path.display());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use img2seg_data::Split;
+use img2seg_data::{Split, shown};
 use img2seg_training::RunDir;
 use img2seg_training::checkpoint::Which;
 
@@ -36,6 +36,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let page = img2seg_report::compare(&arguments.runs, &arguments.out)?;
     say!("{}", std::fs::read_to_string(arguments.out.join("comparison.md"))?);
-    sayln!("\n{}", page.display());
+    sayln!("\n{}", shown(&page));
     Ok(())
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use img2seg_data::streets::StreetsConfig;
 use img2seg_data::{
-    ClassCounts, ClassTable, DataConfig, Dataset, Direction, FindingKind, Layout, Split, SplitReport, check, streets,
+    ClassCounts, ClassTable, DataConfig, Dataset, Direction, FindingKind, Layout, Split, SplitReport, check, shown,
+    streets,
 };
 
 use crate::table::percent;
@@ -111,12 +112,12 @@ fn show(arguments: &Show) -> anyhow::Result<()> {
     let counts = ClassCounts::of(&dataset, &|done, total| bar.show(done, total))?;
     let mut frequencies = counts.frequencies();
     frequencies.push(counts.void_share());
-    let shown = img2seg_training::evaluate::evenly_spread(dataset.len(), arguments.count);
-    let samples = shown.into_iter().map(|index| dataset.sample(index)).collect::<Result<Vec<_>, _>>()?;
-    let title = format!("{} {}: {} pairs", arguments.source.root.display(), arguments.split, dataset.len());
+    let drawn = img2seg_training::evaluate::evenly_spread(dataset.len(), arguments.count);
+    let samples = drawn.into_iter().map(|index| dataset.sample(index)).collect::<Result<Vec<_>, _>>()?;
+    let title = format!("{} {}: {} pairs", shown(&arguments.source.root), arguments.split, dataset.len());
     let sheet = img2seg_report::dataset_sheet(&samples, &classes, &frequencies, &title);
-    sheet.save(&arguments.out).with_context(|| arguments.out.display().to_string())?;
-    sayln!("{}", arguments.out.display());
+    sheet.save(&arguments.out).with_context(|| shown(&arguments.out))?;
+    sayln!("{}", shown(&arguments.out));
     Ok(())
 }
 
@@ -168,6 +169,6 @@ fn run_streets(arguments: &Streets) -> anyhow::Result<()> {
     let root = arguments.out.as_deref().map_or_else(|| streets::default_root(&config), Path::to_owned);
     let bar = progress::counter("drawing streets");
     streets::ensure(&root, &config, &|done, total| bar.show(done, total))?;
-    sayln!("{}", root.display());
+    sayln!("{}", shown(&root));
     Ok(())
 }

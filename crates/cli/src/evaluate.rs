@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use img2seg_data::{Dataset, Split};
+use img2seg_data::{Dataset, Split, shown};
 use img2seg_training::checkpoint::Which;
 use img2seg_training::evaluate::Evaluation;
 use img2seg_training::evaluation_files::evaluate_run;
@@ -65,7 +65,7 @@ pub(crate) fn score(
 ) -> anyhow::Result<Evaluation> {
     let root = root.or_else(|| manifest::data_root(run));
     let root =
-        root.with_context(|| format!("{}: names no data; give --data ROOT", run.file("manifest.json").display()))?;
+        root.with_context(|| format!("{}: names no data; give --data ROOT", shown(&run.file("manifest.json"))))?;
     let (device, words) = device::open(device)?;
     let dataset = Dataset::open(&root, split, &run.config()?.data, Arc::new(run.classes()?))?;
     manifest::check_evaluation(run, &dataset, &origin(&words), allow_changes)?;

@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         bar.show(index + 1, inputs.len());
     }
-    sayln!("{} of {} photos labelled in {}", inputs.len() - failures, inputs.len(), arguments.out.display());
+    sayln!("{} of {} photos labelled in {}", inputs.len() - failures, inputs.len(), shown(&arguments.out));
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use img2seg_data::shown;
 use img2seg_training::RunConfig;
 
 use crate::UsageError;
@@ -71,10 +72,15 @@ fn text(name: &str) -> anyhow::Result<String> {
     if name.contains(['/', '\\', '.']) {
         // One byte more than is read as a recipe: its reader says so. A device has no end.
         let mut text = String::new();
-        let file = File::open(name).with_context(|| name.to_owned())?;
-        file.take(MAX_BYTES + 1).read_to_string(&mut text).with_context(|| name.to_owned())?;
+        let file = File::open(name).with_context(|| shown(name.as_ref()))?;
+        file.take(MAX_BYTES + 1).read_to_string(&mut text).with_context(|| shown(name.as_ref()))?;
         return Ok(text);
     }
     let names: Vec<&str> = RECIPES.iter().map(|(name, _)| *name).collect();
-    Err(UsageError(format!("{name}: no such recipe; there are {}, or give a TOML file", names.join(", "))).into())
+    Err(UsageError(format!(
+        "{}: no such recipe; there are {}, or give a TOML file",
+        shown(name.as_ref()),
+        names.join(", ")
+    ))
+    .into())
 }

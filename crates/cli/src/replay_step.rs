@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use img2seg_data::shown;
 use img2seg_training::divergence::replay;
 
 use crate::device;
@@ -22,13 +23,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (device, words) = device::open(&arguments.device)?;
     let replay = replay(&arguments.dump, &device)?;
     let dump = &replay.dump;
-    sayln!("step {} ({}) on {words}, batch: {}", dump.step, dump.part, dump.names.join(", "));
+    // The dump may be a stranger's: a line for each thing, whatever it says.
+    let one_line = |text: &str| shown(text.as_ref());
+    sayln!("step {} ({}) on {words}, batch: {}", dump.step, one_line(&dump.part), one_line(&dump.names.join(", ")));
     let width = replay.inputs.iter().map(|(name, ..)| name.len()).max().unwrap_or(0);
     sayln!("{:<width$}  {:>12}  {:>12}", "what went in", "norm", "largest");
     for (name, norm, largest) in &replay.inputs {
         sayln!("{name:<width$}  {norm:>12.4e}  {largest:>12.4e}");
     }
-    sayln!("then: {} is not finite ({})", dump.tensor, dump.part);
+    sayln!("then: {} is not finite ({})", one_line(&dump.tensor), one_line(&dump.part));
     match &replay.outcome {
         Err(now) => {
             sayln!("now:  {now}");

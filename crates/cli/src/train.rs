@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use anyhow::Context as _;
-use img2seg_data::{Split, streets};
+use img2seg_data::{Split, shown, streets};
 use img2seg_training::checkpoint::Which;
 use img2seg_training::manifest;
 use img2seg_training::{Outcome, Place, Requests, RunConfig, RunDir, TrainingError};
@@ -66,8 +66,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         if saved != config {
             tracing::warn!(
                 "{}: goes on with its own config.toml, which differs from {}",
-                directory.display(),
-                arguments.recipe
+                shown(&directory),
+                shown(arguments.recipe.as_ref())
             );
         }
         config = saved;
@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let (device, words) = device::open(&arguments.device)?;
     let origin = origin(&words);
-    eprintln!("{} on {}, {} threads, data {}", config.recipe, origin.device, origin.threads, root.display());
+    eprintln!("{} on {}, {} threads, data {}", config.recipe, origin.device, origin.threads, shown(&root));
 
     let signals = Signals::listen()?;
     let place = Place {
@@ -121,11 +121,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A path as a word that a shell reads back.
+/// A path as a word that a shell reads back, on one line: names with control characters, or that are no text, need bash's `$'...'`.
 fn shell_word(path: &Path) -> String {
-    let text = path.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "-_./:=+,@%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    match path.to_str() {
+        Some(text) if !text.is_empty() && text.chars().all(plain) => text.to_owned(),
+        Some(text) if !text.contains(char::is_control) => format!("'{}'", text.replace('\'', "'\\''")),
+        _ => format!("$'{}'", path.as_os_str().as_encoded_bytes().escape_ascii()),
+    }
 }
 
 /// Scores the best checkpoint on train and val, writes the page, and prints both.
@@ -141,7 +144,7 @@ fn finish(directory: &Path, root: &Path, device: &str, outcome: &Outcome) -> any
     }
     let columns: Vec<_> = evaluations.iter().map(|evaluation| &evaluation.scores).collect();
     say!("{}", table::scores(&columns));
-    sayln!("{}", page.display());
+    sayln!("{}", shown(&page));
     Ok(())
 }
 
@@ -217,6 +220,20 @@ mod tests {
             [("runs/a-1", "runs/a-1"), ("my run", "'my run'"), ("it's", r"'it'\''s'"), ("", "''"), ("a;b", "'a;b'")]
         {
             assert_eq!(shell_word(Path::new(path)), word);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn words_are_one_line_that_bash_reads_back() {
+        use std::os::unix::ffi::OsStrExt as _;
+        for bytes in [&b"two\nlines"[..], b"it's \"$HOME\"\\\r\x1B[2J", b"\xFE 1", "é\u{85}1\t`a`".as_bytes(), b"$'a'"]
+        {
+            let word = shell_word(Path::new(std::ffi::OsStr::from_bytes(bytes)));
+            assert!(!word.contains(char::is_control), "{word:?}");
+            let script = format!("printf %s {word}");
+            let output = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+            assert_eq!(output.stdout, bytes, "{word}");
         }
     }
 }

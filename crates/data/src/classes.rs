@@ -2,24 +2,20 @@
 
 mod nearest;
 mod read;
-
-use std::fs::File;
-use std::io::Read;
+mod text;
 
 use image::RgbImage;
 
 use crate::DataError;
 use crate::sample::VOID;
 use nearest::NearestColor;
+pub use text::read_text;
 
 /// The built-in tables: name and text.
 const BUILT_IN: [(&str, &str); 2] = [
     ("cityscapes", include_str!("../../../data/palettes/cityscapes.toml")),
     ("camvid", include_str!("../../../data/palettes/camvid.toml")),
 ];
-
-/// No honest table comes near it.
-const MAX_BYTES: u64 = 1 << 20;
 
 /// A class that networks learn and scores count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,14 +81,11 @@ impl ClassTable {
         if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
             return Self::from_toml(text, name);
         }
-        let mut text = String::new();
-        File::open(name_or_path).and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text)).map_err(
-            |source| DataError::NoClassTable {
-                name: name_or_path.to_owned(),
-                built_in: BUILT_IN.map(|(name, _)| name).join(", "),
-                source,
-            },
-        )?;
+        let text = read_text(name_or_path.as_ref()).map_err(|source| DataError::NoClassTable {
+            name: name_or_path.to_owned(),
+            built_in: BUILT_IN.map(|(name, _)| name).join(", "),
+            source,
+        })?;
         Self::from_toml(&text, name_or_path)
     }
 

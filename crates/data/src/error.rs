@@ -107,7 +107,7 @@ pub enum DataError {
         reason: String,
     },
     /// A class table is not well formed.
-    #[error("{origin}:{line}: {reason}")]
+    #[error("{}:{line}: {reason}", shown(origin.as_ref()))]
     ClassTable {
         /// The file, or the name of a built-in table.
         origin: String,
@@ -117,7 +117,7 @@ pub enum DataError {
         reason: String,
     },
     /// A class table is neither built in nor a file that can be read.
-    #[error("{name}: neither a built-in class table ({built_in}) nor a file that can be read ({source})")]
+    #[error("{}: neither a built-in class table ({built_in}) nor a file that can be read: {source}", shown(name.as_ref()))]
     NoClassTable {
         /// What was asked for.
         name: String,

@@ -29,7 +29,7 @@ mod write;
 
 pub use augment::{AugmentConfig, fit};
 pub use check::{CheckReport, ClassCounts, Finding, FindingKind, SplitReport, check};
-pub use classes::{Class, ClassTable};
+pub use classes::{Class, ClassTable, read_text};
 pub use config::{DataConfig, Direction, Layout, MAX_SIDE, ParseSplitError, Split};
 pub use dataset::{Dataset, split_pair};
 pub use decode::{decode_image, read_image};

@@ -129,6 +129,12 @@ mod tests {
     }
 
     #[test]
+    fn nothing_in_a_name_is_markup_or_ends_a_line() {
+        let name = r"|\*_`[]#<&".to_owned() + "\r\nb";
+        assert_eq!(escaped(&name), r"\|\\\*\_\`\[\]\#&lt;&amp;".to_owned() + "  b");
+    }
+
+    #[test]
     fn equals_have_no_best() {
         let mut table = table();
         table.mark_best(0, &[Some(0.5), Some(0.5), None]);

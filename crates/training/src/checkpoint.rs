@@ -7,6 +7,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
+use img2seg_data::read_text;
 use img2seg_models::{read_tensors, read_weights, save_weights};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -301,7 +302,7 @@ fn does_not_fit(directory: &Path) -> impl Fn(TrainingError) -> TrainingError {
 
 fn read_progress(directory: &Path) -> Result<ProgressFile, TrainingError> {
     let path = directory.join(PROGRESS);
-    let text = fs::read_to_string(&path).map_err(TrainingError::file(&path))?;
+    let text = read_text(&path).map_err(TrainingError::file(&path))?;
     let file: ProgressFile =
         serde_json::from_str(&text).map_err(|error| TrainingError::checkpoint(&path, error.to_string()))?;
     if file.sha256.get(PROGRESS) != Some(&own_hash(&file.progress)) {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use img2seg_data::{Batch, ClassTable};
+use img2seg_data::{Batch, ClassTable, read_text, shown};
 use img2seg_models::{read_tensors, save_weights};
 use img2seg_ops::squared_norms;
 use serde::{Deserialize, Serialize};
@@ -125,9 +125,9 @@ pub fn replay(directory: &Path, device: &Device) -> Result<Replay, TrainingError
     let dump: Dump =
         serde_json::from_str(&text(&path)?).map_err(|error| TrainingError::checkpoint(&path, error.to_string()))?;
     let path = directory.join(CONFIG);
-    let config = RunConfig::from_toml(&text(&path)?, &path.display().to_string(), &[])?;
+    let config = RunConfig::from_toml(&text(&path)?, &shown(&path), &[])?;
     let path = directory.join(CLASSES);
-    let classes = ClassTable::from_toml(&text(&path)?, &path.display().to_string())?;
+    let classes = ClassTable::from_toml(&text(&path)?, &shown(&path))?;
     let mut learner = learner::build(&config, &classes, device)?;
     let weights = tensors(&directory.join(WEIGHTS))?;
     learner
@@ -175,7 +175,7 @@ fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, TrainingError> {
 }
 
 fn text(path: &Path) -> Result<String, TrainingError> {
-    fs::read_to_string(path).map_err(TrainingError::file(path))
+    read_text(path).map_err(TrainingError::file(path))
 }
 
 #[cfg(test)]

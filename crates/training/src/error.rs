@@ -3,14 +3,16 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use img2seg_data::shown;
+
 use crate::manifest::Change;
 
-/// An error of a run, naming the file, key or step that it is about.
+/// An error of a run, naming the file, key or step that it is about. Paths stand in it as [`shown`] has them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainingError {
     /// A recipe that cannot be read, or that asks for what cannot be done.
-    #[error("{origin}: {message}")]
+    #[error("{}: {message}", shown(origin.as_ref()))]
     Recipe {
         /// The recipe's name or file.
         origin: String,
@@ -18,13 +20,13 @@ pub enum TrainingError {
         message: String,
     },
     /// A run that would overwrite another.
-    #[error("{}: the run exists; --resume goes on with it, --run DIR starts another", path.display())]
+    #[error("{}: the run exists; --resume goes on with it, --run DIR starts another", shown(path))]
     RunExists {
         /// The run directory.
         path: PathBuf,
     },
     /// A directory that holds no run.
-    #[error("{}: not a run directory ({missing} is missing)", path.display())]
+    #[error("{}: not a run directory ({missing} is missing)", shown(path))]
     NotARun {
         /// The directory.
         path: PathBuf,
@@ -32,7 +34,7 @@ pub enum TrainingError {
         missing: String,
     },
     /// A checkpoint that is incomplete, damaged, or of another network.
-    #[error("{}: {complaint}", path.display())]
+    #[error("{}: {complaint}", shown(path))]
     Checkpoint {
         /// The checkpoint's directory or file.
         path: PathBuf,
@@ -40,7 +42,7 @@ pub enum TrainingError {
         complaint: String,
     },
     /// A run that another process is writing to.
-    #[error("{}: {} is writing to this run", path.display(), process_name(*.process))]
+    #[error("{}: {} is writing to this run", shown(path), process_name(*.process))]
     RunInUse {
         /// The run directory.
         path: PathBuf,
@@ -80,7 +82,7 @@ pub enum TrainingError {
         dump: Result<PathBuf, String>,
     },
     /// What made a run is not what it was.
-    #[error("{}: {}; --allow-changes goes on all the same", path.display(), listed(changes))]
+    #[error("{}: {}; --allow-changes goes on all the same", shown(path), listed(changes))]
     Changed {
         /// The run's manifest.
         path: PathBuf,
@@ -88,7 +90,7 @@ pub enum TrainingError {
         changes: Vec<Change>,
     },
     /// A file that cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", shown(path))]
     File {
         /// The file.
         path: PathBuf,
@@ -139,7 +141,7 @@ fn saved_name(saved: Option<u64>) -> String {
 
 fn dump_name(dump: &Result<PathBuf, String>) -> String {
     match dump {
-        Ok(path) => format!("{} reproduces the step", path.display()),
+        Ok(path) => format!("{} reproduces the step", shown(path)),
         Err(reason) => format!("the step could not be dumped: {reason}"),
     }
 }

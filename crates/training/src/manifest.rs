@@ -8,7 +8,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use img2seg_data::{ClassTable, Dataset, Split};
+use img2seg_data::{ClassTable, Dataset, Split, read_text, shown};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -126,7 +126,7 @@ impl Manifest {
         let both: String = digests.iter().map(|digest| digest.sha256.as_str()).collect();
         let weights = |path: &Path| -> Result<Weights, TrainingError> {
             let bytes = std::fs::read(path).map_err(TrainingError::file(path))?;
-            Ok(Weights { file: path.display().to_string(), sha256: sha256(&bytes) })
+            Ok(Weights { file: shown(path), sha256: sha256(&bytes) })
         };
         let [train_digest, val_digest] = digests;
         Ok(Self {
@@ -166,10 +166,10 @@ impl Manifest {
     /// Reads the manifest of a run; one that is missing knows nothing.
     pub fn read(run: &RunDir) -> Result<Self, TrainingError> {
         let path = run.file(FILE);
-        let text = match std::fs::read_to_string(&path) {
+        let text = match read_text(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                tracing::warn!("{}: missing, so nobody knows whether anything has changed", path.display());
+                tracing::warn!("{}: missing, so nobody knows whether anything has changed", shown(&path));
                 return Ok(Self::default());
             }
             Err(error) => return Err(TrainingError::file(&path)(error)),
@@ -202,7 +202,7 @@ impl Manifest {
 
 /// The data root that a run was trained on.
 pub fn data_root(run: &RunDir) -> Option<PathBuf> {
-    let text = std::fs::read_to_string(run.file(FILE)).ok()?;
+    let text = read_text(&run.file(FILE)).ok()?;
     let manifest: Manifest = serde_json::from_str(&text).ok()?;
     (!manifest.data.root.is_empty()).then(|| manifest.data.root.into())
 }

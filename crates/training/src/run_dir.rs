@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use img2seg_data::ClassTable;
+use img2seg_data::{ClassTable, read_text, shown};
 pub use lock::RunLock;
 pub(crate) use records::Records;
 
@@ -101,15 +101,15 @@ impl RunDir {
     /// The merged recipe that the run was started with.
     pub fn config(&self) -> Result<RunConfig, TrainingError> {
         let path = self.file("config.toml");
-        let text = fs::read_to_string(&path).map_err(TrainingError::file(&path))?;
-        RunConfig::from_toml(&text, &path.display().to_string(), &[])
+        let text = read_text(&path).map_err(TrainingError::file(&path))?;
+        RunConfig::from_toml(&text, &shown(&path), &[])
     }
 
     /// The class table that the run was started with.
     pub fn classes(&self) -> Result<ClassTable, TrainingError> {
         let path = self.file("classes.toml");
-        let text = fs::read_to_string(&path).map_err(TrainingError::file(&path))?;
-        Ok(ClassTable::from_toml(&text, &path.display().to_string())?)
+        let text = read_text(&path).map_err(TrainingError::file(&path))?;
+        Ok(ClassTable::from_toml(&text, &shown(&path))?)
     }
 }
 
@@ -176,7 +176,12 @@ pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
+    use crate::learner::{self, tests::recipe};
+    use crate::manifest::Manifest;
+    use crate::{checkpoint, divergence};
 
     #[test]
     fn a_run_that_was_killed_before_it_began_is_begun_again_and_others_are_not_touched() {
@@ -202,5 +207,43 @@ mod tests {
         assert!(matches!(RunDir::create(&other, &classes), Err(TrainingError::RunExists { .. })));
         assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
         assert_eq!(fs::read_to_string(other.join("classes.toml")).unwrap(), "mine");
+    }
+
+    /// What a stranger's run may hold in place of a file's text: more than fits, or a pipe that nobody writes to.
+    #[cfg(unix)]
+    #[test]
+    fn texts_are_read_from_small_regular_files_only() {
+        type Read = fn(&RunDir) -> Option<TrainingError>;
+        let reads: [(&str, Read); 5] = [
+            ("config.toml", |run| run.config().err()),
+            ("classes.toml", |run| run.classes().err()),
+            ("manifest.json", |run| Manifest::read(run).err()),
+            ("dump.json", |run| divergence::replay(run.path(), &Device::Cpu).err()),
+            ("checkpoints/last/progress.json", |run| {
+                let (config, classes) = (recipe("smoke-unet", &[]), ClassTable::load("cityscapes").unwrap());
+                let mut learner = learner::build(&config, &classes, &Device::Cpu).unwrap();
+                checkpoint::load(run, checkpoint::Which::Last, learner.as_mut()).err()
+            }),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunDir::at(folder.path().to_owned());
+        fs::create_dir_all(run.file("checkpoints/last")).unwrap();
+        let (mut errors, mut expected) = (Vec::new(), Vec::new());
+        for (name, read) in reads {
+            let path = run.file(name);
+            fs::write(&path, vec![b' '; (1 << 20) + 1]).unwrap();
+            errors.push(read(&run).map(|error| error.to_string()));
+            expected.push(Some(format!("{}: more than 1048576 bytes long", path.display())));
+
+            fs::remove_file(&path).unwrap();
+            assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let other = run.clone();
+            std::thread::spawn(move || sender.send(read(&other).map(|error| error.to_string())));
+            errors.push(receiver.recv_timeout(std::time::Duration::from_secs(10)).ok().flatten());
+            expected.push(Some(format!("{}: not a regular file", path.display())));
+            fs::remove_file(&path).unwrap();
+        }
+        assert_eq!(errors, expected);
     }
 }

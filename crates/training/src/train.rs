@@ -168,9 +168,12 @@ pub fn train(
     });
     let mut learner = learner::build(config, &classes, device)?;
     if let Some(path) = place.weights {
-        learner
-            .load_weights(&load_weights(path)?)
-            .map_err(|error| TrainingError::checkpoint(path, error.to_string()))?;
+        let refused = |text: String| TrainingError::checkpoint(path, text);
+        let weights = load_weights(path).map_err(|error| {
+            let text = TrainingError::from(error).to_string();
+            refused(text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&text).to_owned())
+        })?;
+        learner.load_weights(&weights).map_err(|error| refused(error.to_string()))?;
     }
     let open = |split| Dataset::open(root, split, &config.data, classes.clone());
     let (train_set, val_set) = (open(Split::Train)?, open(Split::Val)?);

@@ -78,6 +78,63 @@ fn errors_on_odd_file_names_are_one_line_each() {
 
 #[cfg(unix)]
 #[test]
+fn errors_of_a_run_directory_with_a_line_break_are_one_line_each() {
+    let lab = Lab::new();
+    lab.train("run");
+    let (name, shown) = ("two\nerror: lines\x1B[2J", r"two\nerror: lines\u{1b}[2J");
+    fs::rename(lab.path("run"), lab.path(name)).unwrap();
+    let with = |arguments: &[&str]| {
+        let mut command = lab.command("");
+        command.args(arguments);
+        said(command)
+    };
+    let fails = |arguments: &[&str], begin: &str| {
+        let said = with(arguments);
+        assert_eq!(said.code, Some(1), "{}", said.stderr);
+        assert!(said.error().starts_with(&format!("{shown}{begin}")), "{}", said.stderr);
+        for text in [&said.stderr, &said.stdout] {
+            assert!(!text.contains('\x1B') && text.lines().filter(|line| line.starts_with("error: ")).count() <= 1);
+        }
+        assert_eq!(said.error().lines().count(), 1, "{}", said.stderr);
+    };
+    let train = ["train", "smoke-unet", "--data", "pairs", "--run", name];
+    let resume = [&train[..], &["--resume"]].concat();
+    let evaluate = ["evaluate", name];
+    let predict = ["predict", name, "pairs/val", "--pairs", "--out", "out"];
+    fails(&train, ": the run exists; ");
+    let weights = format!("{name}/none.safetensors");
+    fails(&["train", "smoke-unet", "--data", "pairs", "--run", "other", "--weights", &weights], "/none.safetensors: ");
+    fails(&["train", &format!("{name}/none.toml"), "--data", "pairs"], "/none.toml: ");
+    fails(&["data", "check", "pairs", "--classes", &format!("{name}/none.toml")], "/none.toml: neither ");
+    fails(&["compare", name, "--out", &format!("{name}/config.toml/out")], "/config.toml/out");
+    let manifest = lab.path(name).join("manifest.json");
+    let recorded = fs::read_to_string(&manifest).unwrap();
+    let other = recorded.replace("\"device\": \"", "\"device\": \"a\\nb ");
+    assert_ne!(recorded, other);
+    fs::write(&manifest, &other).unwrap();
+    fails(&[&train[..4], &["--run", "again", "--repeats", name, "--set", "epochs=1"]].concat(), "/manifest.json: ");
+    fs::write(&manifest, "{").unwrap();
+    fails(&evaluate, "/manifest.json: ");
+    fs::remove_file(&manifest).unwrap();
+    let warned = with(&[&resume[..], &["--until", "1"]].concat());
+    assert!(warned.stderr.lines().all(|line| !line.starts_with("error: lines")), "{}", warned.stderr);
+    fs::remove_file(&manifest).unwrap();
+    fails(&evaluate, "/manifest.json: names no data; ");
+    fs::write(lab.path(name).join("checkpoints/best/progress.json"), "{").unwrap();
+    fails(&predict, "/checkpoints/best/progress.json: ");
+    fs::remove_dir_all(lab.path(name).join("checkpoints")).unwrap();
+    fails(&predict, "/checkpoints/best: there is no such checkpoint");
+    fs::write(lab.path(name).join("classes.toml"), "name = 1").unwrap();
+    fails(&evaluate, "/");
+    fs::write(lab.path(name).join("config.toml"), "epochs").unwrap();
+    let said = with(&resume);
+    assert!(said.error().starts_with(&format!("{shown}/config.toml: ")), "{}", said.stderr);
+    fs::remove_file(lab.path(name).join("classes.toml")).unwrap();
+    fails(&resume, ": not a run directory (classes.toml is missing)");
+}
+
+#[cfg(unix)]
+#[test]
 fn links_in_circles_come_to_an_end() {
     use std::os::unix::fs::symlink;
     let lab = Lab::new();
@@ -182,12 +239,15 @@ fn files_of_absurd_toml_are_refused() {
         let error = lab.fail(1, &format!("train {name}.toml --data pairs"));
         assert!(error.starts_with(&format!("{name}.toml: ")), "{error:.200}");
         let error = lab.fail(1, &format!("data check pairs --classes {name}.toml"));
-        assert!(error.starts_with(&format!("{name}.toml:1: ")), "{error:.200}");
+        assert!(error.starts_with(&format!("{name}.toml:")), "{error:.200}");
     }
     let error = lab.fail(1, "train huge.toml --data pairs");
     assert_eq!(error, "huge.toml: 1048577 bytes, a recipe has at most 1048576");
     let error = lab.fail(1, "data check pairs --classes huge.toml");
-    assert_eq!(error, "huge.toml:1: more than 1048576 bytes long");
+    assert_eq!(
+        error,
+        "huge.toml: neither a built-in class table (cityscapes, camvid) nor a file that can be read: more than 1048576 bytes long"
+    );
     #[cfg(unix)]
     assert_eq!(lab.fail(1, "train /dev/zero"), "/dev/zero: 1048577 bytes, a recipe has at most 1048576");
     lab.write("bytes.toml", b"seed = \xFF");

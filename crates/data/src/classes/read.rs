@@ -7,7 +7,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::nearest::NearestColor;
-use super::{Class, ClassTable, Entry, MAX_BYTES};
+use super::text::MAX_BYTES;
+use super::{Class, ClassTable, Entry};
 use crate::{DataError, VOID};
 
 /// As many as the values of an 8-bit mask.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use img2seg_data::{Dataset, Split};
+use img2seg_data::{Dataset, Split, shown};
 use serde::{Deserialize, Serialize};
 
 use super::{FILE, Manifest, Origin, SplitDigest, data, layout, sha256};
@@ -23,7 +23,9 @@ pub struct Change {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} was {}, is {}", self.what, self.was, self.is)
+        let Self { what, was, is } = self;
+        // One line, whatever a manifest says.
+        f.write_str(&shown(format!("{what} was {was}, is {is}").as_ref()))
     }
 }
 
@@ -69,7 +71,7 @@ impl Changes {
         }
         self.refused.append(&mut self.noted);
         for change in &self.refused {
-            tracing::warn!("{}: {change}", path.display());
+            tracing::warn!("{}: {change}", shown(path));
         }
         Ok(self.refused)
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use img2seg_data::Dataset;
+use img2seg_data::{Dataset, shown};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -134,12 +134,12 @@ fn read_cache(path: &Path) -> Known {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) => {
-            tracing::debug!("{}: {error}", path.display());
+            tracing::debug!("{}: {error}", shown(path));
             return Known::new();
         }
     };
     serde_json::from_slice(&text).unwrap_or_else(|error| {
-        tracing::info!("{}: not read, and made anew: {error}", path.display());
+        tracing::info!("{}: not read, and made anew: {error}", shown(path));
         Known::new()
     })
 }

@@ -5,6 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process;
 
+use img2seg_data::shown;
+
 use crate::TrainingError;
 
 /// The file in a run directory that its writer holds locked. It has the writer's process id.
@@ -35,7 +37,7 @@ impl RunLock {
                 }
                 Err(TryLockError::Error(error)) => {
                     // Some network file systems know no locks; a run there is not worth refusing.
-                    tracing::warn!("{}: cannot be locked ({error}); two runs could write here", path.display());
+                    tracing::warn!("{}: cannot be locked ({error}); two runs could write here", shown(&path));
                 }
             }
             // The writer before may have removed the file after we opened it: the lock has to be on the one that others find.
