@@ -234,7 +234,14 @@ pub fn train(
         let started = Instant::now();
         let mut images = 0;
         for batch in train_loader.train_batches(epoch, progress.batches) {
-            let batch = batch?.to_device(device)?;
+            let batch = match batch.and_then(|batch| batch.to_device(device)) {
+                Ok(batch) => batch,
+                Err(error) => {
+                    // The file is to blame, not what was learned; of two errors, the first is told.
+                    let _ = saver.save_if_new(learner.as_ref(), &progress);
+                    return Err(error.into());
+                }
+            };
             let step = Step { number: progress.steps + 1, rate_factor: schedule.factor(progress.steps) };
             let losses = match learner.train_step(&batch, step) {
                 Err(TrainingError::NotFinite { part, tensor }) => {

@@ -96,3 +96,34 @@ fn weights_that_a_run_began_with_survive_a_kill_before_its_first_checkpoint() {
     let losses = |run: &str| fs::read_to_string(lab.path(run).join("losses.txt")).unwrap();
     assert_eq!(losses("whole"), losses("killed"));
 }
+
+#[test]
+fn what_was_learned_before_a_broken_file_is_kept() {
+    let lab = Lab::new();
+    (3..8).for_each(|index| lab.save_pair(&format!("pairs/train/{index}.png"), 64, index));
+    lab.succeed("train smoke-unet --data pairs --run whole");
+    let steps = |run: &str| fs::read_to_string(lab.path(run).join("losses.txt")).unwrap_or_default().lines().count();
+    let mut kept = 0;
+    for index in 0..8 {
+        let path = lab.path(&format!("pairs/train/{index}.png"));
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        let run = format!("run-{index}");
+        let error = lab.fail(1, &format!("train smoke-unet --data pairs --run {run} --set checkpoint.every_steps=0"));
+        assert!(error.starts_with(&format!("pairs/train/{index}.png: ")), "{error}");
+        fs::write(&path, bytes).unwrap();
+        if steps(&run) > 0 {
+            kept += 1;
+            let resumed = lab.succeed(&format!("train smoke-unet --run {run} --resume --allow-changes"));
+            assert!(resumed.stderr.contains("goes on after step "), "{}", resumed.stderr);
+            for file in ["losses.txt", "metrics.jsonl", "checkpoints/last/weights.safetensors"] {
+                let [whole, run] = ["whole", &run].map(|name| fs::read(lab.path(name).join(file)).unwrap());
+                assert!(whole == run, "{file}, after {index}.png was broken");
+            }
+        } else {
+            assert!(!lab.path(&run).join("checkpoints").exists());
+        }
+    }
+    // Two of the eight are in the first step.
+    assert_eq!(kept, 6);
+}

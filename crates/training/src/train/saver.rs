@@ -53,6 +53,11 @@ impl<'a> Saver<'a> {
         Ok(())
     }
 
+    /// Saves the learner as it is, unless it has taken no step since it was saved.
+    pub(crate) fn save_if_new(&mut self, learner: &dyn Learner, progress: &Progress) -> Result<(), TrainingError> {
+        if progress.steps == self.saved.unwrap_or(0) { Ok(()) } else { self.save(learner, progress) }
+    }
+
     /// Saves the learner as it is, and as the best so far.
     ///
     /// # Errors
