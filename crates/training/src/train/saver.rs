@@ -84,8 +84,12 @@ impl<'a> Saver<'a> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+    use img2seg_data::ClassTable;
+
     use super::*;
     use crate::config::BestScore;
+    use crate::learner::{self, Step, tests};
 
     #[test]
     fn checkpoints_are_due_by_steps_and_by_minutes() {
@@ -103,5 +107,40 @@ mod tests {
         assert_eq!(due(0, 0.5, 29), [false, false]);
         assert_eq!(due(0, 0.5, 31), [true, true]);
         assert_eq!(due(3, 1e300, 31), [false, true]);
+    }
+
+    /// The learner goes on while the disk refuses its best state: what is written later is that state, not a later one.
+    #[test]
+    fn the_best_state_waits_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunDir::at(folder.path().to_owned());
+        let config = CheckpointConfig { every_steps: 0, every_minutes: 0.0, keep: 1, best: BestScore::MeanIou };
+        let (records, _) = Records::open(&run, &Progress::default()).unwrap();
+        let mut saver = Saver::new(&run, &config, records, None);
+        let recipe = tests::smoke();
+        let classes = ClassTable::load(&recipe.data.classes).unwrap();
+        let mut learner = learner::build(&recipe, &classes, &Device::Cpu).unwrap();
+        let values = |learner: &dyn Learner| -> Vec<Vec<f32>> {
+            learner.weights().values().map(|tensor| tensor.flatten_all().unwrap().to_vec1().unwrap()).collect()
+        };
+        let mut progress = Progress { steps: 1, ..Progress::default() };
+        let best = values(learner.as_ref());
+
+        // A file stands where the folder should.
+        std::fs::write(run.file("checkpoints"), "").unwrap();
+        let error = saver.save_best(learner.as_ref(), &progress).unwrap_err().to_string();
+        assert!(error.ends_with("step 1 is not saved, there is no checkpoint"), "{error}");
+        learner.train_step(&tests::batch(32, 64), Step { number: 2, rate_factor: 1.0 }).unwrap();
+        progress.steps = 2;
+        saver.save(learner.as_ref(), &progress).unwrap_err();
+        std::fs::remove_file(run.file("checkpoints")).unwrap();
+        saver.save(learner.as_ref(), &progress).unwrap();
+
+        let last = values(learner.as_ref());
+        assert!(last != best);
+        for (which, expected, steps) in [(Which::Best, best, 1), (Which::Last, last, 2)] {
+            assert_eq!(checkpoint::load(&run, which, learner.as_mut()).unwrap().steps, steps);
+            assert!(values(learner.as_ref()) == expected, "{which:?}");
+        }
     }
 }
