@@ -36,10 +36,11 @@ fn accuracy(learner: &dyn Learner, batch: &Batch, classes: &ClassTable) -> f64 {
     scored.iter().filter(|&&right| right).count() as f64 / scored.len() as f64
 }
 
+const CROSS_ENTROPY: &str = "task.segmentation.loss={ cross-entropy = { weight = 1.0, class_weights = 'none' } }";
+
 #[test]
 fn segmentation_by_classes_overfits_one_batch() {
-    let config =
-        recipe("smoke-unet", &[WIDE, "task.segmentation.output=classes", "task.segmentation.loss=cross-entropy"]);
+    let config = recipe("smoke-unet", &[WIDE, "task.segmentation.output=classes", CROSS_ENTROPY]);
     let reached = overfit(&config, 300);
     assert!(reached > 0.95, "{reached}");
 }
@@ -53,8 +54,8 @@ fn segmentation_by_colours_overfits_one_batch() {
 
 #[test]
 fn the_adversarial_pair_overfits_one_batch_with_its_l1_term() {
-    let rates =
-        ["generator", "discriminator"].map(|network| format!("task.adversarial.{network}_adam.learning_rate=2e-3"));
+    let rates = ["generator", "discriminator"]
+        .map(|network| format!("task.adversarial.{network}_optimizer.adam.learning_rate=2e-3"));
     let config = recipe("smoke-cgan", &[&rates[0], &rates[1], "task.adversarial.generator.noise_channels=0"]);
     let reached = overfit(&config, 250);
     assert!(reached > 0.85, "{reached}");

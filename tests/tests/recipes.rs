@@ -112,7 +112,8 @@ fn a_mistyped_key_is_named_with_its_line() {
 fn settings_replace_keys_and_refuse_unknown_ones() {
     let text = &recipes()["quickstart"];
     let settings = |list: &[&str]| list.iter().map(|&setting| setting.to_owned()).collect::<Vec<_>>();
-    let list = settings(&["data.batch_size=7", "data.layout=pairs", "task.segmentation.adam.learning_rate=1"]);
+    let list =
+        settings(&["data.batch_size=7", "data.layout=pairs", "task.segmentation.optimizer.adamw.learning_rate=1"]);
     let config = RunConfig::from_toml(text, "quickstart", &list).unwrap();
     assert_eq!(config.data.batch_size, 7);
     for (setting, exactness) in [("exactness=direct", Exactness::Direct), ("exactness=fast", Exactness::Fast)] {
@@ -126,7 +127,7 @@ fn settings_replace_keys_and_refuse_unknown_ones() {
         ("epochs", "key=value"),
         ("epochs.x=1", "epochs"),
         ("epochs=0", "epochs"),
-        ("task.segmentation.loss=mse", "task.segmentation.loss"),
+        ("task.segmentation.loss={ mse = { weight = 1.0 } }", "task.segmentation.loss.mse"),
         ("exactness=exact", "exactness"),
     ] {
         let error = RunConfig::from_toml(text, "quickstart", &settings(&[setting])).unwrap_err().to_string();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use img2seg_data::{Split, shown};
 use img2seg_training::RunDir;
-use img2seg_training::checkpoint::Which;
+use img2seg_training::evaluation_files::Evaluating;
 
 use crate::evaluate;
 
@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let run = RunDir::open(path)?;
         for split in [Split::Train, Split::Val] {
             if !run.file("evaluation").join(split.to_string()).join("scores.json").is_file() {
-                evaluate::score(&run, arguments.data.clone(), split, Which::Best, &arguments.device, false)?;
+                evaluate::score(&run, arguments.data.clone(), Evaluating::best(split), &arguments.device, false)?;
             }
         }
     }

@@ -7,7 +7,9 @@ use anyhow::Context as _;
 use img2seg_data::{Dataset, Split, shown};
 use img2seg_training::checkpoint::Which;
 use img2seg_training::evaluate::Evaluation;
-use img2seg_training::evaluation_files::evaluate_run;
+use img2seg_training::evaluation_files::{Evaluating, evaluate_run};
+use img2seg_training::predict::Inference;
+use img2seg_training::tta::TestTimeAugmentation;
 use img2seg_training::{RunDir, manifest};
 
 use crate::origin::origin;
@@ -30,6 +32,15 @@ pub(crate) struct Arguments {
     /// What computes: auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     device: String,
+    /// How many looks at a photo are averaged: none, flip or multi-scale [default: as the recipe has it]
+    #[arg(long, value_name = "KIND")]
+    tta: Option<TestTimeAugmentation>,
+    /// Score at the size of the label maps' files, with predictions brought to it
+    #[arg(long)]
+    at_original_size: bool,
+    /// Show photos to the networks at their own scale, in overlapping tiles; scores at the size of the files
+    #[arg(long)]
+    tiles: bool,
     /// Warn of what has changed since the run was made, instead of refusing
     #[arg(long)]
     allow_changes: bool,
@@ -41,8 +52,13 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let run = RunDir::open(&arguments.run)?;
     let which = if arguments.checkpoint == "best" { Which::Best } else { Which::Last };
-    let Arguments { data, split, device, allow_changes, .. } = arguments;
-    let evaluation = score(&run, data.clone(), *split, which, device, *allow_changes)?;
+    let asked = Evaluating {
+        split: arguments.split,
+        which,
+        inference: Inference { tta: arguments.tta, tiles: arguments.tiles },
+        at_original_size: arguments.at_original_size,
+    };
+    let evaluation = score(&run, arguments.data.clone(), asked, &arguments.device, arguments.allow_changes)?;
     if arguments.json {
         sayln!("{}", serde_json::to_string(&evaluation.scores)?);
     } else {
@@ -58,8 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 pub(crate) fn score(
     run: &RunDir,
     root: Option<PathBuf>,
-    split: Split,
-    which: Which,
+    asked: Evaluating,
     device: &str,
     allow_changes: bool,
 ) -> anyhow::Result<Evaluation> {
@@ -67,9 +82,10 @@ pub(crate) fn score(
     let root =
         root.with_context(|| format!("{}: names no data; give --data ROOT", shown(&run.file("manifest.json"))))?;
     let (device, words) = device::open(device)?;
+    let split = asked.split;
     let dataset = Dataset::open(&root, split, &run.config()?.data, Arc::new(run.classes()?))?;
     manifest::check_evaluation(run, &dataset, &origin(&words), allow_changes)?;
     let bar = progress::counter(&format!("scoring {split}"));
-    let evaluation = evaluate_run(run, &root, split, which, &device, |done, total| bar.show(done, total))?;
+    let evaluation = evaluate_run(run, &root, asked, &device, |done, total| bar.show(done, total))?;
     Ok(evaluation)
 }

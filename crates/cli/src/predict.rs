@@ -9,7 +9,8 @@ use img2seg_data::{read_image, shown, split_pair};
 use img2seg_report::{indexed_png, overlay};
 use img2seg_training::RunDir;
 use img2seg_training::checkpoint::Which;
-use img2seg_training::predict::Predictor;
+use img2seg_training::predict::{Inference, Predictor};
+use img2seg_training::tta::TestTimeAugmentation;
 
 use crate::{UsageError, device, message, progress};
 
@@ -30,6 +31,12 @@ pub(crate) struct Arguments {
     /// The checkpoint: best or last
     #[arg(long, default_value = "best", value_parser = ["best", "last"])]
     checkpoint: String,
+    /// How many looks at a photo are averaged: none, flip or multi-scale [default: as the recipe has it]
+    #[arg(long, value_name = "KIND")]
+    tta: Option<TestTimeAugmentation>,
+    /// Show photos to the networks at their own scale, in overlapping tiles of the size that the run was trained at
+    #[arg(long)]
+    tiles: bool,
     /// What computes: auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     device: String,
@@ -40,7 +47,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let which = if arguments.checkpoint == "best" { Which::Best } else { Which::Last };
     let inputs = photos(&arguments.inputs)?;
     let (device, _) = device::open(&arguments.device)?;
-    let predictor = Predictor::open(&run, which, &device)?;
+    let inference = Inference { tta: arguments.tta, tiles: arguments.tiles };
+    let predictor = Predictor::open(&run, which, inference, &device)?;
 
     let bar = progress::counter("labelling");
     let mut failures = 0;

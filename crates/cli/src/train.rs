@@ -9,7 +9,7 @@ use std::thread;
 
 use anyhow::Context as _;
 use img2seg_data::{Split, shown, streets};
-use img2seg_training::checkpoint::Which;
+use img2seg_training::evaluation_files::Evaluating;
 use img2seg_training::manifest;
 use img2seg_training::{Outcome, Place, Requests, RunConfig, RunDir, TrainingError};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         if !arguments.settings.is_empty() {
             return Err(UsageError("--set: a run is resumed as it was started".to_owned()).into());
         }
-        if saved != config {
+        if !saved.settles(&config) {
             tracing::warn!(
                 "{}: goes on with its own config.toml, which differs from {}",
                 shown(&directory),
@@ -136,7 +136,7 @@ fn finish(directory: &Path, root: &Path, device: &str, outcome: &Outcome) -> any
     let run = RunDir::open(directory)?;
     let mut evaluations = Vec::new();
     for split in [Split::Train, Split::Val] {
-        evaluations.push(evaluate::score(&run, Some(root.to_owned()), split, Which::Best, device, false)?);
+        evaluations.push(evaluate::score(&run, Some(root.to_owned()), Evaluating::best(split), device, false)?);
     }
     let page = img2seg_report::write(directory)?;
     if let Some(best) = outcome.progress.best {

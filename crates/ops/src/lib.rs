@@ -12,7 +12,6 @@
 //! ```
 
 mod activation;
-mod adam;
 mod batch_norm;
 mod check;
 mod conv2d;
@@ -21,6 +20,7 @@ mod instance_norm;
 mod kernel;
 mod loss;
 mod max_pool2d;
+mod optimizer;
 mod resize;
 mod shape;
 mod taps;
@@ -28,7 +28,6 @@ mod taps;
 mod verify;
 
 pub use activation::{Activation, leaky_relu, relu, sigmoid, tanh};
-pub use adam::{AdamParameter, AdamStep, adam_step, adam_steps, squared_norms};
 pub use batch_norm::{BatchStatistics, NormEval, batch_norm_eval, batch_norm_train};
 pub use conv_transpose2d::{ConvTranspose2d, conv_transpose2d, conv_transpose2d_norm_eval};
 pub use conv2d::{Conv2d, Exactness, conv2d, conv2d_norm_eval, cudnn_refusal};
@@ -36,5 +35,7 @@ pub use instance_norm::instance_norm;
 pub use kernel::{Gradients, arithmetic, backward, cpu_features, limit_arithmetic};
 pub use loss::{VOID, bce_with_logits, cross_entropy, l1, mse, weighted_sum};
 pub use max_pool2d::max_pool2d;
+pub use optimizer::{AdamParameter, AdamStep, SgdParameter, SgdStep, adam_step, adam_steps};
+pub use optimizer::{move_towards, sgd_steps, squared_norms};
 pub use resize::{Resize, resize};
 pub use shape::{cat, reshape};

@@ -78,6 +78,8 @@ impl Which {
 pub struct State {
     /// Parameters and running statistics.
     pub weights: BTreeMap<String, Tensor>,
+    /// Their averages, which predict in their place; empty where the recipe has none.
+    pub averages: BTreeMap<String, Tensor>,
     /// Moments and step counts.
     pub optimizer: BTreeMap<String, Tensor>,
 }
@@ -85,7 +87,9 @@ pub struct State {
 impl State {
     /// The learner's state. It shares the learner's storage: it changes as the learner learns.
     pub fn of(learner: &dyn Learner) -> Result<Self, TrainingError> {
-        Ok(Self { weights: learner.weights(), optimizer: learner.optimizer_state()? })
+        let weights = learner.weights();
+        let (weights, averages) = (weights.tensors(), weights.averages());
+        Ok(Self { weights, averages, optimizer: learner.optimizer_state()? })
     }
 
     /// A copy that stays as it is.
@@ -93,7 +97,8 @@ impl State {
         let copy = |tensors: &BTreeMap<String, Tensor>| {
             tensors.iter().map(|(name, tensor)| Ok((name.clone(), tensor.copy()?))).collect::<candle_core::Result<_>>()
         };
-        Ok(Self { weights: copy(&self.weights)?, optimizer: copy(&self.optimizer)? })
+        let Self { weights, averages, optimizer } = self;
+        Ok(Self { weights: copy(weights)?, averages: copy(averages)?, optimizer: copy(optimizer)? })
     }
 }
 
@@ -107,6 +112,7 @@ struct ProgressFile {
 }
 
 const WEIGHTS: &str = "weights.safetensors";
+const AVERAGES: &str = "ema.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const PROGRESS: &str = "progress.json";
 
@@ -125,7 +131,8 @@ pub fn save(run: &RunDir, which: Which, keep: usize, state: &State, progress: &P
     let target = checkpoints.join(which.name());
     let new = unfinished_folder(&checkpoints).map_err(TrainingError::file(&checkpoints))?;
     let mut sha256 = BTreeMap::new();
-    for (name, tensors) in [(WEIGHTS, &state.weights), (OPTIMIZER, &state.optimizer)] {
+    let averages = Some((AVERAGES, &state.averages)).filter(|(_, averages)| !averages.is_empty());
+    for (name, tensors) in [(WEIGHTS, &state.weights), (OPTIMIZER, &state.optimizer)].into_iter().chain(averages) {
         let (path, shown) = (new.path().join(name), target.join(name));
         save_weights(&path, tensors).map_err(|error| {
             let text = error.to_string();
@@ -216,16 +223,24 @@ fn places(checkpoints: &Path, which: Which) -> io::Result<Vec<(usize, PathBuf)>>
 /// # Errors
 /// When the checkpoint is missing, its files do not hash to what they did, or a tensor does not fit the network. Nothing is
 /// loaded then.
-pub fn load(run: &RunDir, which: Which, learner: &mut dyn Learner) -> Result<Progress, TrainingError> {
+pub fn load(run: &RunDir, which: Which, learner: &dyn Learner) -> Result<Progress, TrainingError> {
     let checkpoints = run.file("checkpoints");
     let found = places(&checkpoints, which).ok().and_then(|places| places.into_iter().next());
     let Some((_, directory)) = found else {
         return Err(TrainingError::checkpoint(&checkpoints.join(which.name()), "there is no such checkpoint"));
     };
     let file = read_progress(&directory)?;
-    let weights = read(&directory, WEIGHTS, &file)?;
-    learner.load_weights(&weights).map_err(does_not_fit(&directory))?;
+    load_weights(&directory, &file, learner)?;
     Ok(file.progress)
+}
+
+/// Loads the weights and their averages.
+fn load_weights(directory: &Path, file: &ProgressFile, learner: &dyn Learner) -> Result<(), TrainingError> {
+    let weights = learner.weights();
+    let tensors = read(directory, WEIGHTS, file)?;
+    let averages = if weights.averages().is_empty() { None } else { Some(read(directory, AVERAGES, file)?) };
+    weights.load(&tensors).map_err(does_not_fit(directory))?;
+    averages.map_or(Ok(()), |averages| weights.load_averages(&averages)).map_err(does_not_fit(directory))
 }
 
 /// Where a run goes on.
@@ -262,9 +277,8 @@ pub fn resume(run: &RunDir, learner: &mut dyn Learner) -> Result<Option<Resumed>
     let mut damaged: Vec<(PathBuf, TrainingError)> = Vec::new();
     for (file, directory) in candidates {
         let loaded = file.and_then(|file| {
-            let weights = read(&directory, WEIGHTS, &file)?;
             let optimizer = read(&directory, OPTIMIZER, &file)?;
-            learner.load_weights(&weights).map_err(does_not_fit(&directory))?;
+            load_weights(&directory, &file, learner)?;
             learner.load_optimizer_state(&optimizer).map_err(does_not_fit(&directory))?;
             Ok(file.progress)
         });
@@ -325,7 +339,7 @@ fn read(directory: &Path, name: &str, file: &ProgressFile) -> Result<BTreeMap<St
         return Err(TrainingError::checkpoint(&path, "damaged: its SHA-256 is not the one in progress.json"));
     }
     // Moments may have overflowed; weights with a number that is not finite are of no use.
-    let tensors = if name == WEIGHTS { read_weights(&bytes) } else { read_tensors(&bytes) };
+    let tensors = if name == OPTIMIZER { read_tensors(&bytes) } else { read_weights(&bytes) };
     tensors.map_err(|error| TrainingError::checkpoint(&path, error.to_string()))
 }
 

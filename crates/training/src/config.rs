@@ -1,14 +1,19 @@
 //! A recipe: one TOML file that says everything about a run but where it happens.
 
-use img2seg_data::{DataConfig, LoaderConfig};
-use img2seg_models::{DiscriminatorConfig, GeneratorConfig, PixelwiseConfig, UNetConfig};
+mod setting;
+mod task;
+
+use img2seg_data::{DataConfig, Dataset, LoaderConfig};
 use img2seg_ops::Exactness;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainingError;
-use crate::adam::AdamConfig;
-use crate::loss::SegmentationLoss;
+use crate::loss::ClassWeights;
 use crate::schedule::ScheduleConfig;
+use crate::tta::TestTimeAugmentation;
+use setting::set;
+
+pub use task::{AdversarialConfig, NetworkConfig, Output, SegmentationConfig, TaskConfig};
 
 /// No honest recipe comes near it.
 const MAX_BYTES: usize = 1 << 20;
@@ -36,6 +41,9 @@ pub struct RunConfig {
     /// What convolutions may round: `fast` or `direct`.
     #[serde(with = "ExactnessName")]
     pub exactness: Exactness,
+    /// Share of a running average of the weights that stays from step to step, in 0..1. The average predicts in the place of the
+    /// weights; 0 for none.
+    pub ema_decay: f64,
     /// What is learned from.
     pub data: DataConfig,
     /// What is learned, and how.
@@ -56,72 +64,14 @@ enum ExactnessName {
     Direct,
 }
 
-/// What is learned; `[task.KIND]` in a recipe.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum TaskConfig {
-    /// One network, trained towards the label map.
-    Segmentation(SegmentationConfig),
-    /// A generator and a discriminator, trained against each other.
-    Adversarial(AdversarialConfig),
-}
-
-/// A network trained towards the label map, its colours or its classes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SegmentationConfig {
-    /// What the network gives.
-    pub output: Output,
-    /// `mse` or `l1` for colours, `cross-entropy` for classes.
-    pub loss: SegmentationLoss,
-    /// The network.
-    pub network: NetworkConfig,
-    /// Its optimiser.
-    pub adam: AdamConfig,
-}
-
-/// What a segmentation network gives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Output {
-    /// The label map's colours, three channels, decoded to the nearest class colour.
-    Rgb,
-    /// A logit for each class.
-    Classes,
-}
-
-/// A network from photo to label map; `[task.segmentation.network.KIND]` in a recipe.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum NetworkConfig {
-    /// The lab report's U-Net.
-    Unet(UNetConfig),
-    /// 1x1 convolutions only: a classifier of single pixels by their colour.
-    Pixelwise(PixelwiseConfig),
-}
-
-/// The lab report's conditional GAN.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AdversarialConfig {
-    /// Weight of the mean absolute error beside the adversarial loss: 0 as in the report, 100 in pix2pix (Isola 2017, section 3.3).
-    pub l1_weight: f64,
-    /// The network that makes label maps.
-    pub generator: GeneratorConfig,
-    /// The network that tells them from true ones.
-    pub discriminator: DiscriminatorConfig,
-    /// The generator's optimiser.
-    pub generator_adam: AdamConfig,
-    /// The discriminator's optimiser.
-    pub discriminator_adam: AdamConfig,
-}
-
 /// When and on what a run is scored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationConfig {
     /// Epochs from one scoring to the next; the last epoch is always scored.
     pub every_epochs: usize,
+    /// How many looks at a photo predictions are averaged over, in scoring and later: `none`, `flip` or `multi-scale`.
+    pub tta: TestTimeAugmentation,
     /// Images of the train split that are scored beside val, the first of the file order; 0 for none.
     pub train_images: usize,
     /// Epochs from one sheet of samples to the next; 0 for none.
@@ -215,40 +165,27 @@ impl RunConfig {
         at_most("evaluation.samples", self.evaluation.samples, MAX_SAMPLES)?;
         self.data.validate().map_err(|error| error.to_string())?;
         self.schedule.validate()?;
-        match &self.task {
-            TaskConfig::Segmentation(task) => {
-                let (kind, base) = match &task.network {
-                    NetworkConfig::Unet(network) => ("unet", network.base_channels),
-                    NetworkConfig::Pixelwise(network) => ("pixelwise", network.base_channels),
-                };
-                at_most(&format!("task.segmentation.network.{kind}.base_channels"), base, MAX_CHANNELS)?;
-                let fits = match task.output {
-                    Output::Rgb => task.loss != SegmentationLoss::CrossEntropy,
-                    Output::Classes => task.loss == SegmentationLoss::CrossEntropy,
-                };
-                if !fits {
-                    return Err(
-                        "task.segmentation.loss: output \"rgb\" takes \"mse\" or \"l1\", output \"classes\" takes \"cross-entropy\""
-                            .to_owned(),
-                    );
-                }
-                check_adam("task.segmentation.adam", &task.adam)
-            }
-            TaskConfig::Adversarial(task) => {
-                for (key, channels) in [
-                    ("generator.base_channels", task.generator.base_channels),
-                    ("generator.noise_channels", task.generator.noise_channels),
-                    ("discriminator.base_channels", task.discriminator.base_channels),
-                ] {
-                    at_most(&format!("task.adversarial.{key}"), channels, MAX_CHANNELS)?;
-                }
-                if !(task.l1_weight.is_finite() && task.l1_weight >= 0.0) {
-                    return Err("task.adversarial.l1_weight: must be 0 or more".to_owned());
-                }
-                check_adam("task.adversarial.generator_adam", &task.generator_adam)?;
-                check_adam("task.adversarial.discriminator_adam", &task.discriminator_adam)
-            }
+        if !(0.0..1.0).contains(&self.ema_decay) {
+            return Err("ema_decay: must be in [0, 1)".to_owned());
         }
+        self.task.validate()
+    }
+
+    /// Fills in what the recipe leaves to the data: class weights by how often classes occur in `train`.
+    pub fn settle(&mut self, train: &Dataset) -> Result<(), TrainingError> {
+        match &mut self.task {
+            TaskConfig::Segmentation(task) => ClassWeights::settle(task.loss.class_weights_mut(), train),
+            TaskConfig::Adversarial(_) => Ok(()),
+        }
+    }
+
+    /// Whether this is what `recipe` becomes by [`RunConfig::settle`].
+    pub fn settles(&self, recipe: &Self) -> bool {
+        let mut recipe = recipe.clone();
+        if let (TaskConfig::Segmentation(settled), TaskConfig::Segmentation(open)) = (&self.task, &mut recipe.task) {
+            open.loss.take_settled_weights(&settled.loss);
+        }
+        *self == recipe
     }
 }
 
@@ -262,54 +199,5 @@ fn check_name(name: &str) -> Result<(), String> {
     {
         return Err(format!("recipe: {name:?} is no name for a directory"));
     }
-    Ok(())
-}
-
-fn check_adam(key: &str, adam: &AdamConfig) -> Result<(), String> {
-    let beta = |value: f64| (0.0..1.0).contains(&value);
-    for (name, ok, range) in [
-        ("learning_rate", adam.learning_rate.is_finite() && adam.learning_rate > 0.0, "above 0"),
-        ("beta1", beta(adam.beta1), "in [0, 1)"),
-        ("beta2", beta(adam.beta2), "in [0, 1)"),
-        ("epsilon", adam.epsilon.is_finite() && adam.epsilon > 0.0, "above 0"),
-        ("weight_decay", adam.weight_decay.is_finite() && adam.weight_decay >= 0.0, "0 or more"),
-        ("max_gradient_norm", adam.max_gradient_norm.is_finite() && adam.max_gradient_norm >= 0.0, "0 or more"),
-    ] {
-        if !ok {
-            return Err(format!("{key}.{name}: must be {range}"));
-        }
-    }
-    Ok(())
-}
-
-/// Puts `key.path=value` into a table. The value is TOML, or a bare word that is taken as a string.
-fn set(table: &mut toml::Table, setting: &str) -> Result<(), String> {
-    let (path, text) = setting.split_once('=').ok_or("not of the form key=value")?;
-    let (path, text) = (path.trim(), text.trim());
-    let value = match toml::from_str::<toml::Table>(&format!("value = {text}")) {
-        // A line break in the text may have begun another key.
-        Ok(mut parsed) if parsed.len() == 1 => parsed.remove("value").ok_or("not one value")?,
-        Ok(_) => return Err(format!("{text:?} is not one value")),
-        Err(_) if !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_./".contains(c)) => {
-            toml::Value::String(text.to_owned())
-        }
-        Err(_) => return Err(format!("{text} is not a TOML value")),
-    };
-    let mut keys: Vec<&str> = path.split('.').collect();
-    let last = keys.pop().filter(|key| !key.is_empty()).ok_or("the key is empty")?;
-    let mut inner = table;
-    for key in keys {
-        inner = inner
-            .entry(key)
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
-            .as_table_mut()
-            .ok_or_else(|| format!("{key} is a value, not a table"))?;
-    }
-    // An integer is a fine way to write a whole float.
-    let value = match (inner.get(last), value) {
-        (Some(toml::Value::Float(_)), toml::Value::Integer(whole)) => toml::Value::Float(whole as f64),
-        (_, value) => value,
-    };
-    inner.insert(last.to_owned(), value);
     Ok(())
 }

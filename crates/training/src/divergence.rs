@@ -60,7 +60,7 @@ pub(crate) fn diverged(
     let inputs = || {
         let mut inputs =
             vec![("photos".to_owned(), batch.photos.clone()), ("label_maps".to_owned(), batch.label_maps.clone())];
-        inputs.extend(learner.weights().into_iter().filter(|(name, _)| !is_running_statistic(name)));
+        inputs.extend(learner.weights().tensors().into_iter().filter(|(name, _)| !is_running_statistic(name)));
         inputs
     };
     let tensor = first_not_finite(&inputs()).unwrap_or(tensor);
@@ -96,7 +96,7 @@ fn write(run: &RunDir, learner: &dyn Learner, batch: &Batch, dump: &Dump) -> Res
         let path = run.file(name);
         fs::copy(&path, new.path().join(name)).map_err(TrainingError::file(&path))?;
     }
-    save_weights(new.path().join(WEIGHTS), &learner.weights())?;
+    save_weights(new.path().join(WEIGHTS), &learner.weights().tensors())?;
     let Batch { names: _, photos, label_maps, labels } = batch.clone();
     let tensors = [("photos", photos), ("label_maps", label_maps), ("labels", labels)];
     save_weights(new.path().join(BATCH), &tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into())?;
@@ -131,7 +131,8 @@ pub fn replay(directory: &Path, device: &Device) -> Result<Replay, TrainingError
     let mut learner = learner::build(&config, &classes, device)?;
     let weights = tensors(&directory.join(WEIGHTS))?;
     learner
-        .load_weights(&weights)
+        .weights()
+        .load(&weights)
         .map_err(|error| TrainingError::checkpoint(&directory.join(WEIGHTS), error.to_string()))?;
     let batch = batch(&directory.join(BATCH), &dump.names)?.to_device(device)?;
 
@@ -250,7 +251,7 @@ mod tests {
         let (batch, step) = (batch(64, 64), Step { number: 1, rate_factor: 1.0 });
         let losses = whole.train_step(&batch, step).unwrap();
         let of_discriminator = |learner: &dyn Learner| -> Vec<Vec<f32>> {
-            let weights = learner.weights().into_iter();
+            let weights = learner.weights().tensors().into_iter();
             let weights = weights.filter(|(name, _)| name.starts_with("discriminator.") && !is_running_statistic(name));
             weights.map(|(_, tensor)| tensor.flatten_all().unwrap().to_vec1().unwrap()).collect()
         };

@@ -1,5 +1,7 @@
 //! Scoring a learner on a split.
 
+mod original_size;
+
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -11,6 +13,9 @@ use crate::TrainingError;
 use crate::learner::{Learner, PredictedImage, image_of_planes};
 use crate::loss::LossMeans;
 use crate::scores::{ImageScores, ScoreKeeper, Scores};
+use crate::tta::TestTimeAugmentation;
+
+pub use original_size::evaluate_at_original_size;
 
 /// What scoring a split found.
 #[derive(Debug)]
@@ -42,21 +47,30 @@ pub struct Picture {
     pub predicted: PredictedImage,
 }
 
+/// What is asked of a scoring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scoring<'a> {
+    /// The split's name.
+    pub split: &'a str,
+    /// How many looks at each photo are averaged. Losses are told of a single look alone.
+    pub tta: TestTimeAugmentation,
+    /// Pictures that are kept, evenly spread over the split.
+    pub pictures: usize,
+}
+
 /// Scores every image that the loader gives, in evaluation mode and without gradients.
 ///
-/// Keeps as many `pictures`, evenly spread over the split. `progress` is told the number of images done; where it says to break,
-/// there is no evaluation.
+/// `progress` is told the number of images done; where it says to break, there is no evaluation.
 pub fn evaluate(
     learner: &dyn Learner,
     loader: &Loader,
-    split: &str,
     classes: &ClassTable,
     device: &Device,
-    pictures: usize,
+    scoring: Scoring,
     mut progress: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Option<Evaluation>, TrainingError> {
     let total = loader.dataset().len();
-    let kept = evenly_spread(total, pictures);
+    let kept = evenly_spread(total, scoring.pictures);
     let mut keeper = ScoreKeeper::new(classes.len());
     let mut means = LossMeans::default();
     let mut evaluation_images = Vec::with_capacity(total);
@@ -65,7 +79,11 @@ pub fn evaluate(
     for batch in loader.eval_batches() {
         let batch = batch?;
         let started = Instant::now();
-        let (prediction, losses) = learner.evaluate(&batch.to_device(device)?)?;
+        let on_device = batch.to_device(device)?;
+        let (prediction, losses) = match scoring.tta {
+            TestTimeAugmentation::None => learner.evaluate(&on_device)?,
+            tta => (tta.predict(learner, &on_device.photos)?, Vec::new()),
+        };
         let predicted = prediction.decode(classes)?;
         prediction_seconds += started.elapsed().as_secs_f64();
         means.add(losses.iter().map(|loss| (loss.name, loss.value)));
@@ -84,7 +102,7 @@ pub fn evaluate(
         }
     }
     Ok(Some(Evaluation {
-        scores: keeper.scores(split, classes),
+        scores: keeper.scores(scoring.split, classes),
         losses: means.means(),
         images: evaluation_images,
         pictures: evaluation_pictures,

@@ -8,48 +8,78 @@ use std::sync::Arc;
 use candle_core::Device;
 use image::GrayImage;
 use img2seg_data::{ClassTable, Dataset, Loader, Split};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::checkpoint::{self, Progress, Which};
-use crate::evaluate::{Evaluation, Picture, evaluate};
+use crate::checkpoint::{Progress, Which};
+use crate::evaluate::{Evaluation, Picture, Scoring, evaluate, evaluate_at_original_size};
+use crate::predict::{Inference, Predictor};
 use crate::run_dir::{readable_by_all, sync_directory, unfinished_folder, write_whole};
-use crate::{RunDir, TrainingError, learner};
+use crate::{RunDir, TrainingError};
 
 /// Pictures that an evaluation keeps for the report.
 pub const PICTURES: usize = 12;
+
+/// What of a run is scored, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evaluating {
+    /// The split.
+    pub split: Split,
+    /// The checkpoint.
+    pub which: Which,
+    /// How predictions are made.
+    pub inference: Inference,
+    /// At the size of the files, instead of the size that the run was trained at. Tiles make it so, too.
+    pub at_original_size: bool,
+}
+
+impl Evaluating {
+    /// The best checkpoint, as the recipe has it.
+    pub fn best(split: Split) -> Self {
+        Self { split, which: Which::Best, inference: Inference::default(), at_original_size: false }
+    }
+}
 
 /// Scores a checkpoint of a run on a split of the data below `root` and files the result. `progress` is told images done and all.
 pub fn evaluate_run(
     run: &RunDir,
     root: &Path,
-    split: Split,
-    which: Which,
+    asked: Evaluating,
     device: &Device,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Evaluation, TrainingError> {
     let config = run.config()?;
-    let classes = Arc::new(run.classes()?);
-    let mut learner = learner::build(&config, &classes, device)?;
-    let trained = checkpoint::load(run, which, learner.as_mut())?;
-    let dataset = Dataset::open(root, split, &config.data, classes.clone())?;
+    let predictor = Predictor::open(run, asked.which, asked.inference, device)?;
+    let classes = Arc::new(predictor.classes().clone());
+    let dataset = Dataset::open(root, asked.split, &config.data, classes.clone())?;
     let total = dataset.len();
-    let loader = Loader::new(dataset, config.loader(), config.data.augment.clone(), config.seed)?;
-    let name = split.to_string();
     let done = |images| {
         progress(images, total);
         ControlFlow::Continue(())
     };
-    let evaluation = evaluate(learner.as_ref(), &loader, &name, &classes, device, PICTURES, done)?;
+    let split = asked.split.name();
+    let at_original_size = asked.at_original_size || asked.inference.tiles;
+    let evaluation = if at_original_size {
+        evaluate_at_original_size(&predictor, &dataset, split, PICTURES, done)?
+    } else {
+        let loader = Loader::new(dataset, config.loader(), config.data.augment.clone(), config.seed)?;
+        let scoring = Scoring { split, tta: predictor.tta(), pictures: PICTURES };
+        evaluate(predictor.learner(), &loader, &classes, device, scoring, done)?
+    };
     let evaluation = evaluation.ok_or_else(|| candle_core::Error::Msg("scoring was broken off".to_owned()))?;
-    write(run, &name, which, &trained, &evaluation, &classes)?;
+    let how = json!({
+        "tta": predictor.tta().to_string(),
+        "tiles": asked.inference.tiles,
+        "at_original_size": at_original_size,
+    });
+    write(run, asked, &how, predictor.progress(), &evaluation, &classes)?;
     Ok(evaluation)
 }
 
 /// Writes the directory beside the old one and puts it in its place.
 fn write(
     run: &RunDir,
-    split: &str,
-    which: Which,
+    Evaluating { split, which, .. }: Evaluating,
+    how: &Value,
     trained: &Progress,
     evaluation: &Evaluation,
     classes: &ClassTable,
@@ -65,6 +95,7 @@ fn write(
         _ => trained.epochs,
     };
     scores["checkpoint"] = json!(which.name());
+    scores["inference"] = how.clone();
     scores["epoch"] = json!(epoch);
     scores["seconds"] = json!(evaluation.prediction_seconds);
     scores["seconds_per_image"] = json!(evaluation.prediction_seconds / evaluation.images.len().max(1) as f64);
@@ -85,7 +116,7 @@ fn write(
         write_picture(&folder, picture, classes)?;
     }
 
-    let target = directory.join(split);
+    let target = directory.join(split.name());
     let swap = || {
         readable_by_all(new.path())?;
         if target.exists() {

@@ -1,7 +1,13 @@
 //! The losses of a step, by name.
 
+mod class_weights;
+mod segmentation;
+
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
+
+pub use class_weights::ClassWeights;
+pub(crate) use segmentation::SegmentationCriterion;
+pub use segmentation::{Charbonnier, CrossEntropy, Focal, SegmentationLoss, Weighted};
 
 /// The value of one loss in one step.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,29 +22,6 @@ impl Loss {
     /// Reads a scalar tensor's value back from its device.
     pub fn of(name: &'static str, loss: &Tensor) -> candle_core::Result<Self> {
         Ok(Self { name, value: loss.to_scalar::<f32>()? })
-    }
-}
-
-/// How far a generated label map lies from the true one, or predicted classes from the labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SegmentationLoss {
-    /// Mean squared error of colours in [-1, 1].
-    Mse,
-    /// Mean absolute error of colours in [-1, 1].
-    L1,
-    /// Softmax cross-entropy of class logits, void pixels left out.
-    CrossEntropy,
-}
-
-impl SegmentationLoss {
-    /// The name in `losses.txt`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Mse => "mse",
-            Self::L1 => "l1",
-            Self::CrossEntropy => "cross_entropy",
-        }
     }
 }
 

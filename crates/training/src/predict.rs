@@ -5,9 +5,20 @@ use image::RgbImage;
 use img2seg_data::{ClassTable, DataConfig, photo_tensor, resize};
 use img2seg_ops::{self as ops, Resize};
 
-use crate::checkpoint::{self, Which};
+use crate::checkpoint::{self, Progress, Which};
 use crate::learner::{self, Learner, PredictedImage, Prediction};
+use crate::tiles::Tiles;
+use crate::tta::TestTimeAugmentation;
 use crate::{RunDir, TrainingError};
+
+/// How a run is asked for predictions; what is not said is as its recipe has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Inference {
+    /// How many looks at a photo are averaged.
+    pub tta: Option<TestTimeAugmentation>,
+    /// Photos are not made as small as those that the run was trained on, but seen at their own scale, in tiles of that size.
+    pub tiles: bool,
+}
 
 /// A trained run, ready to label photos of any size.
 pub struct Predictor {
@@ -15,15 +26,25 @@ pub struct Predictor {
     data: DataConfig,
     classes: ClassTable,
     device: Device,
+    tta: TestTimeAugmentation,
+    tiles: Option<Tiles>,
+    progress: Progress,
 }
 
 impl Predictor {
     /// Loads the networks of a run from one of its checkpoints.
-    pub fn open(run: &RunDir, which: Which, device: &Device) -> Result<Self, TrainingError> {
+    pub fn open(run: &RunDir, which: Which, inference: Inference, device: &Device) -> Result<Self, TrainingError> {
         let (config, classes) = (run.config()?, run.classes()?);
-        let mut learner = learner::build(&config, &classes, device)?;
-        checkpoint::load(run, which, learner.as_mut())?;
-        Ok(Self { learner, data: config.data, classes, device: device.clone() })
+        let learner = learner::build(&config, &classes, device)?;
+        let progress = checkpoint::load(run, which, learner.as_ref())?;
+        let tta = inference.tta.unwrap_or(config.evaluation.tta);
+        let tiles = inference.tiles.then_some(Tiles { height: config.data.height, width: config.data.width });
+        Ok(Self { learner, data: config.data, classes, device: device.clone(), tta, tiles, progress })
+    }
+
+    /// The networks.
+    pub fn learner(&self) -> &dyn Learner {
+        self.learner.as_ref()
     }
 
     /// The classes that are predicted.
@@ -36,14 +57,27 @@ impl Predictor {
         &self.data
     }
 
-    /// Predicts a label map of the photo's own size. The network sees the photo at the size it was trained at; its logits or
-    /// colours are resized back (bilinear) before they are decoded.
+    /// How many looks at a photo are averaged.
+    pub fn tta(&self) -> TestTimeAugmentation {
+        self.tta
+    }
+
+    /// Where the run stood when the checkpoint was made.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Predicts a label map of the photo's own size. The network sees the photo at the size it was trained at, and its logits or
+    /// colours are resized back (bilinear) before they are decoded; or it sees it in tiles.
     pub fn predict(&self, photo: &RgbImage) -> Result<PredictedImage, TrainingError> {
+        if let Some(tiles) = self.tiles {
+            return tiles.predict(self.learner.as_ref(), self.tta, photo, &self.classes, &self.device);
+        }
         let seen = resize::photo(photo, self.data.height, self.data.width);
         let photos = photo_tensor(&seen)?.to_device(&self.device)?;
         let (height, width) = (photo.height() as usize, photo.width() as usize);
         let sized = |output: &candle_core::Tensor| ops::resize(output, height, width, Resize::Bilinear);
-        let prediction = match self.learner.predict(&photos)? {
+        let prediction = match self.tta.predict(self.learner.as_ref(), &photos)? {
             Prediction::Logits(logits) => Prediction::Logits(sized(&logits)?),
             Prediction::Colors(colors) => Prediction::Colors(sized(&colors)?),
         };

@@ -221,8 +221,8 @@ mod tests {
             ("dump.json", |run| divergence::replay(run.path(), &Device::Cpu).err()),
             ("checkpoints/last/progress.json", |run| {
                 let (config, classes) = (recipe("smoke-unet", &[]), ClassTable::load("cityscapes").unwrap());
-                let mut learner = learner::build(&config, &classes, &Device::Cpu).unwrap();
-                checkpoint::load(run, checkpoint::Which::Last, learner.as_mut()).err()
+                let learner = learner::build(&config, &classes, &Device::Cpu).unwrap();
+                checkpoint::load(run, checkpoint::Which::Last, learner.as_ref()).err()
             }),
         ];
         let folder = tempfile::tempdir().unwrap();

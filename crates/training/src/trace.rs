@@ -17,7 +17,7 @@ use crate::{Learner, Loss, TrainingError};
 /// A text file of steps: `STEP LOSS... | HASH...`, below lines that name the losses and the tensors.
 ///
 /// The first line is the state before the first step, without losses. Tensors are those of the step's batch, then the weights, then
-/// the state of the optimisers, each in name order.
+/// their averages, then the state of the optimisers, each in name order.
 #[derive(Debug)]
 pub struct Trace {
     path: PathBuf,
@@ -68,19 +68,24 @@ impl Trace {
     }
 }
 
-/// A line of `digests.jsonl`: the hash of every weight after an epoch.
+/// A line of `digests.jsonl`: the hash of every weight, and of its average, after an epoch.
 pub fn digests(epoch: usize, learner: &dyn Learner) -> Result<Value, TrainingError> {
-    let hashes = hashes(learner.weights())?;
+    let weights = learner.weights();
+    let hashes = [hashes(weights.tensors())?, averages(learner)?].concat();
     let weights: serde_json::Map<String, Value> =
         hashes.into_iter().map(|(name, hash)| (name, Value::String(hash))).collect();
     Ok(json!({ "epoch": epoch, "weights": weights }))
 }
 
-/// Weights, then optimisers.
+/// Weights, then their averages, then optimisers.
 fn state(learner: &dyn Learner) -> Result<Vec<(String, String)>, TrainingError> {
-    let mut both = hashes(learner.weights())?;
-    both.extend(hashes(learner.optimizer_state()?)?);
-    Ok(both)
+    let [weights, averages] = [hashes(learner.weights().tensors())?, averages(learner)?];
+    Ok([weights, averages, hashes(learner.optimizer_state()?)?].concat())
+}
+
+fn averages(learner: &dyn Learner) -> Result<Vec<(String, String)>, TrainingError> {
+    let named = learner.weights().averages().into_iter().map(|(name, tensor)| (format!("ema.{name}"), tensor));
+    hashes(named.collect())
 }
 
 fn hashes(tensors: BTreeMap<String, Tensor>) -> Result<Vec<(String, String)>, TrainingError> {

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::{self, Best, Progress, State, Which};
 use crate::divergence::diverged;
-use crate::evaluate::{Evaluation, evaluate};
+use crate::evaluate::{Evaluation, Scoring, evaluate};
 use crate::learner::{self, Step};
 use crate::manifest::{self, Manifest, Origin};
 
@@ -166,6 +166,11 @@ pub fn train(
         Some((_, run)) => run.classes()?,
         None => ClassTable::load(&config.data.classes)?,
     });
+    let open = |split| Dataset::open(root, split, &config.data, classes.clone());
+    let (train_set, val_set) = (open(Split::Train)?, open(Split::Val)?);
+    let mut settled = config.clone();
+    settled.settle(&train_set)?;
+    let config = &settled;
     let mut learner = learner::build(config, &classes, device)?;
     if let Some(path) = place.weights {
         let refused = |text: String| TrainingError::checkpoint(path, text);
@@ -173,10 +178,8 @@ pub fn train(
             let text = TrainingError::from(error).to_string();
             refused(text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&text).to_owned())
         })?;
-        learner.load_weights(&weights).map_err(|error| refused(error.to_string()))?;
+        learner.weights().load(&weights).map_err(|error| refused(error.to_string()))?;
     }
-    let open = |split| Dataset::open(root, split, &config.data, classes.clone());
-    let (train_set, val_set) = (open(Split::Train)?, open(Split::Val)?);
 
     let digesting = |split, done, total| tell(Event::Digesting { split, done, total });
     let sets = [&train_set, &val_set];
@@ -289,7 +292,8 @@ pub fn train(
                 tell(Event::Scoring { split, done, total });
                 if requests.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            evaluate(learner.as_ref(), loader, &split.to_string(), &classes, device, pictures, scoring)
+            let asked = Scoring { split: split.name(), tta: config.evaluation.tta, pictures };
+            evaluate(learner.as_ref(), loader, &classes, device, asked, scoring)
         };
         let mut val: Option<Evaluation> = None;
         let mut train: Option<Evaluation> = None;

@@ -38,8 +38,8 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_is_used() {
 fn a_run_that_diverges_names_the_step_and_leaves_what_reproduces_it() {
     let lab = Lab::new();
     for (recipe, rate, part) in [
-        ("smoke-unet", "task.segmentation.adam.learning_rate", "network"),
-        ("smoke-cgan", "task.adversarial.discriminator_adam.learning_rate", "generator"),
+        ("smoke-unet", "task.segmentation.optimizer.adam.learning_rate", "network"),
+        ("smoke-cgan", "task.adversarial.discriminator_optimizer.adam.learning_rate", "generator"),
     ] {
         let run = format!("run-{recipe}");
         let error = lab.fail(1, &format!("train {recipe} --data pairs --run {run} --set epochs=50 --set {rate}=1e25"));
@@ -69,14 +69,15 @@ fn a_run_that_diverges_names_the_step_and_leaves_what_reproduces_it() {
 #[test]
 fn clipped_gradients_do_not_diverge() {
     let lab = Lab::new();
-    let clipped = "--set task.segmentation.adam.max_gradient_norm=0.5";
+    let clipped = "--set task.segmentation.optimizer.adam.max_gradient_norm=0.5";
     lab.succeed(&format!("train smoke-unet --data pairs --run run {clipped}"));
     assert!(fs::read_to_string(lab.path("run/config.toml")).unwrap().contains("max_gradient_norm = 0.5"));
     lab.succeed("train smoke-unet --data pairs --run free");
     let losses = |run: &str| fs::read_to_string(lab.path(run).join("losses.txt")).unwrap();
     assert_ne!(losses("run"), losses("free"));
-    let error = lab.fail(1, "train smoke-unet --data pairs --run no --set task.segmentation.adam.max_gradient_norm=-1");
-    assert!(error.contains("task.segmentation.adam.max_gradient_norm: must be 0 or more"), "{error}");
+    let error = lab
+        .fail(1, "train smoke-unet --data pairs --run no --set task.segmentation.optimizer.adam.max_gradient_norm=-1");
+    assert!(error.contains("task.segmentation.optimizer.adam.max_gradient_norm: must be 0 or more"), "{error}");
 }
 
 #[test]

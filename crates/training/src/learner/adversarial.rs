@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 use img2seg_data::{Batch, keyed};
-use img2seg_models::{Discriminator, Generator, Parameters};
+use img2seg_models::{Discriminator, Generator};
 use img2seg_ops::{self as ops, Gradients};
 
 use super::{Learner, Prediction, Step, check_finite, in_pool, no_such_part};
-use crate::adam::Adam;
 use crate::config::AdversarialConfig;
+use crate::optimizer::Optimizer;
+use crate::weights::Weights;
 use crate::{Loss, RunConfig, TrainingError};
 
 /// The parts of a step, in their order; also the scopes of the networks' names.
@@ -19,15 +20,15 @@ const GENERATOR: &str = "generator";
 /// A conditional GAN and its two optimisers.
 pub struct AdversarialLearner {
     /// Of both networks, in the scopes `generator` and `discriminator`.
-    parameters: Parameters,
+    weights: Weights,
     generator: Generator,
-    /// The same generator, made of detached variables: its predictions keep no graph.
+    /// The same generator of the weights that predict, detached: its predictions keep no graph.
     predictor: Generator,
     discriminator: Discriminator,
     /// The same discriminator, made of detached variables: the generator learns through it, and it receives no gradient.
     discriminator_seen_by_generator: Discriminator,
-    generator_adam: Adam,
-    discriminator_adam: Adam,
+    generator_optimizer: Optimizer,
+    discriminator_optimizer: Optimizer,
     l1_weight: f64,
     noise_channels: usize,
     seed: u64,
@@ -37,17 +38,17 @@ impl AdversarialLearner {
     /// A fresh learner with the weights that the recipe's seed draws.
     pub fn new(task: &AdversarialConfig, config: &RunConfig, device: &Device) -> Result<Self, TrainingError> {
         Generator::check_size(config.data.height, config.data.width)?;
-        let parameters = Parameters::new(config.seed, device).with_exactness(config.exactness);
-        let generator_scope = parameters.scope(GENERATOR);
-        let discriminator_scope = parameters.scope(DISCRIMINATOR);
+        let weights = Weights::new(config, device);
+        let [generator_scope, discriminator_scope] =
+            [GENERATOR, DISCRIMINATOR].map(|name| weights.learning().scope(name));
         let generator = Generator::new(&generator_scope, &task.generator)?;
         let discriminator = Discriminator::new(&discriminator_scope, &task.discriminator)?;
         Ok(Self {
-            generator_adam: Adam::new(&generator_scope, &task.generator_adam)?,
-            discriminator_adam: Adam::new(&discriminator_scope, &task.discriminator_adam)?,
+            generator_optimizer: Optimizer::new(&generator_scope, &task.generator_optimizer)?,
+            discriminator_optimizer: Optimizer::new(&discriminator_scope, &task.discriminator_optimizer)?,
             discriminator_seen_by_generator: Discriminator::new(&discriminator_scope.detached(), &task.discriminator)?,
-            predictor: Generator::new(&generator_scope.detached(), &task.generator)?,
-            parameters,
+            predictor: Generator::new(&weights.predicting().scope(GENERATOR), &task.generator)?,
+            weights,
             generator,
             discriminator,
             l1_weight: task.l1_weight,
@@ -122,12 +123,13 @@ impl Learner for AdversarialLearner {
             if part == DISCRIMINATOR {
                 let (gradients, of_discriminator) = self.discriminator_gradients(batch, &generated.detach())?;
                 check_finite(DISCRIMINATOR, &of_discriminator)?;
-                self.discriminator_adam.step(DISCRIMINATOR, &gradients, step.rate_factor)?;
+                self.discriminator_optimizer.step(DISCRIMINATOR, &gradients, step.rate_factor)?;
                 losses = of_discriminator;
             }
             let (gradients, of_generator) = self.generator_gradients(batch, generated)?;
             check_finite(GENERATOR, &of_generator)?;
-            self.generator_adam.step(GENERATOR, &gradients, step.rate_factor)?;
+            self.generator_optimizer.step(GENERATOR, &gradients, step.rate_factor)?;
+            self.weights.follow(step.number)?;
             losses.extend(of_generator);
             Ok(losses)
         })
@@ -153,27 +155,23 @@ impl Learner for AdversarialLearner {
         in_pool(|| Ok(Prediction::Colors(self.generate(photos)?)))
     }
 
-    fn weights(&self) -> BTreeMap<String, Tensor> {
-        self.parameters.tensors()
-    }
-
-    fn load_weights(&mut self, weights: &BTreeMap<String, Tensor>) -> Result<(), TrainingError> {
-        Ok(self.parameters.load(weights)?)
+    fn weights(&self) -> &Weights {
+        &self.weights
     }
 
     fn optimizer_state(&self) -> Result<BTreeMap<String, Tensor>, TrainingError> {
-        let mut state = self.generator_adam.state("generator_adam")?;
-        state.extend(self.discriminator_adam.state("discriminator_adam")?);
+        let mut state = self.generator_optimizer.state("generator_optimizer")?;
+        state.extend(self.discriminator_optimizer.state("discriminator_optimizer")?);
         Ok(state)
     }
 
     fn load_optimizer_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), TrainingError> {
-        self.generator_adam.restore("generator_adam", state)?;
-        Ok(self.discriminator_adam.restore("discriminator_adam", state)?)
+        self.generator_optimizer.restore("generator_optimizer", state)?;
+        Ok(self.discriminator_optimizer.restore("discriminator_optimizer", state)?)
     }
 
     fn networks(&self) -> Vec<(&'static str, usize)> {
-        [GENERATOR, DISCRIMINATOR].map(|network| (network, self.parameters.scope(network).count())).to_vec()
+        [GENERATOR, DISCRIMINATOR].map(|network| (network, self.weights.learning().scope(network).count())).to_vec()
     }
 }
 
@@ -197,7 +195,7 @@ mod tests {
             let of_generator = learner.generator_gradients(&batch, generated).unwrap().0;
             for (network, gradients) in [("discriminator", of_discriminator), ("generator", of_generator)] {
                 assert!(!gradients.through_candle());
-                let parameters = learner.parameters.scope(network).trainable();
+                let parameters = learner.weights.learning().scope(network).trainable();
                 assert_eq!(gradients.len(), parameters.len());
                 assert!(parameters.iter().all(|(_, parameter)| gradients.get(parameter).is_some()));
             }

@@ -10,6 +10,7 @@ use image::RgbImage;
 use img2seg_data::{Batch, ClassTable};
 
 use crate::config::TaskConfig;
+use crate::weights::Weights;
 use crate::{Loss, RunConfig, TrainingError};
 
 pub use adversarial::AdversarialLearner;
@@ -47,17 +48,20 @@ pub trait Learner: Send + Sync {
     /// Predicts label maps from photos (n, 3, h, w) in [-1, 1], in evaluation mode.
     fn predict(&self, photos: &Tensor) -> Result<Prediction, TrainingError>;
 
-    /// Parameters and running statistics by their PyTorch names. They share storage with the networks and change as these learn.
-    fn weights(&self) -> BTreeMap<String, Tensor>;
-
-    /// Takes back what [`Learner::weights`] gave; nothing changes unless every name and shape fits.
-    fn load_weights(&mut self, weights: &BTreeMap<String, Tensor>) -> Result<(), TrainingError>;
+    /// The parameters and running statistics of the networks, by their PyTorch names, and their averages.
+    fn weights(&self) -> &Weights;
 
     /// What resuming needs beside the weights, by name.
     fn optimizer_state(&self) -> Result<BTreeMap<String, Tensor>, TrainingError>;
 
     /// Takes back what [`Learner::optimizer_state`] gave.
     fn load_optimizer_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), TrainingError>;
+
+    /// The side nearest to this one that the networks take. Unless a network says otherwise, that is a multiple of 32, which halves five
+    /// times.
+    fn nearest_side(&self, side: usize) -> usize {
+        ((side + 16) / 32 * 32).max(32)
+    }
 
     /// The networks and how many trainable numbers each has.
     fn networks(&self) -> Vec<(&'static str, usize)>;
@@ -136,6 +140,22 @@ impl Prediction {
 }
 
 impl PredictedImage {
+    /// Bands of one image, from the top to the bottom and all as wide, as one.
+    pub(crate) fn below_each_other(bands: impl IntoIterator<Item = Self>) -> Self {
+        let bands: Vec<Self> = bands.into_iter().collect();
+        let height = bands.iter().map(|band| band.height).sum();
+        let width = bands.first().map_or(0, |band| band.width);
+        let labels = bands.iter().flat_map(|band| band.labels.iter().copied()).collect();
+        let colors: Option<Vec<&[f32]>> = bands.iter().map(|band| band.colors.as_deref()).collect();
+        let colors = colors.map(|bands| {
+            let plane = |plane| {
+                bands.iter().flat_map(move |band| band.chunks(band.len().div_ceil(3)).nth(plane).unwrap_or(&[]))
+            };
+            (0..3).flat_map(plane).copied().collect()
+        });
+        Self { height, width, labels, colors }
+    }
+
     /// The prediction as a picture: its own colours, or those of its classes.
     pub fn to_image(&self, classes: &ClassTable) -> RgbImage {
         match &self.colors {
@@ -218,9 +238,9 @@ pub(crate) mod tests {
             learner.train_step(&batch, Step { number: 1, rate_factor: 1.0 }).unwrap();
             let after = predicted(learner.as_ref());
             assert!(before != after, "{name}");
-            let weights = learner.weights();
-            let mut other = build(&config, &classes, &Device::Cpu).unwrap();
-            other.load_weights(&weights).unwrap();
+            let weights = learner.weights().tensors();
+            let other = build(&config, &classes, &Device::Cpu).unwrap();
+            other.weights().load(&weights).unwrap();
             assert!(predicted(other.as_ref()) == after, "{name}");
         }
     }

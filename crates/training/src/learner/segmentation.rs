@@ -8,9 +8,10 @@ use img2seg_models::{Parameters, Pixelwise, UNet};
 use img2seg_ops::{self as ops, Gradients};
 
 use super::{Learner, Prediction, Step, check_finite, in_pool, no_such_part};
-use crate::adam::Adam;
 use crate::config::{NetworkConfig, Output, SegmentationConfig};
-use crate::loss::SegmentationLoss;
+use crate::loss::SegmentationCriterion;
+use crate::optimizer::Optimizer;
+use crate::weights::Weights;
 use crate::{Loss, RunConfig, TrainingError};
 
 /// The one part of a step.
@@ -18,13 +19,13 @@ const NETWORK: &str = "network";
 
 /// A network from photo to label map and its optimiser.
 pub struct SegmentationLearner {
-    parameters: Parameters,
+    weights: Weights,
     network: Network,
-    /// The same network, made of detached variables: its predictions keep no graph.
+    /// The same network of the weights that predict, detached: its predictions keep no graph.
     predictor: Network,
-    adam: Adam,
+    optimizer: Optimizer,
     output: Output,
-    loss: SegmentationLoss,
+    criterion: SegmentationCriterion,
 }
 
 enum Network {
@@ -65,7 +66,7 @@ impl SegmentationLearner {
         classes: usize,
         device: &Device,
     ) -> Result<Self, TrainingError> {
-        let parameters = Parameters::new(config.seed, device).with_exactness(config.exactness);
+        let weights = Weights::new(config, device);
         let out_channels = match task.output {
             Output::Rgb => 3,
             Output::Classes => classes,
@@ -73,34 +74,26 @@ impl SegmentationLearner {
         if let NetworkConfig::Unet(_) = task.network {
             UNet::check_size(config.data.height, config.data.width)?;
         }
-        let network = Network::new(&parameters, &task.network, 3, out_channels)?;
-        let predictor = Network::new(&parameters.detached(), &task.network, 3, out_channels)?;
-        let adam = Adam::new(&parameters, &task.adam)?;
-        Ok(Self { parameters, network, predictor, adam, output: task.output, loss: task.loss })
+        let network = Network::new(weights.learning(), &task.network, 3, out_channels)?;
+        let predictor = Network::new(&weights.predicting(), &task.network, 3, out_channels)?;
+        let optimizer = Optimizer::new(weights.learning(), &task.optimizer)?;
+        let criterion = SegmentationCriterion::new(&task.loss, classes, device)?;
+        Ok(Self { weights, network, predictor, optimizer, output: task.output, criterion })
     }
 
-    fn loss(&self, output: &Tensor, batch: &Batch) -> candle_core::Result<Tensor> {
-        match self.loss {
-            SegmentationLoss::Mse => ops::mse(output, &batch.label_maps),
-            SegmentationLoss::L1 => ops::l1(output, &batch.label_maps),
-            SegmentationLoss::CrossEntropy => ops::cross_entropy(output, &batch.labels, None),
-        }
-    }
-
-    fn gradients(&self, batch: &Batch) -> candle_core::Result<(Gradients, Loss)> {
-        let loss = self.loss(&self.network.forward_t(&batch.photos, true)?, batch)?;
-        let value = Loss::of(self.loss.name(), &loss)?;
-        Ok((ops::backward(loss)?, value))
+    fn gradients(&self, batch: &Batch) -> candle_core::Result<(Gradients, Vec<Loss>)> {
+        let (loss, losses) = self.criterion.of(&self.network.forward_t(&batch.photos, true)?, batch)?;
+        Ok((ops::backward(loss)?, losses))
     }
 }
 
 impl Learner for SegmentationLearner {
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError> {
         in_pool(|| {
-            let (gradients, loss) = self.gradients(batch)?;
-            let losses = vec![loss];
+            let (gradients, losses) = self.gradients(batch)?;
             check_finite(NETWORK, &losses)?;
-            self.adam.step(NETWORK, &gradients, step.rate_factor)?;
+            self.optimizer.step(NETWORK, &gradients, step.rate_factor)?;
+            self.weights.follow(step.number)?;
             Ok(losses)
         })
     }
@@ -113,8 +106,8 @@ impl Learner for SegmentationLearner {
         in_pool(|| {
             let prediction = self.predict(&batch.photos)?;
             let (Prediction::Logits(output) | Prediction::Colors(output)) = &prediction;
-            let loss = Loss::of(self.loss.name(), &self.loss(output, batch)?)?;
-            Ok((prediction, vec![loss]))
+            let (_, losses) = self.criterion.of(output, batch)?;
+            Ok((prediction, losses))
         })
     }
 
@@ -128,20 +121,16 @@ impl Learner for SegmentationLearner {
         })
     }
 
-    fn weights(&self) -> BTreeMap<String, Tensor> {
-        self.parameters.tensors()
-    }
-
-    fn load_weights(&mut self, weights: &BTreeMap<String, Tensor>) -> Result<(), TrainingError> {
-        Ok(self.parameters.load(weights)?)
+    fn weights(&self) -> &Weights {
+        &self.weights
     }
 
     fn optimizer_state(&self) -> Result<BTreeMap<String, Tensor>, TrainingError> {
-        Ok(self.adam.state("adam")?)
+        Ok(self.optimizer.state("optimizer")?)
     }
 
     fn load_optimizer_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), TrainingError> {
-        Ok(self.adam.restore("adam", state)?)
+        Ok(self.optimizer.restore("optimizer", state)?)
     }
 
     fn networks(&self) -> Vec<(&'static str, usize)> {
@@ -149,7 +138,7 @@ impl Learner for SegmentationLearner {
             Network::UNet(_) => "unet",
             Network::Pixelwise(_) => "pixelwise",
         };
-        vec![(name, self.parameters.count())]
+        vec![(name, self.weights.learning().count())]
     }
 }
 
@@ -158,18 +147,22 @@ mod tests {
     use super::super::tests::{batch, recipe};
     use super::*;
 
+    const EVERY_LOSS_OF_CLASSES: &str = "task.segmentation.loss={ cross-entropy = { weight = 1.0, class_weights = 'none' }, \
+         focal = { weight = 1.0, gamma = 2.0, class_weights = { fixed = [1.0, 2.0, 3.0, 4.0] } }, dice = { weight = 0.5 }, \
+         lovasz = { weight = 0.5 } }";
+
     /// Every parameter has its gradient, nothing else has one, and none comes by way of candle.
     #[test]
     fn a_step_has_the_gradients_of_its_network() {
         let unet: &[&str] = &["task.segmentation.network.unet.base_channels=1"];
-        let classes: &[&str] = &["task.segmentation.output=classes", "task.segmentation.loss=cross-entropy"];
+        let classes: &[&str] = &["task.segmentation.output=classes", EVERY_LOSS_OF_CLASSES];
         for (name, settings) in [("smoke-unet", unet), ("smoke-unet", classes), ("pixelwise", &[])] {
             let config = recipe(name, &[&["data.height=32", "data.width=32"], settings].concat());
             let crate::config::TaskConfig::Segmentation(task) = &config.task else { panic!("another task") };
             let learner = SegmentationLearner::new(task, &config, 4, &Device::Cpu).unwrap();
-            let (gradients, loss) = learner.gradients(&batch(32, 32)).unwrap();
-            assert!(loss.value > 0.0 && !gradients.through_candle());
-            let parameters = learner.parameters.trainable();
+            let (gradients, losses) = learner.gradients(&batch(32, 32)).unwrap();
+            assert!(losses[0].value > 0.0 && !gradients.through_candle());
+            let parameters = learner.weights.learning().trainable();
             assert_eq!(gradients.len(), parameters.len());
             assert!(parameters.iter().all(|(_, parameter)| gradients.get(parameter).is_some()));
         }

@@ -121,7 +121,12 @@ mod tests {
         let classes = ClassTable::load(&recipe.data.classes).unwrap();
         let mut learner = learner::build(&recipe, &classes, &Device::Cpu).unwrap();
         let values = |learner: &dyn Learner| -> Vec<Vec<f32>> {
-            learner.weights().values().map(|tensor| tensor.flatten_all().unwrap().to_vec1().unwrap()).collect()
+            learner
+                .weights()
+                .tensors()
+                .values()
+                .map(|tensor| tensor.flatten_all().unwrap().to_vec1().unwrap())
+                .collect()
         };
         let mut progress = Progress { steps: 1, ..Progress::default() };
         let best = values(learner.as_ref());
@@ -139,7 +144,7 @@ mod tests {
         let last = values(learner.as_ref());
         assert!(last != best);
         for (which, expected, steps) in [(Which::Best, best, 1), (Which::Last, last, 2)] {
-            assert_eq!(checkpoint::load(&run, which, learner.as_mut()).unwrap().steps, steps);
+            assert_eq!(checkpoint::load(&run, which, learner.as_ref()).unwrap().steps, steps);
             assert!(values(learner.as_ref()) == expected, "{which:?}");
         }
     }

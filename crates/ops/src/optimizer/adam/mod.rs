@@ -2,7 +2,6 @@
 
 mod composed;
 mod cpu;
-mod squared_norms;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +12,6 @@ use rayon::prelude::*;
 
 use crate::check::{self, refuse};
 use crate::kernel::has_kernel;
-
-pub use squared_norms::squared_norms;
 
 /// Settings of a step (Kingma and Ba 2015), with decoupled weight decay (Loshchilov and Hutter 2019).
 #[derive(Debug, Clone, Copy, PartialEq)]
