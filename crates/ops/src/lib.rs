@@ -33,7 +33,7 @@ pub use conv_transpose2d::{ConvTranspose2d, conv_transpose2d, conv_transpose2d_n
 pub use conv2d::{Conv2d, Exactness, conv2d, conv2d_norm_eval, cudnn_refusal};
 pub use instance_norm::instance_norm;
 pub use kernel::{Gradients, arithmetic, backward, cpu_features, limit_arithmetic};
-pub use loss::{VOID, bce_with_logits, cross_entropy, l1, mse, weighted_sum};
+pub use loss::*;
 pub use max_pool2d::max_pool2d;
 pub use optimizer::{AdamParameter, AdamStep, SgdParameter, SgdStep, adam_step, adam_steps};
 pub use optimizer::{move_towards, sgd_steps, squared_norms};

@@ -11,7 +11,7 @@ use crate::{backward, weighted_sum};
 /// An op as a function of all tensors it differentiates.
 pub(crate) type Op<'a> = &'a (dyn Fn(&[Tensor]) -> Result<Tensor> + Sync);
 
-/// One layer of `tests/oracle/layers.safetensors`: PyTorch's output and gradients.
+/// One layer of `tests/oracle/layers.safetensors`, or a loss of `losses.safetensors`: PyTorch's output and gradients.
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) spec: serde_json::Value,
@@ -19,9 +19,18 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// All cases of an op.
+    /// All cases of a layer's op.
     pub(crate) fn all(op: &str) -> Vec<Self> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/oracle/layers.safetensors");
+        Self::of("layers.safetensors", op)
+    }
+
+    /// All cases of a loss.
+    pub(crate) fn of_losses(op: &str) -> Vec<Self> {
+        Self::of("losses.safetensors", op)
+    }
+
+    fn of(file: &str, op: &str) -> Vec<Self> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/oracle").join(file);
         let bytes = std::fs::read(&path).unwrap();
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         let cases = &header.metadata().as_ref().unwrap()["cases"];
@@ -38,6 +47,11 @@ impl Case {
 
     pub(crate) fn tensor(&self, name: &str) -> Option<Tensor> {
         self.file.get(&format!("{}.{name}", self.name)).cloned()
+    }
+
+    /// The labels of a loss, which its file holds as numbers.
+    pub(crate) fn labels(&self) -> Tensor {
+        self.tensor("labels").expect("labels").to_dtype(DType::U32).unwrap()
     }
 
     pub(crate) fn size(&self, key: &str) -> usize {

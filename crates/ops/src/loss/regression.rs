@@ -1,8 +1,8 @@
-//! Losses on values: mean squared and mean absolute error.
+//! Losses on values: mean squared and mean absolute error, and what lies between.
 
 use candle_core::{Result, Tensor};
 
-use crate::check;
+use crate::check::{self, refuse};
 use crate::kernel::{has_kernel, map2, node, sum2, values};
 
 /// Mean of `(prediction - target)^2`, any shape.
@@ -29,6 +29,25 @@ pub fn l1(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
         return (difference * sign)?.mean_all();
     }
     mean_of_differences("l1", prediction, target, f32::abs, |d| if d == 0. { d } else { 1f32.copysign(d) })
+}
+
+/// Mean of `sqrt((prediction - target)^2 + epsilon^2)`, any shape: [`l1`] with a smooth bottom of width epsilon, in Lai et al. 2017
+/// (`LapSRN`) 0.001 for colours in 0..=1; the penalty is Charbonnier's (1994). It is epsilon where both agree.
+///
+/// # Errors
+/// Empty or mismatching arguments, and an epsilon whose square is not a normal f32 above 0.
+pub fn charbonnier(prediction: &Tensor, target: &Tensor, epsilon: f64) -> Result<Tensor> {
+    const OP: &str = "charbonnier";
+    check_pair(OP, prediction, target)?;
+    let square = (epsilon * epsilon) as f32;
+    if !(epsilon > 0. && square.is_normal()) {
+        refuse!("{OP}: epsilon is {epsilon}, not a number above 0 with a square that f32 can hold");
+    }
+    if !has_kernel(prediction) {
+        return ((prediction - target)?.sqr()? + epsilon * epsilon)?.sqrt()?.mean_all();
+    }
+    let root = move |d: f32| (d * d + square).sqrt();
+    mean_of_differences(OP, prediction, target, root, move |d| d / root(d))
 }
 
 fn check_pair(op: &str, prediction: &Tensor, target: &Tensor) -> Result<()> {
@@ -63,8 +82,8 @@ fn mean_of_differences(
 mod tests {
     use candle_core::{DType, Device, Result, Tensor};
 
-    use super::{l1, mse};
-    use crate::verify::{self, draw, refusal};
+    use super::{charbonnier, l1, mse};
+    use crate::verify::{self, Case, draw, refusal};
 
     type Loss = fn(&Tensor, &Tensor) -> Result<Tensor>;
 
@@ -76,6 +95,34 @@ mod tests {
                 verify::assert_op(&|inputs| loss(&inputs[0], &inputs[1]), &inputs);
                 verify::assert_op(&|i| loss(&i[0], &inputs[1].to_dtype(i[0].dtype())?), &inputs[..1]);
             }
+        }
+    }
+
+    #[test]
+    fn charbonnier_agrees_with_pytorch() {
+        for case in Case::of_losses("charbonnier") {
+            let epsilon = case.number("epsilon");
+            case.check(&["prediction", "target"], &|inputs| charbonnier(&inputs[0], &inputs[1], epsilon));
+        }
+    }
+
+    #[test]
+    fn charbonnier_lies_between_both() {
+        let [x, target] = [draw((3, 50), 1), draw((3, 50), 2)];
+        for epsilon in [0.01, 0.5, 10.] {
+            verify::assert_op(&|inputs| charbonnier(&inputs[0], &inputs[1], epsilon), &[x.clone(), target.clone()]);
+        }
+        let value = |epsilon| verify::values(&charbonnier(&x, &target, epsilon).unwrap())[0];
+        let [absolute, squared] = [l1, mse].map(|loss| verify::values(&loss(&x, &target).unwrap())[0]);
+        assert!((value(1e-6) - absolute).abs() < 1e-6);
+        assert!((value(100.) - (100. + squared / 200.)).abs() < 1e-4);
+        let same = verify::values(&charbonnier(&x, &x, 0.25).unwrap())[0];
+        assert!((same - 0.25).abs() < 1e-7, "{same}");
+        for (epsilon, text) in [(0., "0"), (-1., "-1"), (1e-30, "0.000000000000000000000000000001"), (f64::NAN, "NaN")]
+        {
+            let expected =
+                format!("charbonnier: epsilon is {text}, not a number above 0 with a square that f32 can hold");
+            assert_eq!(refusal(charbonnier(&x, &target, epsilon)), expected);
         }
     }
 
@@ -96,7 +143,7 @@ mod tests {
     #[test]
     fn nan_passes_and_mismatches_are_refused() {
         let nan = Tensor::new(&[f32::NAN, 0.], &Device::Cpu).unwrap();
-        for loss in [mse as Loss, l1] {
+        for loss in [mse as Loss, l1, |x, target| charbonnier(x, target, 0.1)] {
             assert!(verify::values(&loss(&nan, &draw(2, 1)).unwrap())[0].is_nan());
         }
         assert_eq!(refusal(mse(&nan, &draw(3, 1))), "mse: target has shape [3], not [2]");

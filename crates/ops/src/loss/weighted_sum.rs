@@ -5,15 +5,18 @@ use candle_core::{Result, Tensor};
 use crate::check::{self, refuse};
 use crate::kernel::{InputGradients, has_kernel, node};
 
-/// The sum of one to three losses, numbers each, times their weights.
+/// Far more than a loss of a paper has.
+const MOST: usize = 8;
+
+/// The sum of one to eight losses, numbers each, times their weights, added in their order.
 ///
 /// # Errors
-/// No terms or more than three, and terms that are not single numbers of one kind.
+/// No terms or more than eight, and terms that are not single numbers of one kind.
 pub fn weighted_sum(terms: &[(&Tensor, f64)]) -> Result<Tensor> {
     const OP: &str = "weighted_sum";
     let Some(&(first, _)) = terms.first() else { refuse!("{OP}: no terms") };
-    if terms.len() > 3 {
-        refuse!("{OP}: {} terms, more than 3", terms.len());
+    if terms.len() > MOST {
+        refuse!("{OP}: {} terms, more than {MOST}", terms.len());
     }
     for (at, (term, _)) in terms.iter().enumerate() {
         let name = format!("term {at}");
@@ -26,6 +29,11 @@ pub fn weighted_sum(terms: &[(&Tensor, f64)]) -> Result<Tensor> {
         let mut terms = terms.iter().map(|&(term, weight)| term * weight);
         let first = terms.next().unwrap_or_else(|| first.zeros_like())?;
         return terms.try_fold(first, |sum, term| sum + term?);
+    }
+    if terms.len() > 3 {
+        // A node of candle's takes three inputs.
+        let head = weighted_sum(&terms[..3])?;
+        return weighted_sum(&[&[(&head, 1.)], &terms[3..]].concat());
     }
     let losses: Vec<&Tensor> = terms.iter().map(|&(term, _)| term).collect();
     let weights: Vec<f32> = terms.iter().map(|&(_, weight)| weight as f32).collect();
@@ -45,15 +53,17 @@ pub fn weighted_sum(terms: &[(&Tensor, f64)]) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Tensor;
+
     use super::weighted_sum;
     use crate::verify::{self, draw, refusal, values};
 
     #[test]
     fn holds_everywhere() {
-        for count in 1..=3 {
+        let weights = [1., 0.5, -100., 3., -0.25, 7., 2., 1.5];
+        for count in 1..=8 {
             let inputs: Vec<_> = (0..count).map(|seed| draw((), seed)).collect();
-            let weighted =
-                |inputs: &[candle_core::Tensor]| weighted_sum(&inputs.iter().zip([1., 0.5, -100.]).collect::<Vec<_>>());
+            let weighted = |inputs: &[Tensor]| weighted_sum(&inputs.iter().zip(weights).collect::<Vec<_>>());
             verify::assert_op(&weighted, &inputs);
         }
         let [x, y] = [draw((), 1), draw((), 2)];
@@ -65,7 +75,7 @@ mod tests {
     fn what_does_not_fit_is_refused_by_name() {
         let x = draw((), 1);
         assert_eq!(refusal(weighted_sum(&[])), "weighted_sum: no terms");
-        assert_eq!(refusal(weighted_sum(&[(&x, 1.); 4])), "weighted_sum: 4 terms, more than 3");
+        assert_eq!(refusal(weighted_sum(&[(&x, 1.); 9])), "weighted_sum: 9 terms, more than 8");
         assert_eq!(refusal(weighted_sum(&[(&x, 1.), (&draw(2, 1), 1.)])), "weighted_sum: term 1 has shape [2], not []");
     }
 }

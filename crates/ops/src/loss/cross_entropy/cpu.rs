@@ -6,38 +6,10 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::VOID;
-use crate::activation::{exp_negative, ln_normal};
-use crate::kernel::{CHUNK, Work, block_sums, vectorised_work, written};
-
-/// Pixels of one piece of work: its logits stay in a processor's second cache.
-const BLOCK: usize = 1 << 10;
-
-/// Labels and their weights.
-pub(super) struct Labels {
-    pub(super) labels: Vec<u32>,
-    /// By class; none weighs 1 each.
-    pub(super) weights: Option<Vec<f32>>,
-}
-
-impl Labels {
-    fn weight(&self, label: u32) -> f32 {
-        match &self.weights {
-            _ if label == VOID => 0.,
-            Some(weights) => weights[label as usize],
-            None => 1.,
-        }
-    }
-
-    /// The sum of all weights, or 1 where it is 0: without a counted pixel the sum of losses is 0, and so is its quotient by 1.
-    fn total(&self) -> f64 {
-        let chunks = self.labels.par_chunks(CHUNK);
-        let sums: Vec<f64> =
-            chunks.map(|labels| labels.iter().map(|&label| f64::from(self.weight(label))).sum()).collect();
-        let total: f64 = sums.iter().sum();
-        if total == 0. { 1. } else { total }
-    }
-}
+use crate::activation::ln_normal;
+use crate::kernel::{Work, block_sums, vectorised_work, written};
+use crate::loss::labels::{Labels, VOID};
+use crate::loss::softmax::{BLOCK, softmax_of};
 
 /// The mean loss of `(n, classes, pixels)` logits.
 pub(super) fn loss(logits: &[f32], labels: &Labels, classes: usize, pixels: usize) -> f64 {
@@ -121,33 +93,6 @@ impl Work for Softmax<'_> {
         }
         loss_of(planes, &maximum, &sum, labels, weights)
     }
-}
-
-/// Largest logit of each pixel, and the sum of `exp(logit - largest)`; each of these stays in `exponentials` if there is room.
-#[inline(always)]
-fn softmax_of(planes: &[&[f32]], exponentials: &mut [f32]) -> ([f32; BLOCK], [f32; BLOCK]) {
-    let (mut maximum, mut sum) = ([f32::NEG_INFINITY; BLOCK], [0.; BLOCK]);
-    for plane in planes {
-        for (maximum, &logit) in maximum.iter_mut().zip(*plane) {
-            *maximum = maximum.max(logit); // a choice would be compiled to a masked store
-        }
-    }
-    if exponentials.is_empty() {
-        for plane in planes {
-            for ((sum, &maximum), &logit) in sum.iter_mut().zip(&maximum).zip(*plane) {
-                *sum += exp_negative(logit - maximum);
-            }
-        }
-    } else {
-        for (plane, exponentials) in planes.iter().zip(exponentials.chunks_exact_mut(planes[0].len())) {
-            let values = sum.iter_mut().zip(&maximum).zip(*plane).zip(exponentials);
-            for (((sum, &maximum), &logit), exponential) in values {
-                *exponential = exp_negative(logit - maximum);
-                *sum += *exponential;
-            }
-        }
-    }
-    (maximum, sum)
 }
 
 /// The sum of weighted losses of a block.

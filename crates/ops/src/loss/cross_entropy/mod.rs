@@ -1,22 +1,18 @@
 //! Softmax cross-entropy of a label per pixel.
 
-mod composed;
+pub(super) mod composed;
 mod cpu;
 #[cfg(test)]
 mod tests;
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
-use crate::check::{self, refuse};
+use super::labels::{self, Labels};
 use crate::kernel::{has_kernel, is_tracked, node, scale_by, values};
-use cpu::Labels;
 
-/// The label of pixels that count for nothing.
-pub const VOID: u32 = 255;
-
-/// Mean cross-entropy of `softmax(logits)` `(n, c, h, w)` along c against `labels` `(n, h, w)`, u32 class ids or [`VOID`].
+/// Mean cross-entropy of `softmax(logits)` `(n, c, h, w)` along c against `labels` `(n, h, w)`, u32 class ids or [`VOID`](crate::VOID).
 ///
 /// Void pixels are ignored. With `class_weights` `(c)` the mean is weighted by each label's weight, as PyTorch's is. A batch
 /// without a counted pixel gives 0 and a gradient of zeros (PyTorch gives NaN). No gradient flows to the class weights.
@@ -25,23 +21,8 @@ pub const VOID: u32 = 255;
 /// Empty or mismatching arguments, more than 255 classes, and labels that are neither a class nor void.
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor, class_weights: Option<&Tensor>) -> Result<Tensor> {
     const OP: &str = "cross_entropy";
-    let (n, c, h, w) = check::image(OP, "logits", logits)?;
-    if labels.dims() != [n, h, w] {
-        refuse!("{OP}: labels have shape {:?}, logits {:?}", labels.dims(), logits.dims());
-    }
-    if labels.dtype() != DType::U32 {
-        refuse!("{OP}: labels are {:?}, not U32", labels.dtype());
-    }
-    if c > VOID as usize {
-        refuse!("{OP}: logits {:?} have more than {VOID} classes, and label {VOID} is void", logits.dims());
-    }
-    if let Some(weights) = class_weights {
-        check::vector(OP, "class_weights", weights, c, logits)?;
-    }
-    let class_ids = labels.flatten_all()?.to_vec1::<u32>()?;
-    if let Some(label) = class_ids.iter().find(|&&label| label as usize >= c && label != VOID) {
-        refuse!("{OP}: label {label} is neither one of {c} classes nor {VOID} (void)");
-    }
+    let class_ids = labels::checked(OP, logits, labels, class_weights)?;
+    let (_, c, h, w) = logits.dims4()?;
     let class_weights = class_weights.map(Tensor::detach);
     if !has_kernel(logits) {
         return composed::cross_entropy(logits, labels, class_weights.as_ref());

@@ -1,15 +1,8 @@
 use candle_core::{DType, Device, Tensor};
 
+use crate::loss::labels::example as labels;
 use crate::verify::{self, draw, refusal};
 use crate::{VOID, cross_entropy};
-
-/// Labels in 0..classes, every fifth of them void.
-fn labels(n: usize, classes: u32, h: usize, w: usize) -> Tensor {
-    let labels: Vec<u32> =
-        (0..(n * h * w) as u32).map(|i| if i % 5 == 3 { VOID } else { i.wrapping_mul(2_654_435_761) >> 16 }).collect();
-    let labels: Vec<u32> = labels.into_iter().map(|label| if label == VOID { VOID } else { label % classes }).collect();
-    Tensor::from_vec(labels, (n, h, w), &Device::Cpu).unwrap()
-}
 
 #[test]
 fn holds_everywhere() {
