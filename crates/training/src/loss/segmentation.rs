@@ -191,7 +191,7 @@ impl SegmentationCriterion {
             terms.push(("focal", ops::focal(output, &batch.labels, of.gamma, weights)?, of.weight));
         }
         if let Some(of) = dice {
-            terms.push(("dice", ops::dice(output, &batch.labels)?, of.weight));
+            terms.push(("dice", ops::dice(output, &batch.labels, None)?, of.weight));
         }
         if let Some(of) = lovasz {
             terms.push(("lovasz", ops::lovasz_softmax(output, &batch.labels)?, of.weight));
