@@ -9,7 +9,7 @@
 //! use img2seg_models::{Parameters, UNet, UNetConfig};
 //!
 //! let parameters = Parameters::new(7, &Device::Cpu);
-//! let unet = UNet::new(&parameters, &UNetConfig { base_channels: 2 }, 3, 19)?;
+//! let unet = UNet::new(&parameters, &UNetConfig::report(2), 3, 19)?;
 //! let photos = Tensor::zeros((1, 3, 16, 32), DType::F32, &Device::Cpu)?;
 //!
 //! let logits = unet.forward_t(&photos, false)?;
@@ -29,5 +29,5 @@ mod weights;
 pub use cgan::{Discriminator, DiscriminatorConfig, Generator, GeneratorConfig};
 pub use parameters::{Init, Parameters};
 pub use pixelwise::{Pixelwise, PixelwiseConfig};
-pub use unet::{UNet, UNetConfig};
+pub use unet::{BlockKind, NormConfig, UNet, UNetConfig, UpSampling};
 pub use weights::{load_weights, read_tensors, read_weights, save_weights};
