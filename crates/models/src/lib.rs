@@ -21,6 +21,7 @@
 pub mod cgan;
 pub mod layers;
 mod parameters;
+pub mod pix2pix;
 mod pixelwise;
 mod sizes;
 mod unet;
@@ -28,6 +29,9 @@ mod weights;
 
 pub use cgan::{Discriminator, DiscriminatorConfig, Generator, GeneratorConfig};
 pub use parameters::{Init, Parameters};
+pub use pix2pix::{
+    Patch, PatchDiscriminator, PatchDiscriminatorConfig, Pix2pixNorm, UnetGenerator, UnetGeneratorConfig,
+};
 pub use pixelwise::{Pixelwise, PixelwiseConfig};
 pub use unet::{BlockKind, NormConfig, UNet, UNetConfig, UpSampling};
 pub use weights::{load_weights, read_tensors, read_weights, save_weights};
