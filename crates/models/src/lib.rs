@@ -19,6 +19,7 @@
 //! ```
 
 pub mod cgan;
+mod cvae;
 pub mod layers;
 mod parameters;
 pub mod pix2pix;
@@ -28,6 +29,7 @@ mod unet;
 mod weights;
 
 pub use cgan::{Discriminator, DiscriminatorConfig, Generator, GeneratorConfig};
+pub use cvae::{Cvae, CvaeConfig};
 pub use parameters::{Init, Parameters};
 pub use pix2pix::{
     Patch, PatchDiscriminator, PatchDiscriminatorConfig, Pix2pixNorm, UnetGenerator, UnetGeneratorConfig,
