@@ -9,7 +9,7 @@
 //! use img2seg_models::{Parameters, UNet, UNetConfig};
 //!
 //! let parameters = Parameters::new(7, &Device::Cpu);
-//! let unet = UNet::new(&parameters, &UNetConfig { base_channels: 2 }, 3, 19)?;
+//! let unet = UNet::new(&parameters, &UNetConfig::report(2), 3, 19)?;
 //! let photos = Tensor::zeros((1, 3, 16, 32), DType::F32, &Device::Cpu)?;
 //!
 //! let logits = unet.forward_t(&photos, false)?;
@@ -19,15 +19,21 @@
 //! ```
 
 pub mod cgan;
+mod cvae;
 pub mod layers;
 mod parameters;
+pub mod pix2pix;
 mod pixelwise;
 mod sizes;
 mod unet;
 mod weights;
 
 pub use cgan::{Discriminator, DiscriminatorConfig, Generator, GeneratorConfig};
+pub use cvae::{Cvae, CvaeConfig};
 pub use parameters::{Init, Parameters};
+pub use pix2pix::{
+    Patch, PatchDiscriminator, PatchDiscriminatorConfig, Pix2pixNorm, UnetGenerator, UnetGeneratorConfig,
+};
 pub use pixelwise::{Pixelwise, PixelwiseConfig};
-pub use unet::{UNet, UNetConfig};
+pub use unet::{BlockKind, NormConfig, UNet, UNetConfig, UpSampling};
 pub use weights::{load_weights, read_tensors, read_weights, save_weights};

@@ -1,10 +1,11 @@
+mod draws;
+
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Error, Result, Shape, Tensor, Var};
 use img2seg_ops::Exactness;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 /// The first values of a tensor that is not there yet.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,6 +16,14 @@ pub enum Init {
     Uniform {
         /// The largest magnitude.
         bound: f32,
+    },
+    /// Normal, drawn from (seed, full name): element `i` is made of word `i` of a `ChaCha8` stream, in f64 and by operations that every
+    /// processor rounds alike.
+    Normal {
+        /// The mean.
+        mean: f32,
+        /// The standard deviation.
+        deviation: f32,
     },
 }
 
@@ -39,6 +48,7 @@ pub struct Parameters {
     prefix: String, // empty, or ending in a dot
     tracked: bool,
     exactness: Exactness,
+    step: Arc<AtomicU64>,
     store: Arc<Mutex<Store>>,
 }
 
@@ -57,6 +67,7 @@ impl Parameters {
             prefix: String::new(),
             tracked: true,
             exactness: Exactness::Fast,
+            step: Arc::default(),
             store: Arc::default(),
         }
     }
@@ -88,6 +99,29 @@ impl Parameters {
     /// What convolutions made of these parameters may round.
     pub fn exactness(&self) -> Exactness {
         self.exactness
+    }
+
+    /// Says which step of training comes next: what layers draw in training depends on it. All scopes and views share it; it
+    /// begins at 0.
+    pub fn set_step(&self, step: u64) {
+        self.step.store(step, Ordering::Relaxed);
+    }
+
+    /// The step that [`set_step`](Self::set_step) has named last.
+    pub fn step(&self) -> u64 {
+        self.step.load(Ordering::Relaxed)
+    }
+
+    /// 0 with this probability and 1 otherwise, drawn from (seed, the scope's name, step).
+    pub(crate) fn keep_mask(&self, shape: &Shape, probability: f64) -> Result<Tensor> {
+        let keep = draws::keep(self.seed, &self.prefix, self.step(), probability, shape.elem_count());
+        Tensor::from_vec(keep, shape, &self.device)
+    }
+
+    /// Whether this scope has a weight or a buffer `name`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let (name, store) = (format!("{}{name}", self.prefix), self.store());
+        store.trainable.contains_key(&name) || store.buffers.contains_key(&name)
     }
 
     /// The weight `name` of this scope, made if it is not there. Fails if it is there in another shape, or is a buffer.
@@ -178,27 +212,13 @@ impl Parameters {
         }
         let values = match init {
             Init::Constant(value) => vec![value; shape.elem_count()],
-            Init::Uniform { bound } => uniform(self.seed, &name, bound, shape.elem_count()),
+            Init::Uniform { bound } => draws::uniform(self.seed, &name, bound, shape.elem_count()),
+            Init::Normal { mean, deviation } => draws::normal(self.seed, &name, mean, deviation, shape.elem_count()),
         };
         let var = Var::from_vec(values, shape, &self.device)?;
         vars.insert(name, var.clone());
         Ok(var)
     }
-}
-
-/// `count` draws from `[-bound, bound)`, 24 bits each: a function of the arguments alone, on every platform.
-fn uniform(seed: u64, name: &str, bound: f32, count: usize) -> Vec<f32> {
-    let mut key = [0; 32];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8..16].copy_from_slice(&fnv1a(name).to_le_bytes());
-    let mut words = ChaCha8Rng::from_seed(key);
-    let unit = 2f32.powi(-23); // (word >> 8) * unit lies in [0, 2)
-    (0..count).map(|_| bound * ((words.next_u32() >> 8) as f32 * unit - 1.0)).collect()
-}
-
-/// The 64-bit FNV-1a hash (Fowler, Noll and Vo); std's hasher may change from release to release.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// "missing: a, b and 7 more"; nothing if there is nothing to name.

@@ -12,30 +12,29 @@
 //! ```
 
 mod activation;
-mod batch_norm;
 mod check;
 mod conv2d;
 mod conv_transpose2d;
-mod instance_norm;
+mod dropout;
 mod kernel;
 mod loss;
-mod max_pool2d;
+mod norm;
 mod optimizer;
+mod pool;
 mod resize;
 mod shape;
 mod taps;
 #[cfg(test)]
 mod verify;
 
-pub use activation::{Activation, leaky_relu, relu, sigmoid, tanh};
-pub use batch_norm::{BatchStatistics, NormEval, batch_norm_eval, batch_norm_train};
+pub use activation::{Activation, add, leaky_relu, relu, sigmoid, soft_clamp, tanh};
 pub use conv_transpose2d::{ConvTranspose2d, conv_transpose2d, conv_transpose2d_norm_eval};
 pub use conv2d::{Conv2d, Exactness, conv2d, conv2d_norm_eval, cudnn_refusal};
-pub use instance_norm::instance_norm;
+pub use dropout::dropout;
 pub use kernel::{Gradients, arithmetic, backward, cpu_features, limit_arithmetic};
 pub use loss::*;
-pub use max_pool2d::max_pool2d;
-pub use optimizer::{AdamParameter, AdamStep, SgdParameter, SgdStep, adam_step, adam_steps};
-pub use optimizer::{move_towards, sgd_steps, squared_norms};
+pub use norm::*;
+pub use optimizer::*;
+pub use pool::{global_avg_pool, max_pool2d, spread};
 pub use resize::{Resize, resize};
 pub use shape::{cat, reshape};

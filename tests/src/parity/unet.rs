@@ -12,7 +12,7 @@ pub(super) fn compare(oracle: &mut Oracle) -> Result<()> {
     let (x, y) = (oracle.tensor("x")?, oracle.tensor("y")?);
     let parameters = Parameters::new(0, &Device::Cpu);
     let base_channels = oracle.base_channels("init.b.conv2.weight")?;
-    let config = UNetConfig { base_channels };
+    let config = UNetConfig::report(base_channels);
     let unet = UNet::new(&parameters, &config, x.dim(1)?, y.dim(1)?)?;
     parameters.load(&oracle.tensors("init."))?;
     let name: String = oracle.setting("loss")?;

@@ -3,7 +3,7 @@ use img2seg_ops::{self as ops, Activation};
 use serde::{Deserialize, Serialize};
 
 use super::{COLOURS, SLOPE};
-use crate::layers::{BatchNorm2d, Conv2d};
+use crate::layers::{BatchNorm2d, Conv2d, Norm};
 use crate::{Parameters, sizes};
 
 /// The width of a [`Discriminator`].
@@ -18,7 +18,7 @@ pub struct DiscriminatorConfig {
 #[derive(Debug, Clone)]
 pub struct Discriminator {
     first: Conv2d,
-    down: [(Conv2d, BatchNorm2d); 3],
+    down: [(Conv2d, Norm); 3],
     last: Conv2d,
 }
 
@@ -34,7 +34,7 @@ impl Discriminator {
             Conv2d::without_bias(&main.scope(index), in_channels, out_channels, 4, ops::Conv2d::new(2, 1))
         };
         let encode = |index: usize, in_channels: usize| -> Result<_> {
-            let norm = BatchNorm2d::new(&main.scope(index + 1), 2 * in_channels)?;
+            let norm = Norm::Batch(BatchNorm2d::new(&main.scope(index + 1), 2 * in_channels)?);
             Ok((halve(index, in_channels, 2 * in_channels)?, norm))
         };
         Ok(Self {

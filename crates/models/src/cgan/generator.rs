@@ -3,7 +3,7 @@ use img2seg_ops::{self as ops, Activation};
 use serde::{Deserialize, Serialize};
 
 use super::{COLOURS, SLOPE};
-use crate::layers::{BatchNorm2d, Conv2d, ConvTranspose2d};
+use crate::layers::{BatchNorm2d, Conv2d, ConvTranspose2d, Norm};
 use crate::{Parameters, sizes};
 
 /// The shape of a [`Generator`].
@@ -21,9 +21,9 @@ pub struct GeneratorConfig {
 pub struct Generator {
     noise_channels: usize,
     first: Conv2d,
-    down: [(Conv2d, BatchNorm2d); 3],
+    down: [(Conv2d, Norm); 3],
     bottleneck: Conv2d,
-    up: [(ConvTranspose2d, BatchNorm2d); 4],
+    up: [(ConvTranspose2d, Norm); 4],
     last: ConvTranspose2d,
 }
 
@@ -40,11 +40,11 @@ impl Generator {
             Conv2d::without_bias(&down.scope(index), in_channels, out_channels, 4, ops::Conv2d::new(2, 1))
         };
         let encode = |index: usize, in_channels: usize| -> Result<_> {
-            let norm = BatchNorm2d::new(&down.scope(index + 1), 2 * in_channels)?;
+            let norm = Norm::Batch(BatchNorm2d::new(&down.scope(index + 1), 2 * in_channels)?);
             Ok((halve(index, in_channels, 2 * in_channels)?, norm))
         };
         let decode = |index: usize, in_channels: usize, out_channels: usize, spec| -> Result<_> {
-            let norm = BatchNorm2d::new(&up.scope(index + 1), out_channels)?;
+            let norm = Norm::Batch(BatchNorm2d::new(&up.scope(index + 1), out_channels)?);
             Ok((ConvTranspose2d::without_bias(&up.scope(index), in_channels, out_channels, 4, spec)?, norm))
         };
         let (widen, double) = (ops::ConvTranspose2d::new(1, 0), ops::ConvTranspose2d::new(2, 1));

@@ -1,3 +1,4 @@
+use super::draws::{fnv1a, normal, standard_normal, uniform};
 use super::*;
 
 const UNIFORM: Init = Init::Uniform { bound: 1.0 };
@@ -46,6 +47,38 @@ fn draws_fill_their_range_evenly() {
     let variance = drawn.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / 1e5;
     assert!(mean.abs() < 0.004, "mean {mean}"); // four standard errors
     assert!((variance - 1.0 / 12.0).abs() < 0.001, "variance {variance}");
+}
+
+/// Quantiles as `torch.special.ndtri` gives them in f64.
+#[test]
+fn normal_draws_are_quantiles() {
+    for (word, expected) in [
+        (0, -6.337_957_8),
+        (1000, -5.039_851_1),
+        (1 << 20, -3.487_104),
+        (1 << 28, -1.534_120_5),
+        (1 << 30, -0.674_489_75),
+        (1 << 31, 2.918_e-10),
+        (3 << 30, 0.674_489_75),
+        (u32::MAX, 6.337_957_8),
+    ] {
+        let quantile = standard_normal(word);
+        assert!((quantile - expected).abs() < 1e-6, "{word}: {quantile}");
+    }
+    let drawn = normal(3, "weight", 1.0, 0.02, 100_000);
+    let mean = drawn.iter().map(|&v| f64::from(v)).sum::<f64>() / 1e5;
+    let deviation = (drawn.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / 1e5).sqrt();
+    assert!((mean - 1.0).abs() < 3e-4 && (deviation - 0.02).abs() < 2e-4, "{mean} {deviation}"); // four standard errors
+    assert_ne!(normal(3, "weight", 0.0, 1.0, 1), normal(4, "weight", 0.0, 1.0, 1));
+}
+
+/// An element is that of its place, whichever piece of work draws it.
+#[test]
+fn a_longer_draw_begins_as_a_shorter_one() {
+    let long = uniform(3, "weight", 0.5, 50_000);
+    assert_eq!(uniform(3, "weight", 0.5, 20_000), long[..20_000]);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    assert_eq!(pool.install(|| uniform(3, "weight", 0.5, 50_000)), long);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use candle_core::{Result, Tensor};
 pub(crate) use composed::minus_absolute;
 pub(crate) use cpu::{Activate, ForActivation, exp_negative, ln_normal, sigmoid as sigmoid_of};
 
-use crate::check::refuse;
+use crate::check::{self, refuse};
 use crate::kernel::{has_kernel, map, map2, node, values};
 use cpu::{LeakyRelu, Relu};
 
@@ -28,7 +28,8 @@ pub enum Activation {
 }
 
 impl Activation {
-    pub(crate) fn apply(self, x: &Tensor) -> Result<Tensor> {
+    /// The activation of `x`, of any shape.
+    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::None => Ok(x.clone()),
             Self::Relu => relu(x),
@@ -60,6 +61,46 @@ pub fn leaky_relu(x: &Tensor, slope: f64) -> Result<Tensor> {
             map2(&values(&input)?, &values(pass.gradient)?, move |x, gradient| activation.gradient(x, gradient));
         Ok([Some(Tensor::from_vec(gradient, input.shape(), input.device())?), None, None])
     })
+}
+
+/// The activation of `a + b`, two tensors of one shape: the end of a residual block.
+///
+/// # Errors
+/// Tensors of different shapes.
+pub fn add(a: &Tensor, b: &Tensor, activation: Activation) -> Result<Tensor> {
+    const OP: &str = "add";
+    check::same_shape(OP, "b", b, a)?;
+    if !has_kernel(a) {
+        return activation.apply(&(a + b)?);
+    }
+    let [a, b] = [a.contiguous()?, b.contiguous()?];
+    let y = map2(&values(&a)?, &values(&b)?, |a, b| a + b);
+    let sum = node(OP, &[&a, &b], y, a.shape(), |pass| {
+        // Each its own storage: gradients of other uses are added in place.
+        let gradient = |needed: bool| needed.then(|| pass.gradient.copy()).transpose();
+        Ok([gradient(pass.needed[0])?, gradient(pass.needed[1])?, None])
+    })?;
+    activation.apply(&sum)
+}
+
+/// `bound * tanh(x / bound)` of any shape: x near 0, and never beyond `bound`, with a gradient everywhere.
+///
+/// # Errors
+/// A bound that is not positive.
+pub fn soft_clamp(x: &Tensor, bound: f64) -> Result<Tensor> {
+    if !(bound > 0. && bound.is_finite()) {
+        refuse!("soft_clamp: bound {bound} is not positive");
+    }
+    if !has_kernel(x) {
+        return (x / bound)?.tanh()? * bound;
+    }
+    let (bound, inverse) = (bound as f32, (1. / bound) as f32);
+    from_result(
+        "soft_clamp",
+        x,
+        move |x| bound * cpu::tanh(x * inverse),
+        move |y, gradient| gradient * (1. - (y * inverse) * (y * inverse)),
+    )
 }
 
 /// Hyperbolic tangent of any shape.

@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::verify::{self, Case, draw};
-use crate::{leaky_relu, relu, sigmoid, tanh};
+use crate::{Activation, add, leaky_relu, relu, sigmoid, soft_clamp, tanh};
 
 type Unary = fn(&Tensor) -> Result<Tensor>;
 
@@ -22,7 +22,7 @@ fn leaky_relu_agrees_with_pytorch() {
 
 #[test]
 fn holds_everywhere() {
-    let ops: [Unary; 4] = [relu, |x| leaky_relu(x, 0.2), tanh, sigmoid];
+    let ops: [Unary; 5] = [relu, |x| leaky_relu(x, 0.2), tanh, sigmoid, |x| soft_clamp(x, 1.5)];
     for op in ops {
         for shape in [vec![2, 3, 5, 7], vec![1], vec![40_001]] {
             let x = (draw(shape, 1) * 2.).unwrap();
@@ -53,7 +53,7 @@ fn nothing_overflows_and_nan_passes() {
                 .all(|gradient| gradient.abs() < 1e-80_f64.max(1e-30))
         );
         assert_eq!(at(tanh, &ends, dtype).0, [-1., -1., -1., 1., 1., 1.]);
-        let ops: [Unary; 4] = [relu, |x| leaky_relu(x, 0.2), tanh, sigmoid];
+        let ops: [Unary; 5] = [relu, |x| leaky_relu(x, 0.2), tanh, sigmoid, |x| soft_clamp(x, 1.5)];
         for op in ops {
             assert!(at(op, &[f32::NAN], dtype).0[0].is_nan());
         }
@@ -79,4 +79,34 @@ fn logarithms_are_exact() {
         assert!((actual - expected).abs() <= 2e-7 * expected.abs(), "ln({x}) = {actual}, not {expected}");
     }
     assert!(super::ln_normal(1.).abs() < 1e-30 && super::ln_normal(f32::NAN).is_nan());
+}
+
+#[test]
+fn sums_hold_everywhere() {
+    for activation in [Activation::None, Activation::Relu, Activation::LeakyRelu(0.2)] {
+        for shape in [vec![2, 3, 5, 7], vec![1], vec![40_001]] {
+            let inputs = [draw(&shape[..], 1), draw(&shape[..], 2)];
+            verify::assert_op(&|x| add(&x[0], &x[1], activation), &inputs);
+        }
+    }
+    let error = verify::refusal(add(&draw((2, 3), 1), &draw((3, 2), 1), Activation::None));
+    assert_eq!(error, "add: b has shape [3, 2], not [2, 3]");
+}
+
+/// The gradients of both addends stay apart where one of them has other uses.
+#[test]
+fn an_addend_that_is_used_again_keeps_the_others_gradient() {
+    let op = |x: &[Tensor]| add(&relu(&add(&x[0], &x[1], Activation::None)?)?, &x[0], Activation::Relu);
+    verify::assert_op(&op, &[draw((2, 3, 4, 5), 1), draw((2, 3, 4, 5), 2)]);
+    verify::assert_op(&|x| add(&x[0], &x[0], Activation::None), &[draw((2, 3, 4, 5), 1)]);
+}
+
+#[test]
+fn a_soft_clamp_is_x_near_0_and_bounded_far_away() {
+    for dtype in [DType::F32, DType::F64] {
+        let (y, gradients) = at(|x| soft_clamp(x, 8.), &[0., 0.01, 1e6, -1e6], dtype);
+        assert_eq!((y[0], gradients[0], y[2], y[3]), (0., 1., 8., -8.));
+        assert!((y[1] - 0.01).abs() < 1e-7);
+    }
+    assert!(verify::refusal(soft_clamp(&draw(3, 1), 0.)).contains("bound 0 is not positive"));
 }

@@ -10,9 +10,9 @@ mod tests;
 use candle_core::{Device, Result, Tensor};
 
 use crate::Activation;
-use crate::batch_norm::NormEval;
 use crate::check::{self, refuse};
 use crate::kernel::{Level, has_kernel, is_tracked, node, values};
+use crate::norm::NormEval;
 
 /// What a convolution may round on the way, in f32 on the CPU and, by cuDNN, on a CUDA device. Elsewhere both are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

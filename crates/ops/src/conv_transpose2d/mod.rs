@@ -8,12 +8,12 @@ use candle_core::{Result, Tensor};
 
 use crate::Activation;
 use crate::Exactness;
-use crate::batch_norm::NormEval;
 use crate::check::{self, refuse};
 #[cfg(feature = "cuda")]
 use crate::conv2d::cuda;
 use crate::conv2d::{Geometry, cpu};
 use crate::kernel::{Level, has_kernel, is_tracked, node, values};
+use crate::norm::NormEval;
 
 /// How each pixel of the image is spread by the kernel. Pairs are (vertical, horizontal).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

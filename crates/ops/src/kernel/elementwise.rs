@@ -145,7 +145,7 @@ pub(crate) fn lanes<const S: usize>(x: &[f32], add: impl Fn(&mut [f64; S], f32))
 
 /// Sums over two slices of one length.
 #[inline(always)]
-fn lanes2<const S: usize>(x: &[f32], y: &[f32], add: impl Fn(&mut [f64; S], f32, f32)) -> [f64; S] {
+pub(crate) fn lanes2<const S: usize>(x: &[f32], y: &[f32], add: impl Fn(&mut [f64; S], f32, f32)) -> [f64; S] {
     let mut sums = [[0f64; S]; LANES];
     let (x, y) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
     let rest = x.remainder().iter().zip(y.remainder());

@@ -71,8 +71,8 @@ impl SegmentationLearner {
             Output::Rgb => 3,
             Output::Classes => classes,
         };
-        if let NetworkConfig::Unet(_) = task.network {
-            UNet::check_size(config.data.height, config.data.width)?;
+        if let NetworkConfig::Unet(unet) = &task.network {
+            unet.check_size(config.data.height, config.data.width)?;
         }
         let network = Network::new(weights.learning(), &task.network, 3, out_channels)?;
         let predictor = Network::new(&weights.predicting(), &task.network, 3, out_channels)?;

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::batch_norm::train;
+use super::batch_norm::train;
 use crate::check::{self, refuse};
 use crate::kernel::has_kernel;
 use crate::{Activation, batch_norm_train};

@@ -1,0 +1,68 @@
+use candle_core::{Result, Tensor};
+use img2seg_ops::{self as ops, Activation};
+
+use super::{BlockKind, NormConfig, UNetConfig};
+use crate::Parameters;
+use crate::layers::{BatchNorm2d, Conv2d, GroupNorm, InstanceNorm2d, Norm};
+
+/// Two 3x3 convolutions, each followed by a normalisation and ReLU (the report's `conv_block`), with or without a way past them.
+#[derive(Debug, Clone)]
+pub(super) struct Block {
+    conv1: Conv2d,
+    norm1: Norm,
+    conv2: Conv2d,
+    norm2: Norm,
+    shortcut: Shortcut,
+}
+
+/// What is added to a block's last normalisation.
+#[derive(Debug, Clone)]
+enum Shortcut {
+    Nothing,
+    Input,
+    Projected(Conv2d),
+}
+
+impl Block {
+    pub(super) fn new(
+        parameters: &Parameters,
+        config: &UNetConfig,
+        in_channels: usize,
+        out_channels: usize,
+    ) -> Result<Self> {
+        let same = ops::Conv2d::new(1, 1);
+        let norm = |number: usize| -> Result<_> {
+            let scope = |kind: &str| parameters.scope(format_args!("{kind}{number}"));
+            Ok(match config.norm {
+                NormConfig::Batch => Norm::Batch(BatchNorm2d::new(&scope("bn"), out_channels)?),
+                NormConfig::Instance => Norm::Instance(InstanceNorm2d::affine(&scope("norm"), out_channels)?),
+                NormConfig::Group(groups) => Norm::Group(GroupNorm::new(&scope("norm"), groups, out_channels)?),
+            })
+        };
+        Ok(Self {
+            conv1: Conv2d::new(&parameters.scope("conv1"), in_channels, out_channels, 3, same)?,
+            norm1: norm(1)?,
+            conv2: Conv2d::new(&parameters.scope("conv2"), out_channels, out_channels, 3, same)?,
+            norm2: norm(2)?,
+            shortcut: match config.block {
+                BlockKind::Plain => Shortcut::Nothing,
+                BlockKind::Residual if in_channels == out_channels => Shortcut::Input,
+                BlockKind::Residual => {
+                    let (scope, point) = (parameters.scope("shortcut"), ops::Conv2d::new(1, 0));
+                    Shortcut::Projected(Conv2d::new(&scope, in_channels, out_channels, 1, point)?)
+                }
+            },
+        })
+    }
+
+    /// (n, in, h, w) to (n, out, h, w).
+    pub(super) fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        let y = self.conv1.forward_norm_t(x, &self.norm1, Activation::Relu, train)?;
+        let last = |activation| self.conv2.forward_norm_t(&y, &self.norm2, activation, train);
+        match &self.shortcut {
+            Shortcut::Nothing => last(Activation::Relu),
+            Shortcut::Input => ops::add(&last(Activation::None)?, x, Activation::Relu),
+            Shortcut::Projected(conv) => ops::add(&last(Activation::None)?, &conv.forward(x)?, Activation::Relu),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Pooling over windows and over whole planes.
+
+mod max_pool2d;
+mod planes;
+
+pub use max_pool2d::max_pool2d;
+pub use planes::{global_avg_pool, spread};
