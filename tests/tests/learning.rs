@@ -56,7 +56,7 @@ fn segmentation_by_colours_overfits_one_batch() {
 fn the_adversarial_pair_overfits_one_batch_with_its_l1_term() {
     let rates = ["generator", "discriminator"]
         .map(|network| format!("task.adversarial.{network}_optimizer.adam.learning_rate=2e-3"));
-    let config = recipe("smoke-cgan", &[&rates[0], &rates[1], "task.adversarial.generator.noise_channels=0"]);
+    let config = recipe("smoke-cgan", &[&rates[0], &rates[1], "task.adversarial.generator.lab.noise_channels=0"]);
     let reached = overfit(&config, 250);
     assert!(reached > 0.85, "{reached}");
 }

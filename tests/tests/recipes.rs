@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use img2seg_data::ClassTable;
 use img2seg_ops::Exactness;
-use img2seg_training::config::{NetworkConfig, TaskConfig};
+use img2seg_training::config::{DiscriminatorNetworkConfig, GeneratorNetworkConfig, NetworkConfig, TaskConfig};
 use img2seg_training::{RunConfig, learner};
 
 fn root() -> &'static Path {
@@ -42,20 +42,37 @@ fn the_program_carries_every_recipe() {
     }
 }
 
+/// Networks as narrow as their norms allow.
+fn narrow(task: &mut TaskConfig) {
+    let network = |network: &mut NetworkConfig| match network {
+        NetworkConfig::Unet(unet) => unet.base_channels = 2,
+        NetworkConfig::Pixelwise(pixelwise) => pixelwise.base_channels = 2,
+    };
+    match task {
+        TaskConfig::Segmentation(task) => network(&mut task.network),
+        TaskConfig::Adversarial(task) => {
+            match &mut task.generator {
+                GeneratorNetworkConfig::Lab(generator) => generator.base_channels = 2,
+                GeneratorNetworkConfig::Pix2pix(generator) => generator.base_channels = 2,
+            }
+            match &mut task.discriminator {
+                DiscriminatorNetworkConfig::Lab(discriminator) => discriminator.base_channels = 2,
+                DiscriminatorNetworkConfig::Patch(discriminator) => discriminator.base_channels = 2,
+            }
+        }
+        TaskConfig::AdversarialSegmentation(task) => {
+            network(&mut task.network);
+            task.discriminator.base_channels = 2;
+        }
+        TaskConfig::Variational(task) => task.network.base_channels = 2,
+    }
+}
+
 #[test]
 fn every_recipe_builds_with_narrow_networks() {
     for (name, text) in recipes() {
         let mut config = RunConfig::from_toml(&text, &name, &[]).unwrap();
-        match &mut config.task {
-            TaskConfig::Segmentation(task) => match &mut task.network {
-                NetworkConfig::Unet(unet) => unet.base_channels = 2,
-                NetworkConfig::Pixelwise(pixelwise) => pixelwise.base_channels = 2,
-            },
-            TaskConfig::Adversarial(task) => {
-                task.generator.base_channels = 2;
-                task.discriminator.base_channels = 2;
-            }
-        }
+        narrow(&mut config.task);
         let classes = ClassTable::load(&config.data.classes).unwrap();
         learner::build(&config, &classes, &Device::Cpu).unwrap();
     }

@@ -10,7 +10,7 @@ use img2seg_data::streets;
 use img2seg_training::manifest::Origin;
 use img2seg_training::{Event, Outcome, Place, Requests, RunConfig, train};
 
-const RECIPES: [&str; 2] = ["smoke-unet", "smoke-cgan"];
+const RECIPES: [&str; 4] = ["smoke-unet", "smoke-cgan", "smoke-adversarial", "smoke-cvae"];
 
 struct Lab {
     folder: tempfile::TempDir,

@@ -17,7 +17,7 @@ macro_rules! recipes {
     };
 }
 
-const RECIPES: [(&str, &str); 8] = recipes![
+const RECIPES: [(&str, &str); 10] = recipes![
     "quickstart",
     "pixelwise",
     "lab-unet",
@@ -26,6 +26,8 @@ const RECIPES: [(&str, &str); 8] = recipes![
     "camvid-cgan",
     "smoke-unet",
     "smoke-cgan",
+    "smoke-adversarial",
+    "smoke-cvae",
 ];
 
 /// The largest recipe.

@@ -35,5 +35,5 @@ pub use pix2pix::{
     Patch, PatchDiscriminator, PatchDiscriminatorConfig, Pix2pixNorm, UnetGenerator, UnetGeneratorConfig,
 };
 pub use pixelwise::{Pixelwise, PixelwiseConfig};
-pub use unet::{BlockKind, NormConfig, UNet, UNetConfig, UpSampling};
+pub use unet::{BlockKind, NormConfig, Stem, UNet, UNetConfig, UpSampling};
 pub use weights::{load_weights, read_tensors, read_weights, save_weights};

@@ -2,17 +2,19 @@ mod block;
 mod config;
 
 use candle_core::{Result, Tensor};
-use img2seg_ops::{self as ops, Resize};
+use img2seg_ops::{self as ops, Activation, Resize};
 
 use crate::Parameters;
-use crate::layers::{Conv2d, ConvTranspose2d, Dropout};
+use crate::layers::{Conv2d, ConvTranspose2d, Dropout, Norm};
 use block::Block;
-pub use config::{BlockKind, NormConfig, UNetConfig, UpSampling};
+pub use config::{BlockKind, NormConfig, Stem, UNetConfig, UpSampling};
 
 /// The U-Net of the lab report (Listings 5 to 7; Ronneberger, Fischer and Brox 2015, padded and with batch norm), and its relatives: levels
 /// that halve the image, a bottleneck, and as many that double it again, each joined by a skip.
 #[derive(Debug, Clone)]
 pub struct UNet {
+    config: UNetConfig,
+    stem: Option<(Conv2d, Norm)>,
     trunk: Trunk,
     outputs: Conv2d,
 }
@@ -21,14 +23,25 @@ impl UNet {
     /// Parameters: `en1.conv.conv1.weight` to `en4`, `b.conv1.weight`, `d1.convT.weight`, `d1.conv.conv1.weight` to `d4`,
     /// `outputs.weight`, with as many `en` and `d` as there are levels. Normalisations are `bn1` and `bn2` for batch norm, `norm1` and
     /// `norm2` otherwise; a residual block's 1x1 convolution is `shortcut`, and where an image is resized, `up` stands in the place of
-    /// `convT`.
+    /// `convT`. A stem is `stem.conv1` and `stem.bn1`.
     ///
     /// # Errors
     /// Numbers that make no network.
     pub fn new(parameters: &Parameters, config: &UNetConfig, in_channels: usize, out_channels: usize) -> Result<Self> {
         config.check(in_channels, out_channels)?;
         let outputs = parameters.scope("outputs");
+        let (stem, in_channels) = match config.stem {
+            Stem::None => (None, in_channels),
+            Stem::Halve => {
+                let (scope, channels) = (parameters.scope("stem"), config.channels(0));
+                let halve = ops::Conv2d::new(2, 1);
+                let conv = Conv2d::new(&scope.scope("conv1"), in_channels, channels, 4, halve)?;
+                (Some((conv, config.norm.build(&scope, 1, channels)?)), channels)
+            }
+        };
         Ok(Self {
+            config: *config,
+            stem,
             trunk: Trunk::new(parameters, config, in_channels)?,
             outputs: Conv2d::new(&outputs, config.channels(0), out_channels, 1, ops::Conv2d::new(1, 0))?,
         })
@@ -37,14 +50,20 @@ impl UNet {
     /// (n, in, h, w) to (n, out, h, w): unbounded values, colours or logits as the loss reads them. With `train`, batch norm uses
     /// the batch's statistics and moves the running ones, and dropout drops.
     pub fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        self.outputs.forward(&self.trunk.forward_t(x, train)?)
+        let (_, _, height, width) = x.dims4()?;
+        self.config.check_size(height, width)?;
+        let Some((conv, norm)) = &self.stem else {
+            return self.outputs.forward(&self.trunk.forward_t(x, train)?);
+        };
+        let x = conv.forward_norm_t(x, norm, Activation::Relu, train)?; // (n, base, h/2, w/2)
+        let x = self.outputs.forward(&self.trunk.forward_t(&x, train)?)?;
+        ops::resize(&x, height, width, Resize::Bilinear)
     }
 }
 
 /// A U-Net without its last convolution.
 #[derive(Debug, Clone)]
 pub(crate) struct Trunk {
-    config: UNetConfig,
     encoder: Vec<Block>,
     bottleneck: Block,
     /// Of what leaves the last level of the encoder, and the bottleneck.
@@ -69,7 +88,6 @@ impl Trunk {
         };
         let drop = |scope: &str| Dropout::new(&parameters.scope(scope).scope("dropout"), config.dropout);
         Ok(Self {
-            config: *config,
             encoder: (0..levels).map(encode).collect::<Result<_>>()?,
             bottleneck: {
                 let (in_channels, out_channels) = (config.channels(levels - 1), config.channels(levels));
@@ -80,10 +98,8 @@ impl Trunk {
         })
     }
 
-    /// (n, in, h, w) to (n, channels of the first level, h, w).
+    /// (n, in, h, w) to (n, channels of the first level, h, w); both sides must be multiples of 2 to the power of the levels.
     pub(crate) fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let (_, _, height, width) = x.dims4()?;
-        self.config.check_size(height, width)?;
         let [deepest_skip, bottleneck] = &self.dropout;
         let mut x = x.clone();
         let mut skips = Vec::with_capacity(self.encoder.len());

@@ -13,7 +13,10 @@ use crate::schedule::ScheduleConfig;
 use crate::tta::TestTimeAugmentation;
 use setting::set;
 
-pub use task::{AdversarialConfig, NetworkConfig, Output, SegmentationConfig, TaskConfig};
+pub use task::{
+    AdversarialConfig, AdversarialLoss, AdversarialSegmentationConfig, DiscriminatorNetworkConfig,
+    GeneratorNetworkConfig, NetworkConfig, Output, SegmentationConfig, TaskConfig, VariationalConfig,
+};
 
 /// No honest recipe comes near it.
 const MAX_BYTES: usize = 1 << 20;
@@ -23,6 +26,9 @@ const MAX_EPOCHS: usize = 1_000_000;
 
 /// A U-Net of so many channels after its first convolution has 2 * 10^9 parameters.
 const MAX_CHANNELS: usize = 512;
+
+/// Sixteen times as many: what the deepest level of such a network may have.
+const MOST_CHANNELS: usize = 16 * MAX_CHANNELS;
 
 /// Rows of a sheet, each as high as a photo.
 const MAX_SAMPLES: usize = 64;
@@ -173,17 +179,17 @@ impl RunConfig {
 
     /// Fills in what the recipe leaves to the data: class weights by how often classes occur in `train`.
     pub fn settle(&mut self, train: &Dataset) -> Result<(), TrainingError> {
-        match &mut self.task {
-            TaskConfig::Segmentation(task) => ClassWeights::settle(task.loss.class_weights_mut(), train),
-            TaskConfig::Adversarial(_) => Ok(()),
+        match self.task.loss_mut() {
+            Some(loss) => ClassWeights::settle(loss.class_weights_mut(), train),
+            None => Ok(()),
         }
     }
 
     /// Whether this is what `recipe` becomes by [`RunConfig::settle`].
     pub fn settles(&self, recipe: &Self) -> bool {
-        let mut recipe = recipe.clone();
-        if let (TaskConfig::Segmentation(settled), TaskConfig::Segmentation(open)) = (&self.task, &mut recipe.task) {
-            open.loss.take_settled_weights(&settled.loss);
+        let (mut settled, mut recipe) = (self.clone(), recipe.clone());
+        if let (Some(settled), Some(open)) = (settled.task.loss_mut(), recipe.task.loss_mut()) {
+            open.take_settled_weights(settled);
         }
         *self == recipe
     }

@@ -44,7 +44,7 @@ impl TestTimeAugmentation {
         let mut looks = 0.0;
         let mut of_classes = true;
         for &quarters in self.scales() {
-            let scaled = |side: usize| learner.nearest_side(side * quarters / 4);
+            let scaled = |side: usize| nearest_multiple(side * quarters / 4, learner.side_multiple());
             let (seen_height, seen_width) =
                 if quarters == 4 { (height, width) } else { (scaled(height), scaled(width)) };
             let seen = ops::resize(photos, seen_height, seen_width, Resize::Bilinear)?;
@@ -73,6 +73,10 @@ impl TestTimeAugmentation {
             Prediction::Colors(mean)
         })
     }
+}
+
+fn nearest_multiple(side: usize, of: usize) -> usize {
+    ((side + of / 2) / of).max(1) * of
 }
 
 impl fmt::Display for TestTimeAugmentation {

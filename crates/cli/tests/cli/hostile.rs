@@ -222,7 +222,7 @@ fn absurd_recipes_are_refused_by_their_key() {
 #[test]
 fn absurd_widths_of_an_adversarial_recipe_are_refused_by_their_key() {
     let lab = Lab::new();
-    for key in ["generator.base_channels", "generator.noise_channels", "discriminator.base_channels"] {
+    for key in ["generator.lab.base_channels", "generator.lab.noise_channels", "discriminator.lab.base_channels"] {
         let error = lab.fail(1, &format!("train smoke-cgan --data pairs --set task.adversarial.{key}=1000000000"));
         assert_eq!(error, format!("smoke-cgan: task.adversarial.{key}: 1000000000 is more than 512"));
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::lab::{Lab, files_below};
 
-const RECIPES: [&str; 2] = ["smoke-unet", "smoke-cgan"];
+const RECIPES: [&str; 4] = ["smoke-unet", "smoke-cgan", "smoke-adversarial", "smoke-cvae"];
 
 /// Eight pairs for training: four steps an epoch.
 fn lab() -> Lab {

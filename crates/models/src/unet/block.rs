@@ -23,6 +23,18 @@ enum Shortcut {
     Projected(Conv2d),
 }
 
+impl NormConfig {
+    /// `bn1` or `norm1`, where 1 is the number.
+    pub(super) fn build(self, parameters: &Parameters, number: usize, channels: usize) -> Result<Norm> {
+        let scope = |kind: &str| parameters.scope(format_args!("{kind}{number}"));
+        Ok(match self {
+            Self::Batch => Norm::Batch(BatchNorm2d::new(&scope("bn"), channels)?),
+            Self::Instance => Norm::Instance(InstanceNorm2d::affine(&scope("norm"), channels)?),
+            Self::Group(groups) => Norm::Group(GroupNorm::new(&scope("norm"), groups, channels)?),
+        })
+    }
+}
+
 impl Block {
     pub(super) fn new(
         parameters: &Parameters,
@@ -31,14 +43,7 @@ impl Block {
         out_channels: usize,
     ) -> Result<Self> {
         let same = ops::Conv2d::new(1, 1);
-        let norm = |number: usize| -> Result<_> {
-            let scope = |kind: &str| parameters.scope(format_args!("{kind}{number}"));
-            Ok(match config.norm {
-                NormConfig::Batch => Norm::Batch(BatchNorm2d::new(&scope("bn"), out_channels)?),
-                NormConfig::Instance => Norm::Instance(InstanceNorm2d::affine(&scope("norm"), out_channels)?),
-                NormConfig::Group(groups) => Norm::Group(GroupNorm::new(&scope("norm"), groups, out_channels)?),
-            })
-        };
+        let norm = |number: usize| config.norm.build(parameters, number, out_channels);
         Ok(Self {
             conv1: Conv2d::new(&parameters.scope("conv1"), in_channels, out_channels, 3, same)?,
             norm1: norm(1)?,

@@ -9,7 +9,9 @@ use crate::sizes;
 pub struct UNetConfig {
     /// Channels of the first level; each level below has twice as many. The report's U-Net has 64.
     pub base_channels: usize,
-    /// How often the image is halved, 1 to 7; 4 in the report.
+    /// What stands before the first level.
+    pub stem: Stem,
+    /// How often what the first level sees is halved, 1 to 7; 4 in the report.
     pub levels: usize,
     /// What no level has more channels than. The report's bottleneck has 16 times its base channels, 1024: there, this changes nothing;
     /// with more levels it keeps the network from growing fourfold with each.
@@ -24,6 +26,17 @@ pub struct UNetConfig {
     /// contracting path" (Ronneberger, Fischer and Brox 2015, section 3.1; their implementation has 0.5). The skip of that level is of
     /// what is left.
     pub dropout: f64,
+}
+
+/// What stands before the first level of a [`UNet`](super::UNet).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stem {
+    /// Nothing: the first level sees the photo, as in the report.
+    None,
+    /// A 4x4 convolution of stride 2 with a norm and ReLU: the levels work on a quarter of the pixels, and what they give is brought
+    /// back to the photo's size (bilinear). At equal cost a network can be wider; lines of one pixel suffer.
+    Halve,
 }
 
 /// The two 3x3 convolutions of a level.
@@ -68,6 +81,7 @@ impl UNetConfig {
     pub fn report(base_channels: usize) -> Self {
         Self {
             base_channels,
+            stem: Stem::None,
             levels: 4,
             max_channels: base_channels.saturating_mul(16),
             block: BlockKind::Plain,
@@ -77,11 +91,18 @@ impl UNetConfig {
         }
     }
 
-    /// Each level halves: both sides must be multiples of 2 to the power of the levels. The error names the nearest sizes.
+    /// Each level halves, and the stem may: both sides must be multiples of [`UNetConfig::side_multiple`]. The error names the nearest
+    /// sizes.
     pub fn check_size(&self, height: usize, width: usize) -> Result<()> {
         self.check_levels()?;
-        let step = 1 << self.levels;
+        let step = self.side_multiple();
         sizes::check("U-Net", height, width, step, step)
+    }
+
+    /// What the sides of images must be multiples of.
+    pub fn side_multiple(&self) -> usize {
+        let halvings = self.levels.min(MOST_LEVELS) + usize::from(self.stem == Stem::Halve);
+        1 << halvings
     }
 
     /// What the types cannot say; the layers check the rest.

@@ -180,12 +180,13 @@ fn dropout_follows_the_step_and_only_in_training() {
 fn a_table_says_every_choice() {
     let config = |norm: &str| {
         let text = format!(
-            r#"{{"base_channels": 4, "levels": 5, "max_channels": 64, "block": "residual", "norm": {norm}, "up": "nearest", "dropout": 0.5}}"#
+            r#"{{"base_channels": 4, "stem": "none", "levels": 5, "max_channels": 64, "block": "residual", "norm": {norm}, "up": "nearest", "dropout": 0.5}}"#
         );
         serde_json::from_str::<UNetConfig>(&text)
     };
     let read = config(r#"{"group": 8}"#).unwrap();
     let expected = UNetConfig {
+        stem: Stem::None,
         base_channels: 4,
         levels: 5,
         max_channels: 64,
@@ -217,4 +218,19 @@ fn choices_that_make_no_network_are_refused() {
     assert!(deep.check_size(128, 256).is_ok());
     assert!(deep.check_size(128, 192).unwrap_err().to_string().contains("128x128 and 256x128"));
     assert!(UNetConfig { levels: 70, ..report }.check_size(128, 128).is_err());
+}
+
+/// A stem of `3 * 16 * 4 + 4` weights and `2 * 4` of its norm, and a first level that sees 4 channels instead of 3.
+#[test]
+fn a_stem_halves_the_photo_and_the_output_has_its_size() {
+    let parameters = Parameters::new(1, &Device::Cpu);
+    let config = UNetConfig { stem: Stem::Halve, ..UNetConfig::report(4) };
+    let unet = UNet::new(&parameters, &config, 3, 19).unwrap();
+    assert_eq!(parameters.count(), 122_551 + (3 * 16 * 4 + 4) + 2 * 4 + 9 * 4);
+    let photos = Tensor::zeros((1, 3, 64, 32), DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(unet.forward_t(&photos, true).unwrap().dims(), [1, 19, 64, 32]);
+    assert_eq!(config.side_multiple(), 32);
+    let photos = Tensor::zeros((1, 3, 16, 32), DType::F32, &Device::Cpu).unwrap();
+    let refused = unet.forward_t(&photos, true).unwrap_err().to_string();
+    assert!(refused.contains("multiples of 32") && refused.contains("32x32"), "{refused}");
 }

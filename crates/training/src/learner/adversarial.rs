@@ -1,14 +1,14 @@
-//! A generator and a discriminator, trained against each other: the lab report's Listing 4.
+//! A generator and a discriminator, trained against each other: the lab report's Listing 4, and pix2pix.
 
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 use img2seg_data::{Batch, keyed};
-use img2seg_models::{Discriminator, Generator};
 use img2seg_ops::{self as ops, Gradients};
 
+use super::network::{JudgingNetwork, PaintingNetwork};
 use super::{Learner, Prediction, Step, check_finite, in_pool, no_such_part};
-use crate::config::AdversarialConfig;
+use crate::config::{AdversarialConfig, AdversarialLoss};
 use crate::optimizer::Optimizer;
 use crate::weights::Weights;
 use crate::{Loss, RunConfig, TrainingError};
@@ -21,51 +21,52 @@ const GENERATOR: &str = "generator";
 pub struct AdversarialLearner {
     /// Of both networks, in the scopes `generator` and `discriminator`.
     weights: Weights,
-    generator: Generator,
+    generator: PaintingNetwork,
     /// The same generator of the weights that predict, detached: its predictions keep no graph.
-    predictor: Generator,
-    discriminator: Discriminator,
+    predictor: PaintingNetwork,
+    discriminator: JudgingNetwork,
     /// The same discriminator, made of detached variables: the generator learns through it, and it receives no gradient.
-    discriminator_seen_by_generator: Discriminator,
+    discriminator_seen_by_generator: JudgingNetwork,
     generator_optimizer: Optimizer,
     discriminator_optimizer: Optimizer,
     l1_weight: f64,
-    noise_channels: usize,
+    loss: AdversarialLoss,
     seed: u64,
 }
 
 impl AdversarialLearner {
     /// A fresh learner with the weights that the recipe's seed draws.
     pub fn new(task: &AdversarialConfig, config: &RunConfig, device: &Device) -> Result<Self, TrainingError> {
-        Generator::check_size(config.data.height, config.data.width)?;
+        task.check_size(config.data.height, config.data.width)?;
         let weights = Weights::new(config, device);
         let [generator_scope, discriminator_scope] =
             [GENERATOR, DISCRIMINATOR].map(|name| weights.learning().scope(name));
-        let generator = Generator::new(&generator_scope, &task.generator)?;
-        let discriminator = Discriminator::new(&discriminator_scope, &task.discriminator)?;
+        let generator = PaintingNetwork::new(&generator_scope, &task.generator)?;
+        let discriminator = JudgingNetwork::new(&discriminator_scope, &task.discriminator)?;
         Ok(Self {
             generator_optimizer: Optimizer::new(&generator_scope, &task.generator_optimizer)?,
             discriminator_optimizer: Optimizer::new(&discriminator_scope, &task.discriminator_optimizer)?,
-            discriminator_seen_by_generator: Discriminator::new(&discriminator_scope.detached(), &task.discriminator)?,
-            predictor: Generator::new(&weights.predicting().scope(GENERATOR), &task.generator)?,
+            discriminator_seen_by_generator: JudgingNetwork::new(&discriminator_scope.detached(), &task.discriminator)?,
+            predictor: PaintingNetwork::new(&weights.predicting().scope(GENERATOR), &task.generator)?,
             weights,
             generator,
             discriminator,
             l1_weight: task.l1_weight,
-            noise_channels: task.generator.noise_channels,
+            loss: task.loss,
             seed: config.seed,
         })
     }
 
-    /// Standard normal noise (n, `noise_channels`, h, w), or none when the recipe has none. The same for every image of `numbers`.
+    /// Standard normal noise (n, channels, h, w), or none when the recipe has none. The same for every image of `numbers`.
     fn noise(&self, photos: &Tensor, purpose: &str, numbers: &[u64]) -> candle_core::Result<Option<Tensor>> {
-        if self.noise_channels == 0 {
+        let channels = self.generator.noise_channels();
+        if channels == 0 {
             return Ok(None);
         }
         let (images, _, height, width) = photos.dims4()?;
-        let shape = (images, self.noise_channels, height, width);
+        let shape = (images, channels, height, width);
         let mut rng = keyed::rng(self.seed, purpose, numbers);
-        let values: Vec<f32> = (0..images * self.noise_channels * height * width).map(|_| rng.normal()).collect();
+        let values: Vec<f32> = (0..images * channels * height * width).map(|_| rng.normal()).collect();
         Tensor::from_vec(values, shape, &Device::Cpu)?.to_device(photos.device()).map(Some)
     }
 
@@ -82,10 +83,8 @@ impl AdversarialLearner {
         batch: &Batch,
         generated: &Tensor,
     ) -> candle_core::Result<(Gradients, Vec<Loss>)> {
-        let judge = |label_maps: &Tensor, target: f64| {
-            ops::bce_with_logits(&self.discriminator.forward_t(&batch.photos, label_maps, true)?, target)
-        };
-        let (real, fake) = (judge(&batch.label_maps, 1.0)?, judge(generated, 0.0)?);
+        let judge = |label_maps: &Tensor| self.discriminator.forward_t(&batch.photos, label_maps, true);
+        let (real, fake) = (self.loss.of_real(&judge(&batch.label_maps)?)?, self.loss.of_fake(&judge(generated)?)?);
         let losses = vec![Loss::of("d_real", &real)?, Loss::of("d_fake", &fake)?];
         let total = ops::weighted_sum(&[(&real, 1.0), (&fake, 1.0)])?;
         drop((real, fake)); // `backward` frees on its way what nobody else holds
@@ -95,7 +94,7 @@ impl AdversarialLearner {
     /// The discriminator shall take the generator's pairs for true ones.
     fn generator_gradients(&self, batch: &Batch, generated: Tensor) -> candle_core::Result<(Gradients, Vec<Loss>)> {
         let seen = &self.discriminator_seen_by_generator;
-        let mut total = ops::bce_with_logits(&seen.forward_t(&batch.photos, &generated, true)?, 1.0)?;
+        let mut total = self.loss.of_generator(&seen.forward_t(&batch.photos, &generated, true)?)?;
         let mut losses = vec![Loss::of("g", &total)?];
         if self.l1_weight > 0.0 {
             let l1 = ops::l1(&generated, &batch.label_maps)?;
@@ -117,6 +116,7 @@ impl Learner for AdversarialLearner {
             return Err(no_such_part(part));
         }
         in_pool(|| {
+            self.weights.learning().set_step(step.number);
             let noise = self.noise(&batch.photos, "training noise", &[step.number])?;
             let generated = self.generator.forward_t(&batch.photos, noise.as_ref(), true)?;
             let mut losses = Vec::new();
@@ -142,9 +142,9 @@ impl Learner for AdversarialLearner {
             let real = seen.forward_t(&batch.photos, &batch.label_maps, false)?;
             let judged = seen.forward_t(&batch.photos, &generated, false)?;
             let losses = vec![
-                Loss::of("d_real", &ops::bce_with_logits(&real, 1.0)?)?,
-                Loss::of("d_fake", &ops::bce_with_logits(&judged, 0.0)?)?,
-                Loss::of("g", &ops::bce_with_logits(&judged, 1.0)?)?,
+                Loss::of("d_real", &self.loss.of_real(&real)?)?,
+                Loss::of("d_fake", &self.loss.of_fake(&judged)?)?,
+                Loss::of("g", &self.loss.of_generator(&judged)?)?,
                 Loss::of("l1", &ops::l1(&generated, &batch.label_maps)?)?,
             ];
             Ok((Prediction::Colors(generated), losses))
@@ -153,6 +153,10 @@ impl Learner for AdversarialLearner {
 
     fn predict(&self, photos: &Tensor) -> Result<Prediction, TrainingError> {
         in_pool(|| Ok(Prediction::Colors(self.generate(photos)?)))
+    }
+
+    fn side_multiple(&self) -> usize {
+        self.generator.side_multiple()
     }
 
     fn weights(&self) -> &Weights {
@@ -183,9 +187,19 @@ mod tests {
     /// Each network's step computes the gradients of that network alone, and none by way of candle.
     #[test]
     fn each_step_has_the_gradients_of_its_network() {
-        for l1_weight in [0, 100] {
-            let weight = format!("task.adversarial.l1_weight={l1_weight}");
-            let config = recipe("smoke-cgan", &["data.height=64", "data.width=64", &weight]);
+        const PIX2PIX: &str = "task.adversarial.generator={ pix2pix = { base_channels = 2, levels = 5, norm = 'instance', dropout = 0.5 } }";
+        const PATCH: &str = "task.adversarial.discriminator={ patch = { base_channels = 2, patch = 16, norm = 'batch', spectral_norm = true } }";
+        let (l1, hinge) = ("task.adversarial.l1_weight=100", "task.adversarial.loss=hinge");
+        let without_l1 = "task.adversarial.l1_weight=0";
+        let least_squares = "task.adversarial.loss=least-squares";
+        for settings in [
+            &[l1][..],
+            &[without_l1],
+            &[l1, hinge, PIX2PIX],
+            &[without_l1, least_squares, PATCH],
+            &[l1, PIX2PIX, PATCH],
+        ] {
+            let config = recipe("smoke-cgan", &[settings, &["data.height=64", "data.width=64"]].concat());
             let crate::config::TaskConfig::Adversarial(task) = &config.task else { panic!("another task") };
             let learner = AdversarialLearner::new(task, &config, &Device::Cpu).unwrap();
             let batch = batch(64, 64);

@@ -1,11 +1,14 @@
 //! Networks and their optimisers, able to take one step.
 
 mod adversarial;
+mod adversarial_segmentation;
+mod network;
 mod segmentation;
+mod variational;
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use img2seg_data::{Batch, ClassTable};
 
@@ -14,7 +17,9 @@ use crate::weights::Weights;
 use crate::{Loss, RunConfig, TrainingError};
 
 pub use adversarial::AdversarialLearner;
+pub use adversarial_segmentation::AdversarialSegmentationLearner;
 pub use segmentation::SegmentationLearner;
+pub use variational::VariationalLearner;
 
 /// Which step is taken, and how far.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,11 +62,13 @@ pub trait Learner: Send + Sync {
     /// Takes back what [`Learner::optimizer_state`] gave.
     fn load_optimizer_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), TrainingError>;
 
-    /// The side nearest to this one that the networks take. Unless a network says otherwise, that is a multiple of 32, which halves five
-    /// times.
-    fn nearest_side(&self, side: usize) -> usize {
-        ((side + 16) / 32 * 32).max(32)
+    /// How unsure a prediction is, pixel by pixel: (n, h, w) in [0, 1]; none of a learner that has a single answer.
+    fn uncertainty(&self, _photos: &Tensor) -> Result<Option<Tensor>, TrainingError> {
+        Ok(None)
     }
+
+    /// What the sides of photos must be multiples of.
+    fn side_multiple(&self) -> usize;
 
     /// The networks and how many trainable numbers each has.
     fn networks(&self) -> Vec<(&'static str, usize)>;
@@ -75,6 +82,10 @@ pub fn build(config: &RunConfig, classes: &ClassTable, device: &Device) -> Resul
     Ok(match &config.task {
         TaskConfig::Segmentation(task) => Box::new(SegmentationLearner::new(task, config, classes.len(), device)?),
         TaskConfig::Adversarial(task) => Box::new(AdversarialLearner::new(task, config, device)?),
+        TaskConfig::AdversarialSegmentation(task) => {
+            Box::new(AdversarialSegmentationLearner::new(task, config, classes.len(), device)?)
+        }
+        TaskConfig::Variational(task) => Box::new(VariationalLearner::new(task, config, classes.len(), device)?),
     })
 }
 
@@ -92,6 +103,12 @@ fn check_finite(part: &'static str, losses: &[Loss]) -> Result<(), TrainingError
         None => Ok(()),
         Some(loss) => Err(TrainingError::NotFinite { part, tensor: format!("the loss {}", loss.name) }),
     }
+}
+
+/// Labels (n, h, w) as maps (n, classes, h, w): 1 at the label and 0 elsewhere, void nowhere.
+fn one_hot(labels: &Tensor, classes: usize) -> candle_core::Result<Tensor> {
+    let ids = Tensor::arange(0, classes as u32, labels.device())?.reshape((1, classes, 1, 1))?;
+    labels.unsqueeze(1)?.broadcast_eq(&ids)?.to_dtype(DType::F32)
 }
 
 fn no_such_part(part: &str) -> TrainingError {
@@ -224,7 +241,7 @@ pub(crate) mod tests {
     /// What predicts are other networks than what learns, of the same parameters.
     #[test]
     fn predictions_follow_training_and_keep_no_graph() {
-        for name in ["smoke-unet", "smoke-cgan", "pixelwise"] {
+        for name in ["smoke-unet", "smoke-cgan", "pixelwise", "smoke-adversarial", "smoke-cvae"] {
             let config = recipe(name, &["data.height=64", "data.width=64"]);
             let classes = ClassTable::load(&config.data.classes).unwrap();
             let mut learner = build(&config, &classes, &Device::Cpu).unwrap();

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 use img2seg_data::Batch;
-use img2seg_models::{Parameters, Pixelwise, UNet};
 use img2seg_ops::{self as ops, Gradients};
 
+use super::network::Network;
 use super::{Learner, Prediction, Step, check_finite, in_pool, no_such_part};
-use crate::config::{NetworkConfig, Output, SegmentationConfig};
+use crate::config::{Output, SegmentationConfig};
 use crate::loss::SegmentationCriterion;
 use crate::optimizer::Optimizer;
 use crate::weights::Weights;
@@ -28,36 +28,6 @@ pub struct SegmentationLearner {
     criterion: SegmentationCriterion,
 }
 
-enum Network {
-    UNet(Box<UNet>),
-    Pixelwise(Box<Pixelwise>),
-}
-
-impl Network {
-    fn new(
-        parameters: &Parameters,
-        config: &NetworkConfig,
-        in_channels: usize,
-        out_channels: usize,
-    ) -> candle_core::Result<Self> {
-        Ok(match config {
-            NetworkConfig::Unet(config) => {
-                Self::UNet(Box::new(UNet::new(parameters, config, in_channels, out_channels)?))
-            }
-            NetworkConfig::Pixelwise(config) => {
-                Self::Pixelwise(Box::new(Pixelwise::new(parameters, config, in_channels, out_channels)?))
-            }
-        })
-    }
-
-    fn forward_t(&self, photos: &Tensor, train: bool) -> candle_core::Result<Tensor> {
-        match self {
-            Self::UNet(network) => network.forward_t(photos, train),
-            Self::Pixelwise(network) => network.forward_t(photos, train),
-        }
-    }
-}
-
 impl SegmentationLearner {
     /// A fresh learner for `classes` evaluated classes, with the weights that the recipe's seed draws.
     pub fn new(
@@ -71,9 +41,7 @@ impl SegmentationLearner {
             Output::Rgb => 3,
             Output::Classes => classes,
         };
-        if let NetworkConfig::Unet(unet) = &task.network {
-            unet.check_size(config.data.height, config.data.width)?;
-        }
+        task.network.check_size(config.data.height, config.data.width)?;
         let network = Network::new(weights.learning(), &task.network, 3, out_channels)?;
         let predictor = Network::new(&weights.predicting(), &task.network, 3, out_channels)?;
         let optimizer = Optimizer::new(weights.learning(), &task.optimizer)?;
@@ -90,6 +58,7 @@ impl SegmentationLearner {
 impl Learner for SegmentationLearner {
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError> {
         in_pool(|| {
+            self.weights.learning().set_step(step.number);
             let (gradients, losses) = self.gradients(batch)?;
             check_finite(NETWORK, &losses)?;
             self.optimizer.step(NETWORK, &gradients, step.rate_factor)?;
@@ -121,6 +90,10 @@ impl Learner for SegmentationLearner {
         })
     }
 
+    fn side_multiple(&self) -> usize {
+        self.network.side_multiple()
+    }
+
     fn weights(&self) -> &Weights {
         &self.weights
     }
@@ -134,11 +107,7 @@ impl Learner for SegmentationLearner {
     }
 
     fn networks(&self) -> Vec<(&'static str, usize)> {
-        let name = match self.network {
-            Network::UNet(_) => "unet",
-            Network::Pixelwise(_) => "pixelwise",
-        };
-        vec![(name, self.weights.learning().count())]
+        vec![(self.network.name(), self.weights.learning().count())]
     }
 }
 
