@@ -3,6 +3,7 @@
 mod adam;
 mod cgan;
 mod layers;
+mod networks;
 mod oracle;
 mod quantity;
 mod unet;
@@ -17,7 +18,7 @@ pub use quantity::{Measure, Quantity, Tolerance};
 /// What one file says about us.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
-    /// What the file is about: `unet`, `cgan` or `layers`.
+    /// What the file is about: `unet`, `cgan`, `layers` or `networks`.
     pub kind: String,
     /// Everything that was compared, in the order of computation.
     pub quantities: Vec<Quantity>,
@@ -43,7 +44,8 @@ fn run(path: &Path) -> Result<Comparison> {
         "unet" => unet::compare(&mut oracle)?,
         "cgan" => cgan::compare(&mut oracle)?,
         "layers" => layers::compare(&mut oracle)?,
-        _ => anyhow::bail!("kind {kind}: not unet, cgan or layers"),
+        "networks" => networks::compare(&mut oracle)?,
+        _ => anyhow::bail!("kind {kind}: not unet, cgan, layers or networks"),
     }
     let unused = oracle.unused();
     ensure!(unused.is_empty(), "nothing of ours to compare with: {}", unused.join(", "));

@@ -49,6 +49,12 @@ fn the_layers_agree() {
 }
 
 #[test]
+fn the_other_networks_agree() {
+    let [generator, patch, spectral, unet] = [3 + 31 + 18, 3 + 13 + 6, 3 + 10 + 10, 3 + 54];
+    agrees("networks.safetensors", generator + patch + spectral + unet);
+}
+
+#[test]
 fn one_perturbed_tensor_fails_alone() {
     let folder = tempfile::tempdir().unwrap();
     for (file, tensor) in [
@@ -57,6 +63,10 @@ fn one_perturbed_tensor_fails_alone() {
         ("cgan.safetensors", "grad.generator.downSampling.0.weight"),
         ("cgan.safetensors", "disc.eval"),
         ("layers.safetensors", "pool0.gx"),
+        ("networks.safetensors", "generator.grad.model.model.1.model.3.model.5.weight"),
+        ("networks.safetensors", "spectral.grad.model.5.parametrizations.weight.original"),
+        ("networks.safetensors", "spectral.after.model.2.parametrizations.weight.0._u"),
+        ("networks.safetensors", "unet.grad.d1.up.weight"),
     ] {
         let path = changed(file, folder.path(), |tensors| {
             let scaled = (&tensors[tensor] * 1.01).unwrap();

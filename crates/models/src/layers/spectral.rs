@@ -39,8 +39,8 @@ impl SpectralConv2d {
         let layer = Self {
             original: norm.weight("original", (out_channels, in_channels, kernel, kernel), weight)?,
             bias: bias.map(|init| parameters.weight("bias", out_channels, init)).transpose()?,
-            u: norm.buffer("0._u", out_channels, normal)?,
-            v: norm.buffer("0._v", in_channels * kernel * kernel, Init::Constant(0.0))?,
+            u: norm.buffer("0._u", out_channels, Init::Constant(0.0))?,
+            v: norm.buffer("0._v", in_channels * kernel * kernel, normal)?,
             spec: ops::Conv2d { exactness: parameters.exactness(), ..spec },
         };
         if is_new {

@@ -9,9 +9,9 @@ use crate::kernel::{has_kernel, lanes2, lend, map, node, sum2, values};
 /// Columns that one piece of work adds up.
 const COLUMNS: usize = 256;
 
-/// Takes one step of the power method: `v = W^T u / |W^T u|`, then `u = W v / |W v|`, in place, where W is `weight` (out, ...) read
+/// Takes one step of the power method: `u = W v / |W v|`, then `v = W^T u / |W^T u|`, in place, where W is `weight` (out, ...) read
 /// as a matrix and `u` (out) and `v` (the product of the other sizes) are the estimates of its first singular vectors (Miyato et
-/// al. 2018, algorithm 1). Norms below `epsilon` count as it. No gradient flows to `u` and `v`.
+/// al. 2018, algorithm 1, begun with u as PyTorch's parametrization does). Norms below `epsilon` count as it. No gradient flows to `u` and `v`.
 ///
 /// # Errors
 /// Empty weights, and vectors that do not fit.
@@ -24,22 +24,22 @@ pub fn power_iteration(weight: &Tensor, u: &Var, v: &Var, epsilon: f64) -> Resul
             let length = vector.sqr()?.sum_all()?.sqrt()?.maximum(epsilon)?;
             vector.broadcast_div(&length)
         };
-        let turned = weight.t()?.matmul(&u.as_detached_tensor().reshape((rows, 1))?)?;
-        v.set(&unit(&turned.reshape(columns)?)?)?;
         let straight = weight.matmul(&v.as_detached_tensor().reshape((columns, 1))?)?;
-        return u.set(&unit(&straight.reshape(rows)?)?);
+        u.set(&unit(&straight.reshape(rows)?)?)?;
+        let turned = weight.t()?.matmul(&u.as_detached_tensor().reshape((rows, 1))?)?;
+        return v.set(&unit(&turned.reshape(columns)?)?);
     }
     let weight = values(&weight)?;
-    let turned = {
-        let u = u.as_detached_tensor();
-        columns_times(&weight, &values(&u)?, columns)
-    };
-    write_unit(v, &turned, epsilon)?;
     let straight = {
         let v = v.as_detached_tensor();
         rows_times(&weight, &values(&v)?)
     };
-    write_unit(u, &straight, epsilon)
+    write_unit(u, &straight, epsilon)?;
+    let turned = {
+        let u = u.as_detached_tensor();
+        columns_times(&weight, &values(&u)?, columns)
+    };
+    write_unit(v, &turned, epsilon)
 }
 
 /// `weight / sigma` of the weight's shape, where `sigma = u^T W v` estimates the largest singular value; `u` and `v` are those that
@@ -145,21 +145,26 @@ mod tests {
                 Tensor::from_slice(values, shape, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
             };
             let weight = tensor(&[1., 2., 0.5, -1., 0.25, 3.], &[2, 3, 1, 1]);
-            let u = Var::from_tensor(&tensor(&[0.6, 0.8], &[2])).unwrap();
-            let v = Var::from_tensor(&tensor(&[0., 0., 0.], &[3])).unwrap();
+            let u = Var::from_tensor(&tensor(&[0., 0.], &[2])).unwrap();
+            let v = Var::from_tensor(&tensor(&[0.6, 0.8, 0.], &[3])).unwrap();
             power_iteration(&weight, &u, &v, 1e-12).unwrap();
             let close = |what, actual: &Tensor, expected: &[f64]| {
                 verify::assert_close(what, actual, &tensor(expected, actual.dims()), 1e-6);
             };
-            close("u", &u, &[0.415_386_939_004_990_6, 0.909_644_815_795_739_1]);
-            close("v", &v, &[-0.065_617_871_492_478_69, 0.459_325_100_447_350_64, 0.885_841_265_148_462_1]);
+            close("u", &u, &[0.983_869_910_099_907_5, -0.178_885_438_199_983_15]);
+            close("v", &v, &[0.517_316_910_057_570_3, 0.855_562_582_018_289_4, -0.019_896_804_232_983_418]);
             let cotangent = tensor(&[1., -1., 2., 0.5, 0., -0.25], &[2, 3, 1, 1]);
             let (y, gradients) = verify::differentiate(&|w| spectral_norm(&w[0], &u, &v), &[weight], &cotangent);
-            let expected =
-                [0.320_526_246_9, 0.641_052_493_7, 0.160_263_123_4, -0.320_526_246_9, 0.080_131_561_7, 0.961_578_740_6];
+            let expected = [0.444_906_068, 0.889_812_136, 0.222_453_034, -0.444_906_068, 0.111_226_517, 1.334_718_204];
             close("output", &y, &expected);
-            let expected =
-                [0.317_025_891_1, -0.296_023_756_6, 0.688_307_296_3, 0.152_597_787_4, 0.053_657_352_1, 0.023_350_474_4];
+            let expected = [
+                0.570_839_495_8,
+                -0.236_631_552_8,
+                0.884_968_542_6,
+                0.199_556_047_1,
+                -0.037_868_093_7,
+                -0.110_345_863_7,
+            ];
             close("gradient", &gradients[0], &expected);
         }
     }
