@@ -27,6 +27,15 @@ pub struct Evaluation {
     pub prediction_seconds: f64,
 }
 
+/// What an evaluation keeps beside the scores that training needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    /// Pictures, evenly spread over the split.
+    pub pictures: usize,
+    /// Whether boundaries and confidences are scored too.
+    pub details: bool,
+}
+
 /// An image beside its truth and its prediction.
 #[derive(Debug)]
 pub struct Picture {
@@ -44,20 +53,19 @@ pub struct Picture {
 
 /// Scores every image that the loader gives, in evaluation mode and without gradients.
 ///
-/// Keeps as many `pictures`, evenly spread over the split. `progress` is told the number of images done; where it says to break,
-/// there is no evaluation.
+/// `progress` is told the number of images done; where it says to break, there is no evaluation.
 pub fn evaluate(
     learner: &dyn Learner,
     loader: &Loader,
     split: &str,
     classes: &ClassTable,
     device: &Device,
-    pictures: usize,
+    keep: Keep,
     mut progress: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Option<Evaluation>, TrainingError> {
     let total = loader.dataset().len();
-    let kept = evenly_spread(total, pictures);
-    let mut keeper = ScoreKeeper::new(classes.len());
+    let kept = evenly_spread(total, keep.pictures);
+    let mut keeper = ScoreKeeper::new(classes.len(), keep.details);
     let mut means = LossMeans::default();
     let mut evaluation_images = Vec::with_capacity(total);
     let mut evaluation_pictures = Vec::with_capacity(kept.len());
@@ -66,8 +74,11 @@ pub fn evaluate(
         let batch = batch?;
         let started = Instant::now();
         let (prediction, losses) = learner.evaluate(&batch.to_device(device)?)?;
-        let predicted = prediction.decode(classes)?;
+        let mut predicted = prediction.decode(classes)?;
         prediction_seconds += started.elapsed().as_secs_f64();
+        if keep.details {
+            prediction.add_confidences(&mut predicted)?;
+        }
         means.add(losses.iter().map(|loss| (loss.name, loss.value)));
         for (position, predicted) in predicted.into_iter().enumerate() {
             let truth = Truth::of(&batch, position)?;

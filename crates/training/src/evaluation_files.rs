@@ -11,7 +11,7 @@ use img2seg_data::{ClassTable, Dataset, Loader, Split};
 use serde_json::json;
 
 use crate::checkpoint::{self, Progress, Which};
-use crate::evaluate::{Evaluation, Picture, evaluate};
+use crate::evaluate::{Evaluation, Keep, Picture, evaluate};
 use crate::run_dir::{readable_by_all, sync_directory, unfinished_folder, write_whole};
 use crate::{RunDir, TrainingError, learner};
 
@@ -39,7 +39,8 @@ pub fn evaluate_run(
         progress(images, total);
         ControlFlow::Continue(())
     };
-    let evaluation = evaluate(learner.as_ref(), &loader, &name, &classes, device, PICTURES, done)?;
+    let keep = Keep { pictures: PICTURES, details: true };
+    let evaluation = evaluate(learner.as_ref(), &loader, &name, &classes, device, keep, done)?;
     let evaluation = evaluation.ok_or_else(|| candle_core::Error::Msg("scoring was broken off".to_owned()))?;
     write(run, &name, which, &trained, &evaluation, &classes)?;
     Ok(evaluation)

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::checkpoint::{self, Best, Progress, State, Which};
 use crate::divergence::diverged;
-use crate::evaluate::{Evaluation, evaluate};
+use crate::evaluate::{Evaluation, Keep, evaluate};
 use crate::learner::{self, Step};
 use crate::manifest::{self, Manifest, Origin};
 
@@ -289,7 +289,8 @@ pub fn train(
                 tell(Event::Scoring { split, done, total });
                 if requests.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            evaluate(learner.as_ref(), loader, &split.to_string(), &classes, device, pictures, scoring)
+            let keep = Keep { pictures, details: false };
+            evaluate(learner.as_ref(), loader, &split.to_string(), &classes, device, keep, scoring)
         };
         let mut val: Option<Evaluation> = None;
         let mut train: Option<Evaluation> = None;
