@@ -1,12 +1,22 @@
-//! Random changes to a training sample: scale and crop, mirror, colour jitter. One draw changes photo, label map and labels together.
+//! Random changes to a training sample: scale and crop, mirror, colour jitter, blur, noise, erasing. One draw changes photo, label map
+//! and labels together. `CutMix` takes two samples, which the loader brings together.
 
+mod blur;
+mod cut_mix;
+mod erase;
+mod gaussian;
 mod jitter;
+mod noise;
+mod rectangle;
 
 use image::{Rgb, RgbImage, imageops};
 use serde::{Deserialize, Serialize};
 
 use crate::keyed::KeyedRng;
+use erase::Erase;
 use jitter::Jitter;
+
+pub(crate) use cut_mix::CutMix;
 
 use crate::{DataError, Sample, VOID, resize};
 
@@ -31,12 +41,31 @@ pub struct AugmentConfig {
     pub saturation: f64,
     /// Hues turn by at most this part of the colour circle, either way; 0..=0.5.
     pub hue: f64,
+    /// Greatest standard deviation, in pixels that networks see, of a Gaussian blur of the photo, drawn uniformly from 0 on; 0..=10.
+    pub blur: f64,
+    /// Greatest standard deviation of Gaussian noise on each pixel and channel of the photo, in levels of 255, drawn uniformly from 0
+    /// on; 0..=100.
+    pub noise: f64,
+    /// Probability that a rectangle of the photo is hidden under grey, 0..=1 (random erasing: Zhong 2017). Its labels stay.
+    pub erase: f64,
+    /// Probability that a rectangle of photo, label map and labels comes from another sample, 0..=1 (`CutMix`: Yun 2019).
+    pub cut_mix: f64,
 }
 
 impl AugmentConfig {
     /// No change at all.
-    pub const NONE: Self =
-        Self { scale: [1.0, 1.0], flip: 0.0, brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0 };
+    pub const NONE: Self = Self {
+        scale: [1.0, 1.0],
+        flip: 0.0,
+        brightness: 0.0,
+        contrast: 0.0,
+        saturation: 0.0,
+        hue: 0.0,
+        blur: 0.0,
+        noise: 0.0,
+        erase: 0.0,
+        cut_mix: 0.0,
+    };
 
     /// Checks the ranges; the error names the key.
     pub fn validate(&self) -> Result<(), DataError> {
@@ -54,6 +83,10 @@ impl AugmentConfig {
             ("data.augment.contrast", self.contrast, 1.0),
             ("data.augment.saturation", self.saturation, 1.0),
             ("data.augment.hue", self.hue, 0.5),
+            ("data.augment.blur", self.blur, 10.0),
+            ("data.augment.noise", self.noise, 100.0),
+            ("data.augment.erase", self.erase, 1.0),
+            ("data.augment.cut_mix", self.cut_mix, 1.0),
         ] {
             if !(0.0..=greatest).contains(&value) {
                 return setting(key, format!("{value} is not in 0..={greatest}"));
@@ -75,7 +108,10 @@ impl AugmentConfig {
             saturation: around(1.0, self.saturation),
             hue: around(0.0, self.hue),
         };
-        Change { scale, place, mirror, jitter }
+        let blur = self.blur * draws.unit_f64();
+        let noise = (self.noise * draws.unit_f64()) as f32;
+        let erase = Erase::draw(self.erase, draws);
+        Change { scale, place, mirror, jitter, blur, noise, erase }
     }
 }
 
@@ -86,6 +122,10 @@ struct Change {
     place: [f64; 2],
     mirror: bool,
     jitter: Jitter,
+    /// Standard deviations, in pixels and in levels.
+    blur: f64,
+    noise: f32,
+    erase: Option<Erase>,
 }
 
 /// A sample at the size that networks see, without any random change.
@@ -101,6 +141,7 @@ pub fn fit(sample: &Sample, height: usize, width: usize) -> Sample {
 }
 
 /// A sample at the size that networks see, changed by the next draw. `void_color` is the label map's colour beyond its edge.
+/// Noise takes a draw a pixel, after all others.
 pub(crate) fn augment(
     sample: &Sample,
     config: &AugmentConfig,
@@ -115,13 +156,19 @@ pub(crate) fn augment(
     change.jitter.apply(&mut scaled.photo);
     let window =
         [Window::new(scaled_height, height, change.place[0]), Window::new(scaled_width, width, change.place[1])];
-    let mut photo = cut(&scaled.photo, window, GREY);
+    let mut photo = cut(&scaled.photo, window.map(Window::inside), GREY);
+    blur::blur(&mut photo, change.blur);
+    noise::add_noise(&mut photo, change.noise, draws);
+    let mut photo = cut(&photo, window.map(Window::around), GREY);
     let mut label_map = cut(&scaled.label_map, window, Rgb(void_color));
     let mut labels = cut_labels(&scaled.labels, scaled_width, window);
     if change.mirror {
         imageops::flip_horizontal_in_place(&mut photo);
         imageops::flip_horizontal_in_place(&mut label_map);
         labels.chunks_exact_mut(width).for_each(<[u8]>::reverse);
+    }
+    if let Some(erase) = change.erase {
+        erase.apply(&mut photo);
     }
     Sample { name: scaled.name, photo, label_map, labels }
 }
@@ -140,6 +187,16 @@ impl Window {
         let shift = (place * (stored.abs_diff(size) + 1) as f64) as usize;
         let (from, to) = if stored > size { (shift, 0) } else { (0, shift) };
         Self { size, from, to, len: stored.min(size) }
+    }
+
+    /// What is copied, without what surrounds it.
+    fn inside(self) -> Self {
+        Self { size: self.len, to: 0, ..self }
+    }
+
+    /// What surrounds it, for what [`Self::inside`] has cut.
+    fn around(self) -> Self {
+        Self { from: 0, ..self }
     }
 }
 

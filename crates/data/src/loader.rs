@@ -10,8 +10,9 @@ use std::thread::{self, JoinHandle};
 use cache::Cache;
 use rayon::prelude::*;
 
-use crate::augment::{augment, fit};
+use crate::augment::{CutMix, augment, fit};
 use crate::config::MAX_SIDE;
+use crate::keyed::KeyedRng;
 use crate::{AugmentConfig, Batch, DataError, Dataset, Sample, VOID, keyed};
 
 /// Batches that wait for the learner, at most; one more is being made.
@@ -94,10 +95,19 @@ impl Shared {
     }
 
     fn train_sample(&self, epoch: usize, i: usize) -> Result<Sample, DataError> {
+        let draws = |purpose| keyed::rng(self.seed, purpose, &[epoch as u64, i as u64]);
+        let mut sample = self.augmented(i, &mut draws("augment"))?;
+        let mix = CutMix::draw(self.augment.cut_mix, i, self.dataset.len(), &mut draws("cut_mix"));
+        if let Some(mix) = mix {
+            mix.paste(&mut sample, &self.augmented(mix.partner, &mut draws("cut_mix partner"))?);
+        }
+        Ok(sample)
+    }
+
+    fn augmented(&self, i: usize, draws: &mut KeyedRng) -> Result<Sample, DataError> {
         let stored = self.cache.get_or_read(i, || self.dataset.sample(i))?;
-        let mut draws = keyed::rng(self.seed, "augment", &[epoch as u64, i as u64]);
         let size = (self.config.height, self.config.width);
-        Ok(augment(&stored, &self.augment, size, self.dataset.table().color_of(VOID), &mut draws))
+        Ok(augment(&stored, &self.augment, size, self.dataset.table().color_of(VOID), draws))
     }
 
     fn eval_sample(&self, i: usize) -> Result<Sample, DataError> {

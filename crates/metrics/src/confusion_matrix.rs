@@ -23,21 +23,9 @@ impl ConfusionMatrix {
     ///
     /// Fails, and counts nothing, if the lengths differ or if a counted pixel's label or prediction is outside `0..classes`.
     pub fn add(&mut self, labels: &[u32], predicted: &[u32]) -> Result<(), MetricsError> {
-        let classes = self.classes;
-        if labels.len() != predicted.len() {
-            return Err(MetricsError::Length { truth: labels.len(), predicted: predicted.len() });
-        }
-        let counted = || labels.iter().zip(predicted).enumerate().filter(|(_, (label, _))| **label != VOID);
-        for (pixel, (&label, &predicted)) in counted() {
-            if label as usize >= classes {
-                return Err(MetricsError::Label { label, pixel, classes });
-            }
-            if predicted as usize >= classes {
-                return Err(MetricsError::Prediction { predicted, pixel, classes });
-            }
-        }
-        for (_, (&label, &predicted)) in counted() {
-            self.counts[label as usize * classes + predicted as usize] += 1;
+        check(labels, predicted, self.classes)?;
+        for (&label, &predicted) in labels.iter().zip(predicted).filter(|(label, _)| **label != VOID) {
+            self.counts[label as usize * self.classes + predicted as usize] += 1;
         }
         Ok(())
     }
@@ -48,6 +36,33 @@ impl ConfusionMatrix {
             return Err(MetricsError::Classes { ours: self.classes, theirs: other.classes });
         }
         self.counts.iter_mut().zip(&other.counts).for_each(|(ours, theirs)| *ours += theirs);
+        Ok(())
+    }
+
+    /// The counts that are not 0, as `[truth, predicted, count]` in rising order: an image has few of all pairs.
+    pub fn sparse(&self) -> Vec<[u64; 3]> {
+        let counts = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        counts.map(|(at, &count)| [(at / self.classes) as u64, (at % self.classes) as u64, count]).collect()
+    }
+
+    /// Adds `[truth, predicted, count]` triples, as [`sparse`](Self::sparse) gives them.
+    ///
+    /// Fails, and adds nothing, if one is not of the classes `0..classes`.
+    pub fn add_sparse(&mut self, counts: &[[u64; 3]]) -> Result<(), MetricsError> {
+        let classes = self.classes;
+        for (pixel, &[label, predicted, _]) in counts.iter().enumerate() {
+            let clipped = |class: u64| u32::try_from(class).unwrap_or(u32::MAX);
+            if label >= classes as u64 {
+                return Err(MetricsError::Label { label: clipped(label), pixel, classes });
+            }
+            if predicted >= classes as u64 {
+                return Err(MetricsError::Prediction { predicted: clipped(predicted), pixel, classes });
+            }
+        }
+        for &[label, predicted, count] in counts {
+            let sum = &mut self.counts[label as usize * classes + predicted as usize];
+            *sum = sum.saturating_add(count);
+        }
         Ok(())
     }
 
@@ -105,15 +120,36 @@ impl ConfusionMatrix {
         })
     }
 
-    /// Pixels that the truth gives to a class.
-    fn labelled(&self, class: usize) -> u64 {
+    /// For each class, the fraction of the pixels predicted as it that are it; `None` if none is.
+    pub fn per_class_precision(&self) -> Vec<Option<f64>> {
+        (0..self.classes).map(|class| ratio(self.count(class, class), self.predicted(class))).collect()
+    }
+
+    /// Pixels that the truth gives to a class; 0 if it is none.
+    pub fn labelled(&self, class: usize) -> u64 {
         (0..self.classes).map(|predicted| self.count(class, predicted)).sum()
     }
 
-    /// Pixels that the prediction gives to a class.
-    fn predicted(&self, class: usize) -> u64 {
+    /// Pixels that the prediction gives to a class, void ones left out; 0 if it is none.
+    pub fn predicted(&self, class: usize) -> u64 {
         (0..self.classes).map(|truth| self.count(truth, class)).sum()
     }
+}
+
+/// Refuses maps of different lengths, and scored pixels that are of none of `0..classes`.
+pub(crate) fn check(labels: &[u32], predicted: &[u32], classes: usize) -> Result<(), MetricsError> {
+    if labels.len() != predicted.len() {
+        return Err(MetricsError::Length { truth: labels.len(), predicted: predicted.len() });
+    }
+    for (pixel, (&label, &predicted)) in labels.iter().zip(predicted).enumerate().filter(|(_, pair)| *pair.0 != VOID) {
+        if label as usize >= classes {
+            return Err(MetricsError::Label { label, pixel, classes });
+        }
+        if predicted as usize >= classes {
+            return Err(MetricsError::Prediction { predicted, pixel, classes });
+        }
+    }
+    Ok(())
 }
 
 fn ratio(part: u64, whole: u64) -> Option<f64> {
@@ -170,6 +206,24 @@ mod tests {
             [matrix.pixel_accuracy(), matrix.class_accuracy(), matrix.mean_iou(), matrix.frequency_weighted_iou()];
         assert_eq!(all, [Some(1.0); 4]);
         assert_eq!(matrix.class_iou().iter().flatten().count(), 3);
+    }
+
+    #[test]
+    fn precision_is_of_what_was_predicted() {
+        assert_eq!(example().per_class_precision(), [Some(4.0 / 6.0), Some(2.0 / 3.0), Some(0.0), None]);
+    }
+
+    #[test]
+    fn sparse_counts_are_all_there_is() {
+        let sparse = example().sparse();
+        assert_eq!(sparse, [[0, 0, 4], [0, 1, 1], [0, 2, 1], [1, 0, 2], [1, 1, 2]]);
+        let mut again = ConfusionMatrix::new(4);
+        again.add_sparse(&sparse).unwrap();
+        assert_eq!(again, example());
+        let error = again.add_sparse(&[[0, 0, 1], [0, 4, 1]]).unwrap_err();
+        assert_eq!(error, MetricsError::Prediction { predicted: 4, pixel: 1, classes: 4 });
+        assert!(again.add_sparse(&[[u64::MAX, 0, 1]]).is_err());
+        assert_eq!(again, example());
     }
 
     #[test]

@@ -15,6 +15,18 @@ pub enum MetricsError {
         /// Values in the image.
         values: usize,
     },
+    /// A map of classes whose length is no multiple of its width.
+    Rows {
+        /// Values in the map.
+        values: usize,
+        /// Pixels that a row is said to have.
+        width: usize,
+    },
+    /// A confidence outside [0, 1].
+    Confidence {
+        /// Its position.
+        pixel: usize,
+    },
     /// A label that is neither a class nor void.
     Label {
         /// The label.
@@ -49,6 +61,8 @@ impl fmt::Display for MetricsError {
                 write!(f, "truth and prediction: {truth} and {predicted} values, not equally many")
             }
             Self::Planes { values } => write!(f, "colour image: {values} values are not three planes of one size"),
+            Self::Rows { values, width } => write!(f, "map of classes: {values} values are not rows of {width}"),
+            Self::Confidence { pixel } => write!(f, "confidence of pixel {pixel}: not in 0..=1"),
             Self::Label { label, pixel, classes } => {
                 write!(f, "label {label} of pixel {pixel}: neither void nor one of {classes} classes")
             }

@@ -16,10 +16,15 @@
 //! # Ok::<(), img2seg_metrics::MetricsError>(())
 //! ```
 
+pub mod bootstrap;
+mod boundary;
+mod calibration;
 mod confusion_matrix;
 mod error;
 mod rgb_agreement;
 
+pub use boundary::BoundaryF1;
+pub use calibration::{BINS, Calibration, ReliabilityBin};
 pub use confusion_matrix::{ConfusionMatrix, VOID};
 pub use error::MetricsError;
 pub use rgb_agreement::RgbAgreement;

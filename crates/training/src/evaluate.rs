@@ -45,6 +45,8 @@ pub struct Picture {
     pub labels: Vec<u8>,
     /// What the network made of it.
     pub predicted: PredictedImage,
+    /// How unsure it was of each pixel, 0 to 1, where it can say that.
+    pub uncertainty: Option<Vec<f32>>,
 }
 
 /// What is asked of a scoring.
@@ -56,6 +58,8 @@ pub struct Scoring<'a> {
     pub tta: TestTimeAugmentation,
     /// Pictures that are kept, evenly spread over the split.
     pub pictures: usize,
+    /// Whether boundaries and confidences are scored too, which training can do without.
+    pub details: bool,
 }
 
 /// Scores every image that the loader gives, in evaluation mode and without gradients.
@@ -71,7 +75,7 @@ pub fn evaluate(
 ) -> Result<Option<Evaluation>, TrainingError> {
     let total = loader.dataset().len();
     let kept = evenly_spread(total, scoring.pictures);
-    let mut keeper = ScoreKeeper::new(classes.len());
+    let mut keeper = ScoreKeeper::new(classes.len(), scoring.details);
     let mut means = LossMeans::default();
     let mut evaluation_images = Vec::with_capacity(total);
     let mut evaluation_pictures = Vec::with_capacity(kept.len());
@@ -84,8 +88,11 @@ pub fn evaluate(
             TestTimeAugmentation::None => learner.evaluate(&on_device)?,
             tta => (tta.predict(learner, &on_device.photos)?, Vec::new()),
         };
-        let predicted = prediction.decode(classes)?;
+        let mut predicted = prediction.decode(classes)?;
         prediction_seconds += started.elapsed().as_secs_f64();
+        if scoring.details {
+            prediction.add_confidences(&mut predicted)?;
+        }
         means.add(losses.iter().map(|loss| (loss.name, loss.value)));
         for (position, predicted) in predicted.into_iter().enumerate() {
             let truth = Truth::of(&batch, position)?;
@@ -93,7 +100,10 @@ pub fn evaluate(
             let scores =
                 keeper.add(name, &truth.labels, &truth.label_map, &predicted).map_err(candle_core::Error::wrap)?;
             if kept.binary_search(&evaluation_images.len()).is_ok() {
-                evaluation_pictures.push(picture(&batch, position, &truth, &scores, predicted)?);
+                let uncertainty = learner.uncertainty(&on_device.photos.narrow(0, position, 1)?)?;
+                let mut picture = picture(&batch, position, &truth, &scores, predicted)?;
+                picture.uncertainty = uncertainty.map(|map| map.flatten_all()?.to_vec1()).transpose()?;
+                evaluation_pictures.push(picture);
             }
             evaluation_images.push(scores);
         }
@@ -152,6 +162,7 @@ fn picture(
         label_map: image(batch.label_maps.get(position)?)?,
         labels: truth.labels.iter().map(|&label| label as u8).collect(),
         predicted,
+        uncertainty: None,
     })
 }
 

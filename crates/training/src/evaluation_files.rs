@@ -62,7 +62,7 @@ pub fn evaluate_run(
         evaluate_at_original_size(&predictor, &dataset, split, PICTURES, done)?
     } else {
         let loader = Loader::new(dataset, config.loader(), config.data.augment.clone(), config.seed)?;
-        let scoring = Scoring { split, tta: predictor.tta(), pictures: PICTURES };
+        let scoring = Scoring { split, tta: predictor.tta(), pictures: PICTURES, details: true };
         evaluate(predictor.learner(), &loader, &classes, device, scoring, done)?
     };
     let evaluation = evaluation.ok_or_else(|| candle_core::Error::Msg("scoring was broken off".to_owned()))?;
@@ -142,6 +142,10 @@ fn write_picture(folder: &Path, picture: &Picture, classes: &ClassTable) -> Resu
     save("prediction.png", picture.predicted.to_image(classes).into())?;
     save("truth-labels.png", labels(&picture.labels).into())?;
     save("prediction-labels.png", labels(&picture.predicted.labels).into())?;
+    if let Some(uncertainty) = &picture.uncertainty {
+        let levels: Vec<u8> = uncertainty.iter().map(|share| (share * 255.0).round() as u8).collect();
+        save("uncertainty.png", labels(&levels).into())?;
+    }
     let text = serde_json::to_string(&picture.scores).map_err(candle_core::Error::wrap)?;
     write_whole(&folder.join("picture.json"), text.as_bytes())
 }

@@ -82,6 +82,7 @@ impl Predictor {
             Prediction::Colors(colors) => Prediction::Colors(sized(&colors)?),
         };
         let mut images = prediction.decode(&self.classes)?;
+        prediction.add_confidences(&mut images)?;
         images.pop().ok_or_else(|| candle_core::Error::msg("the network gave no image").into())
     }
 }

@@ -59,7 +59,10 @@ impl Tiles {
             }
             // What no tile below reaches is done.
             let end = tops.get(index + 1).copied().unwrap_or(height);
-            bands.push(open.take(end - top)?.decode(classes)?);
+            let prediction = open.take(end - top)?;
+            let mut band = prediction.decode(classes)?;
+            prediction.add_confidences(&mut band)?;
+            bands.push(band);
         }
         Ok(PredictedImage::below_each_other(bands.into_iter().flatten()))
     }

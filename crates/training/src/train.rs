@@ -292,7 +292,7 @@ pub fn train(
                 tell(Event::Scoring { split, done, total });
                 if requests.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            let asked = Scoring { split: split.name(), tta: config.evaluation.tta, pictures };
+            let asked = Scoring { split: split.name(), tta: config.evaluation.tta, pictures, details: false };
             evaluate(learner.as_ref(), loader, &classes, device, asked, scoring)
         };
         let mut val: Option<Evaluation> = None;

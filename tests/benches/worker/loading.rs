@@ -21,6 +21,7 @@ const AUGMENT: AugmentConfig = AugmentConfig {
     contrast: 0.2,
     saturation: 0.2,
     hue: 0.05,
+    ..AugmentConfig::NONE
 };
 
 const QUALITY: u8 = 90;

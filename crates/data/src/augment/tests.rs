@@ -14,8 +14,18 @@ fn one_picture(width: u32, height: u32) -> Sample {
     Sample { name: "s".into(), label_map: photo.clone(), photo, labels }
 }
 
-const ALL: AugmentConfig =
-    AugmentConfig { scale: [0.5, 2.0], flip: 0.5, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1 };
+const ALL: AugmentConfig = AugmentConfig {
+    scale: [0.5, 2.0],
+    flip: 0.5,
+    brightness: 0.4,
+    contrast: 0.4,
+    saturation: 0.4,
+    hue: 0.1,
+    blur: 2.0,
+    noise: 12.0,
+    erase: 0.5,
+    cut_mix: 0.5,
+};
 
 #[test]
 fn photo_label_map_and_labels_move_together() {
@@ -60,7 +70,7 @@ fn scaled_photos_stay_over_their_labels() {
 
 #[test]
 fn small_scales_are_surrounded_by_void() {
-    let config = AugmentConfig { scale: [0.5, 0.5], ..ALL };
+    let config = AugmentConfig { scale: [0.5, 0.5], erase: 0.0, ..ALL };
     let made = augment(&one_picture(8, 8), &config, (16, 16), [1, 2, 3], &mut keyed::rng(3, "test", &[]));
     let labelled = made.labels.iter().filter(|&&label| label != VOID).count();
     assert_eq!(labelled, 64);
@@ -92,6 +102,57 @@ fn one_setting_does_not_move_another() {
     let (all, some) = (draw(&ALL), draw(&AugmentConfig { scale: [1.0, 1.0], brightness: 0.0, ..ALL }));
     assert_eq!((all.place, all.mirror, all.jitter.hue), (some.place, some.mirror, some.jitter.hue));
     assert_eq!(all.jitter.contrast.to_bits(), some.jitter.contrast.to_bits());
+    assert_eq!(all.noise.to_bits(), some.noise.to_bits());
+    let erased = AugmentConfig { erase: 1.0, ..AugmentConfig::NONE };
+    assert_eq!(draw(&erased).erase, draw(&AugmentConfig { erase: 1.0, ..ALL }).erase);
+}
+
+/// The earliest recipes' draws: what came later is drawn after them.
+#[test]
+fn the_order_of_the_draws_is_frozen() {
+    let change = ALL.draw(&mut keyed::rng(7, "test", &[1]));
+    let mut draws = keyed::rng(7, "test", &[1]);
+    let units: Vec<f64> = (0..10).map(|_| draws.unit_f64()).collect();
+    assert_eq!((change.scale, change.place), (0.5 + 1.5 * units[0], [units[1], units[2]]));
+    assert_eq!((change.mirror, change.jitter.hue), (units[3] < 0.5, (0.1 * (2.0 * units[7] - 1.0)) as f32));
+    assert_eq!((change.blur, change.noise), (2.0 * units[8], (12.0 * units[9]) as f32));
+}
+
+#[test]
+fn blur_noise_and_erasing_change_the_photo_alone() {
+    let mut levels = keyed::rng(0, "photo", &[]);
+    let photo = RgbImage::from_fn(40, 30, |_, _| Rgb([0; 3].map(|_: i32| levels.bits() as u8)));
+    let stored = Sample { photo, ..sample(40, 30) };
+    let change =
+        |config: &AugmentConfig, key| augment(&stored, config, (30, 40), [0; 3], &mut keyed::rng(key, "test", &[]));
+    let none = AugmentConfig::NONE;
+    for config in [
+        AugmentConfig { blur: 3.0, ..none.clone() },
+        AugmentConfig { noise: 20.0, ..none.clone() },
+        AugmentConfig { erase: 1.0, ..none.clone() },
+    ] {
+        let made = change(&config, 4);
+        assert!(made.photo != stored.photo, "{config:?}");
+        assert!(made.label_map == stored.label_map && made.labels == stored.labels, "{config:?}");
+        assert!(made == change(&config, 4) && made.photo != change(&config, 2).photo, "{config:?}");
+    }
+    // One setting's draw is the same beside the others'.
+    let erased = |made: &Sample| made.photo.pixels().map(|&pixel| pixel == GREY).collect::<Vec<_>>();
+    let alone = change(&AugmentConfig { erase: 1.0, ..none.clone() }, 3);
+    let beside = change(&AugmentConfig { erase: 1.0, blur: 3.0, ..none }, 3);
+    assert_eq!(erased(&alone), erased(&beside));
+}
+
+/// Standard deviations are drawn evenly from 0 to the greatest.
+#[test]
+fn strengths_are_uniform() {
+    let drawn: Vec<Change> = (0..2000).map(|key| ALL.draw(&mut keyed::rng(key, "test", &[]))).collect();
+    let strengths: [fn(&Change) -> f64; 2] = [|change| change.blur / 2.0, |change| f64::from(change.noise) / 12.0];
+    for strength in strengths {
+        let values: Vec<f64> = drawn.iter().map(strength).collect();
+        let quarters = [0.25, 0.5, 0.75, 1.0].map(|end| values.iter().filter(|&&value| value < end).count());
+        assert!(quarters.iter().zip([500, 1000, 1500, 2000]).all(|(count, n)| count.abs_diff(n) < 70), "{quarters:?}");
+    }
 }
 
 #[test]
@@ -104,6 +165,10 @@ fn settings_out_of_range_are_named() {
     );
     assert_eq!(refused(AugmentConfig { flip: 1.5, ..none.clone() }), "data.augment.flip: 1.5 is not in 0..=1");
     assert_eq!(refused(AugmentConfig { hue: 0.6, ..none.clone() }), "data.augment.hue: 0.6 is not in 0..=0.5");
+    assert_eq!(refused(AugmentConfig { blur: 10.5, ..none.clone() }), "data.augment.blur: 10.5 is not in 0..=10");
+    assert_eq!(refused(AugmentConfig { noise: -1.0, ..none.clone() }), "data.augment.noise: -1 is not in 0..=100");
+    assert_eq!(refused(AugmentConfig { erase: 2.0, ..none.clone() }), "data.augment.erase: 2 is not in 0..=1");
+    assert_eq!(refused(AugmentConfig { cut_mix: -0.5, ..none.clone() }), "data.augment.cut_mix: -0.5 is not in 0..=1");
     assert!(refused(AugmentConfig { contrast: f64::NAN, ..none.clone() }).starts_with("data.augment.contrast: NaN"));
     assert!(refused(AugmentConfig { scale: [f64::NAN, 1.0], ..none }).starts_with("data.augment.scale"));
     assert!(ALL.validate().is_ok());

@@ -36,6 +36,10 @@ pub(crate) fn config(layout: Layout) -> DataConfig {
         contrast = 0.0
         saturation = 0.0
         hue = 0.0
+        blur = 0.0
+        noise = 0.0
+        erase = 0.0
+        cut_mix = 0.0
     "#;
     DataConfig { layout, augment: AugmentConfig::NONE, ..toml::from_str(text).unwrap() }
 }

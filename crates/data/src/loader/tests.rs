@@ -7,8 +7,18 @@ use super::*;
 use crate::Layout;
 use crate::dataset::fixture::{open, write_pairs};
 
-const AUGMENT: AugmentConfig =
-    AugmentConfig { scale: [0.8, 1.3], flip: 0.5, brightness: 0.2, contrast: 0.2, saturation: 0.2, hue: 0.05 };
+const AUGMENT: AugmentConfig = AugmentConfig {
+    scale: [0.8, 1.3],
+    flip: 0.5,
+    brightness: 0.2,
+    contrast: 0.2,
+    saturation: 0.2,
+    hue: 0.05,
+    blur: 1.0,
+    noise: 10.0,
+    erase: 0.5,
+    cut_mix: 0.5,
+};
 
 fn loader(root: &Path, batch_size: usize, cache_mib: usize) -> Loader {
     let config = LoaderConfig { batch_size, height: 8, width: 12, cache_mib };
@@ -103,6 +113,34 @@ fn epochs_differ_and_can_be_entered_anywhere() {
         batch.1[at * 3 * 8 * 12..][..3 * 8 * 12].to_vec()
     };
     assert_ne!(photo_of(&whole), photo_of(&other));
+}
+
+/// Without other changes, each sample is its own file with a rectangle of one other file.
+#[test]
+fn cut_mix_takes_rectangles_of_other_samples() {
+    let root = tempdir().unwrap();
+    write_pairs(root.path(), 6);
+    let loader = |cut_mix| {
+        let config = LoaderConfig { batch_size: 6, height: 6, width: 10, cache_mib: 0 };
+        let augment = AugmentConfig { cut_mix, ..AugmentConfig::NONE };
+        Loader::new(open(root.path(), Layout::Pairs).unwrap(), config, augment, 3).unwrap()
+    };
+    let (mixed, own) = (loader(1.0), loader(0.0));
+    let mut partners = std::collections::BTreeSet::new();
+    for epoch in 0..40 {
+        for i in 0..6 {
+            // The fixture's photos have their file's number as blue, and one label map.
+            let sample = mixed.0.train_sample(epoch, i).unwrap();
+            let plain = own.0.train_sample(epoch, i).unwrap();
+            assert_eq!((&sample.label_map, &sample.labels), (&plain.label_map, &plain.labels));
+            assert!(sample.photo.pixels().zip(plain.photo.pixels()).all(|(a, b)| a.0[..2] == b.0[..2]));
+            let other: Vec<u8> = sample.photo.pixels().map(|pixel| pixel[2]).filter(|&blue| blue != i as u8).collect();
+            assert!(other.windows(2).all(|pair| pair[0] == pair[1]));
+            partners.extend(other.first().map(|&other| (i, other)));
+        }
+    }
+    assert_eq!(partners.len(), 6 * 5);
+    assert_eq!(epoch(own.train_batches(1, 0)).len(), 1);
 }
 
 #[test]

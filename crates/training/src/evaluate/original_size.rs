@@ -20,7 +20,7 @@ pub fn evaluate_at_original_size(
     mut progress: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Option<Evaluation>, TrainingError> {
     let kept = evenly_spread(dataset.len(), pictures);
-    let mut keeper = ScoreKeeper::new(predictor.classes().len());
+    let mut keeper = ScoreKeeper::new(predictor.classes().len(), true);
     let mut images = Vec::with_capacity(dataset.len());
     let mut kept_pictures = Vec::with_capacity(kept.len());
     let mut prediction_seconds = 0.0;
@@ -35,7 +35,7 @@ pub fn evaluate_at_original_size(
         let scores = keeper.add(&sample.name, &labels, &label_map, &predicted).map_err(candle_core::Error::wrap)?;
         if kept.binary_search(&index).is_ok() {
             let (photo, label_map, labels) = (sample.photo, sample.label_map, sample.labels);
-            kept_pictures.push(Picture { scores: scores.clone(), photo, label_map, labels, predicted });
+            kept_pictures.push(Picture { scores: scores.clone(), photo, label_map, labels, predicted, uncertainty: None });
         }
         images.push(scores);
         if progress(images.len()).is_break() {

@@ -135,6 +135,8 @@ pub struct PredictedImage {
     pub labels: Vec<u8>,
     /// For a network that gives colours: the red, the green and the blue plane, 0 to 255 (unclipped).
     pub colors: Option<Vec<f32>>,
+    /// For a network that gives logits, where they were asked for: the largest softmax probability of each pixel.
+    pub confidence: Option<Vec<f32>>,
 }
 
 impl Prediction {
@@ -145,14 +147,29 @@ impl Prediction {
         let pixels = height * width;
         let values = tensor.flatten_all()?.to_vec1::<f32>()?;
         let decode = |image: &[f32]| match self {
-            Self::Logits(_) => PredictedImage { height, width, labels: argmax_planes(image, pixels), colors: None },
+            Self::Logits(_) => {
+                PredictedImage { height, width, labels: argmax_planes(image, pixels), colors: None, confidence: None }
+            }
             Self::Colors(_) => {
                 let colors: Vec<f32> = image.iter().map(|value| (value + 1.0) * 127.5).collect();
                 let labels = classes.decode_evaluated_image(&image_of_planes(&colors, height, width));
-                PredictedImage { height, width, labels, colors: Some(colors) }
+                PredictedImage { height, width, labels, colors: Some(colors), confidence: None }
             }
         };
         Ok(values.chunks_exact(channels * pixels).map(decode).collect())
+    }
+
+    /// Gives the images that [`Prediction::decode`] made of logits their confidences: an exponential a class and pixel, which is
+    /// left out where nobody asks. Colours have none.
+    pub fn add_confidences(&self, images: &mut [PredictedImage]) -> Result<(), TrainingError> {
+        let Self::Logits(logits) = self else { return Ok(()) };
+        let (_, channels, height, width) = logits.dims4()?;
+        let pixels = height * width;
+        let values = logits.flatten_all()?.to_vec1::<f32>()?;
+        for (image, planes) in images.iter_mut().zip(values.chunks_exact(channels * pixels)) {
+            image.confidence = Some(largest_probabilities(planes, pixels));
+        }
+        Ok(())
     }
 }
 
@@ -170,7 +187,8 @@ impl PredictedImage {
             };
             (0..3).flat_map(plane).copied().collect()
         });
-        Self { height, width, labels, colors }
+        let confidence: Option<Vec<&[f32]>> = bands.iter().map(|band| band.confidence.as_deref()).collect();
+        Self { height, width, labels, colors, confidence: confidence.map(|bands| bands.concat()) }
     }
 
     /// The prediction as a picture: its own colours, or those of its classes.
@@ -207,6 +225,22 @@ fn argmax_planes(planes: &[f32], pixels: usize) -> Vec<u8> {
         }
     }
     labels
+}
+
+/// The largest softmax probability of each pixel: 1 over the sum of e^(logit - largest logit), in 0..=1 also for logits that are not finite.
+fn largest_probabilities(planes: &[f32], pixels: usize) -> Vec<f32> {
+    let mut largest = planes[..pixels].to_vec();
+    for plane in planes.chunks_exact(pixels).skip(1) {
+        largest.iter_mut().zip(plane).for_each(|(largest, &value)| *largest = largest.max(value));
+    }
+    let mut sums = vec![0.0_f32; pixels];
+    for plane in planes.chunks_exact(pixels) {
+        for ((sum, &value), &largest) in sums.iter_mut().zip(plane).zip(&largest) {
+            *sum += (value - largest).exp();
+        }
+    }
+    // The largest itself adds 1: a sum below that is no number's.
+    sums.iter().map(|&sum| if sum >= 1.0 { 1.0 / sum } else { 0.0 }).collect()
 }
 
 #[cfg(test)]
@@ -259,6 +293,26 @@ pub(crate) mod tests {
             let other = build(&config, &classes, &Device::Cpu).unwrap();
             other.weights().load(&weights).unwrap();
             assert!(predicted(other.as_ref()) == after, "{name}");
+        }
+    }
+
+    #[test]
+    fn confidences_are_the_largest_probabilities() {
+        // Two pixels, three classes: torch.softmax of [1, 2, 3] and of [1000, 0, 0].
+        let logits = Tensor::from_vec(vec![1.0_f32, 1000.0, 2.0, 0.0, 3.0, 0.0], (1, 3, 1, 2), &Device::Cpu).unwrap();
+        let classes = ClassTable::load("camvid").unwrap();
+        let prediction = Prediction::Logits(logits.clone());
+        let mut images = prediction.decode(&classes).unwrap();
+        assert_eq!(images[0].confidence, None);
+        prediction.add_confidences(&mut images).unwrap();
+        let confidence = images[0].confidence.clone().unwrap();
+        assert!((confidence[0] - 0.665_240_94).abs() < 1e-6 && (confidence[1] - 1.0).abs() < 1e-6, "{confidence:?}");
+        let prediction = Prediction::Colors(logits);
+        let mut images = prediction.decode(&classes).unwrap();
+        prediction.add_confidences(&mut images).unwrap();
+        assert_eq!(images[0].confidence, None);
+        for broken in [[f32::NAN, 0.0], [f32::INFINITY, 0.0], [f32::NEG_INFINITY; 2]] {
+            assert!((0.0..=1.0).contains(&largest_probabilities(&broken, 1)[0]), "{broken:?}");
         }
     }
 
