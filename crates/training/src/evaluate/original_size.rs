@@ -35,7 +35,14 @@ pub fn evaluate_at_original_size(
         let scores = keeper.add(&sample.name, &labels, &label_map, &predicted).map_err(candle_core::Error::wrap)?;
         if kept.binary_search(&index).is_ok() {
             let (photo, label_map, labels) = (sample.photo, sample.label_map, sample.labels);
-            kept_pictures.push(Picture { scores: scores.clone(), photo, label_map, labels, predicted, uncertainty: None });
+            kept_pictures.push(Picture {
+                scores: scores.clone(),
+                photo,
+                label_map,
+                labels,
+                predicted,
+                uncertainty: None,
+            });
         }
         images.push(scores);
         if progress(images.len()).is_break() {
