@@ -49,6 +49,11 @@ fn the_layers_agree() {
 }
 
 #[test]
+fn the_losses_agree() {
+    agrees("losses.safetensors", 23 + 27);
+}
+
+#[test]
 fn one_perturbed_tensor_fails_alone() {
     let folder = tempfile::tempdir().unwrap();
     for (file, tensor) in [
@@ -57,6 +62,7 @@ fn one_perturbed_tensor_fails_alone() {
         ("cgan.safetensors", "grad.generator.downSampling.0.weight"),
         ("cgan.safetensors", "disc.eval"),
         ("layers.safetensors", "pool0.gx"),
+        ("losses.safetensors", "lovasz0.glogits"),
     ] {
         let path = changed(file, folder.path(), |tensors| {
             let scaled = (&tensors[tensor] * 1.01).unwrap();
