@@ -4,7 +4,6 @@
 //!
 //! ```
 //! use img2seg_training::{Schedule, ScheduleConfig};
-//!
 //! // One fifth of the steps to warm up, then half a cosine down to 0.
 //! let schedule = Schedule::new(&ScheduleConfig::Cosine { warmup_epochs: 1.0 }, 5, 10);
 //! assert!((schedule.factor(0) - 0.1).abs() < 1e-12);
@@ -19,6 +18,7 @@ pub mod divergence;
 pub mod error;
 pub mod evaluate;
 pub mod evaluation_files;
+pub mod find_lr;
 pub mod learner;
 pub mod loss;
 pub mod manifest;
