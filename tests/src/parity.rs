@@ -1,8 +1,9 @@
-//! Our networks and layers against a file of what PyTorch computed.
+//! Our networks, layers and losses against a file of what PyTorch computed.
 
 mod adam;
 mod cgan;
 mod layers;
+mod losses;
 mod networks;
 mod oracle;
 mod quantity;
@@ -18,7 +19,7 @@ pub use quantity::{Measure, Quantity, Tolerance};
 /// What one file says about us.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
-    /// What the file is about: `unet`, `cgan`, `layers` or `networks`.
+    /// What the file is about: `unet`, `cgan`, `layers`, `networks` or `losses`.
     pub kind: String,
     /// Everything that was compared, in the order of computation.
     pub quantities: Vec<Quantity>,
@@ -31,7 +32,7 @@ impl Comparison {
     }
 }
 
-/// Runs our networks or layers on the inputs and weights of a file, and compares every other tensor in it with ours. Errors name the
+/// Runs our networks, layers or losses on the inputs and weights of a file, and compares every other tensor in it with ours. Errors name the
 /// file: one that cannot be read, lacks something, or holds something that was not compared.
 pub fn compare(path: &Path) -> Result<Comparison> {
     run(path).with_context(|| path.display().to_string())
@@ -45,7 +46,8 @@ fn run(path: &Path) -> Result<Comparison> {
         "cgan" => cgan::compare(&mut oracle)?,
         "layers" => layers::compare(&mut oracle)?,
         "networks" => networks::compare(&mut oracle)?,
-        _ => anyhow::bail!("kind {kind}: not unet, cgan, layers or networks"),
+        "losses" => losses::compare(&mut oracle)?,
+        _ => anyhow::bail!("kind {kind}: not unet, cgan, layers, networks or losses"),
     }
     let unused = oracle.unused();
     ensure!(unused.is_empty(), "nothing of ours to compare with: {}", unused.join(", "));

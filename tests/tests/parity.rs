@@ -55,6 +55,11 @@ fn the_other_networks_agree() {
 }
 
 #[test]
+fn the_losses_agree() {
+    agrees("losses.safetensors", 23 + 27);
+}
+
+#[test]
 fn one_perturbed_tensor_fails_alone() {
     let folder = tempfile::tempdir().unwrap();
     for (file, tensor) in [
@@ -67,6 +72,7 @@ fn one_perturbed_tensor_fails_alone() {
         ("networks.safetensors", "spectral.grad.model.5.parametrizations.weight.original"),
         ("networks.safetensors", "spectral.after.model.2.parametrizations.weight.0._u"),
         ("networks.safetensors", "unet.grad.d1.up.weight"),
+        ("losses.safetensors", "lovasz0.glogits"),
     ] {
         let path = changed(file, folder.path(), |tensors| {
             let scaled = (&tensors[tensor] * 1.01).unwrap();

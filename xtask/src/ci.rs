@@ -12,7 +12,7 @@ use crate::program::workspace_root;
 #[derive(clap::Args)]
 pub(crate) struct Ci {
     /// Also the checks of the release build: parity with PyTorch, golden traces, runs that are killed fifty times or take 20,000 steps, and
-    /// a run of each smoke recipe
+    /// a run of each smoke recipe, alone and in a sweep
     #[arg(long)]
     full: bool,
 }
@@ -76,7 +76,7 @@ fn every_time(shell: &Shell) -> Vec<Step<'_>> {
 
 /// What takes the optimised program: it must compute what the tests have seen, and train from end to end.
 fn release_build<'a>(shell: &'a Shell, runs: &Path) -> Vec<Step<'a>> {
-    let (unet, cgan, comparison) = (runs.join("unet"), runs.join("cgan"), runs.join("comparison"));
+    let [unet, cgan, comparison, sweeps] = ["unet", "cgan", "comparison", "sweeps"].map(|name| runs.join(name));
     vec![
         needs(None, cmd!(shell, "cargo xtask parity")),
         needs(None, cmd!(shell, "cargo xtask reproduce")),
@@ -84,6 +84,7 @@ fn release_build<'a>(shell: &'a Shell, runs: &Path) -> Vec<Step<'a>> {
         needs(None, cmd!(shell, "cargo xtask train smoke-unet --run {unet}")),
         needs(None, cmd!(shell, "cargo xtask train smoke-cgan --run {cgan}")),
         needs(None, cmd!(shell, "cargo xtask compare {unet} {cgan} --out {comparison}")),
+        needs(None, cmd!(shell, "cargo xtask sweep data/sweeps/smoke.toml --runs {sweeps}")),
     ]
 }
 

@@ -9,6 +9,7 @@ mod compare;
 mod parity;
 mod program;
 mod reproduce;
+mod sweep;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -23,6 +24,9 @@ enum Xtask {
     /// Train a recipe, `quickstart` if none is named: [RECIPE|FILE] [img2seg train's arguments]
     #[command(disable_help_flag = true)]
     Train(Forwarded),
+    /// Try learning rates and suggest one, for `quickstart` if no recipe is named: [RECIPE|FILE] [img2seg find-lr's arguments]
+    #[command(disable_help_flag = true)]
+    FindLr(Forwarded),
     /// Score a run: RUN [img2seg evaluate's arguments]
     #[command(disable_help_flag = true)]
     Evaluate(Forwarded),
@@ -46,6 +50,8 @@ enum Xtask {
     Bench(bench::Bench),
     /// Train again and compare: the smoke recipes with their golden traces, or a run with itself
     Reproduce(reproduce::Reproduce),
+    /// Train and score every run of a grid, over several seeds, into one table
+    Sweep(sweep::Sweep),
     /// Run every check: tests, format, lints, documentation
     Ci(ci::Ci),
 }
@@ -68,6 +74,7 @@ fn run(xtask: Xtask) -> Result<ExitCode> {
     let shell = Shell::new()?;
     match xtask {
         Xtask::Train(train) => program::run(&shell, "train", &program::with_recipe(train.arguments)),
+        Xtask::FindLr(find) => program::run(&shell, "find-lr", &program::with_recipe(find.arguments)),
         Xtask::Evaluate(evaluate) => program::run(&shell, "evaluate", &evaluate.arguments),
         Xtask::Predict(predict) => program::run(&shell, "predict", &predict.arguments),
         Xtask::ReplayStep(step) => program::run(&shell, "replay-step", &step.arguments),
@@ -77,6 +84,7 @@ fn run(xtask: Xtask) -> Result<ExitCode> {
         Xtask::Parity(parity) => parity.run(&shell),
         Xtask::Bench(bench) => bench.run(&shell),
         Xtask::Reproduce(reproduce) => reproduce.run(&shell),
+        Xtask::Sweep(sweep) => sweep.run(&shell),
         Xtask::Ci(ci) => ci.run(&shell),
     }
 }

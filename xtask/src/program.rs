@@ -1,4 +1,4 @@
-//! The program: which of its features a command line needs, and how to become it.
+//! The program: which of its features a command line needs, how to build it, and how to become it.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 use xshell::{Shell, cmd};
 
 /// What `cargo xtask train` trains when no recipe is named.
@@ -40,6 +41,27 @@ pub(crate) fn run(shell: &Shell, command: &str, arguments: &[OsString]) -> Resul
     become_command(cargo.into())
 }
 
+/// Builds the program in release, with these features, and says where it is.
+pub(crate) fn build(shell: &Shell, features: &[impl AsRef<str>]) -> Result<PathBuf> {
+    let manifest = workspace_root().join("Cargo.toml");
+    let features: Vec<&str> = features.iter().map(AsRef::as_ref).collect();
+    let features = features.join(",");
+    let build = cmd!(
+        shell,
+        "cargo build --release --manifest-path {manifest} --package img2seg --features {features} --message-format json-render-diagnostics"
+    );
+    let messages = build.quiet().read()?;
+    executable(&messages).context("cargo built no img2seg")
+}
+
+/// The program among cargo's messages.
+fn executable(messages: &str) -> Option<PathBuf> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut programs =
+        messages.filter(|message| message["target"]["kind"][0] == "bin" && message["target"]["name"] == "img2seg");
+    programs.find_map(|message| message["executable"].as_str().map(PathBuf::from))
+}
+
 /// Replaces this process by `command`, so that its exit code, its signals and its terminal are the child's.
 ///
 /// Where a process cannot be replaced, waits for the child and returns its exit code.
@@ -57,7 +79,7 @@ pub(crate) fn become_command(mut command: Command) -> Result<ExitCode> {
 }
 
 /// The program's cargo features that these arguments need: data from the Hub and devices are compiled in on demand.
-fn features(arguments: &[OsString]) -> Vec<&'static str> {
+pub(crate) fn features(arguments: &[OsString]) -> Vec<&'static str> {
     let mut features = Vec::new();
     if arguments.iter().any(|argument| after_equals(argument).starts_with("hub:")) {
         features.push("hub");
@@ -102,6 +124,17 @@ mod tests {
         assert_eq!(with_recipe(arguments("--run runs/a --resume")), arguments("quickstart --run runs/a --resume"));
         assert_eq!(with_recipe(arguments("camvid-unet --data pairs")), arguments("camvid-unet --data pairs"));
         assert_eq!(with_recipe(arguments("my/own.toml")), arguments("my/own.toml"));
+    }
+
+    #[test]
+    fn the_program_is_found_among_messages() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"parity"},"executable":"/t/parity"}"#,
+            "\nnot a message\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"img2seg"},"executable":"/t/img2seg"}"#,
+        );
+        assert_eq!(executable(messages), Some(PathBuf::from("/t/img2seg")));
+        assert_eq!(executable("{}"), None);
     }
 
     #[test]

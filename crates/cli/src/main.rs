@@ -20,6 +20,7 @@ mod compare;
 mod data;
 mod device;
 mod evaluate;
+mod find_lr;
 mod origin;
 mod predict;
 mod progress;
@@ -56,6 +57,8 @@ struct Arguments {
 enum Command {
     /// Train the networks of a recipe
     Train(train::Arguments),
+    /// Try learning rates, and suggest one
+    FindLr(find_lr::Arguments),
     /// Score a trained run on a split
     Evaluate(evaluate::Arguments),
     /// Label photos with a trained run
@@ -146,6 +149,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     match arguments.command {
         Command::Train(arguments) => train::run(&arguments),
+        Command::FindLr(arguments) => find_lr::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Evaluate(arguments) => evaluate::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Predict(arguments) => predict::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments).map(|()| ExitCode::SUCCESS),

@@ -149,7 +149,7 @@ fn finish(directory: &Path, root: &Path, device: &str, outcome: &Outcome) -> any
 }
 
 /// Where the data is: as said, or the recipe's streets, generated where they are missing.
-fn data_root(given: Option<&str>, config: &RunConfig) -> anyhow::Result<PathBuf> {
+pub(crate) fn data_root(given: Option<&str>, config: &RunConfig) -> anyhow::Result<PathBuf> {
     match (given, &config.data.streets) {
         (Some(name), _) if name.starts_with("hub:") => from_hub(&name["hub:".len()..]),
         (Some(path), _) => Ok(PathBuf::from(path)),

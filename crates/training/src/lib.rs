@@ -4,7 +4,6 @@
 //!
 //! ```
 //! use img2seg_training::schedule::{Decay, Schedule, ScheduleConfig};
-//!
 //! // A fifth of the steps to warm up, then half a cosine to 0.
 //! let config = ScheduleConfig { warmup_epochs: 1.0, decay: Decay::Cosine {} };
 //! let schedule = Schedule::new(&config, 5, 10);
@@ -18,6 +17,7 @@ pub mod divergence;
 pub mod error;
 pub mod evaluate;
 pub mod evaluation_files;
+pub mod find_lr;
 pub mod learner;
 pub mod loss;
 pub mod manifest;

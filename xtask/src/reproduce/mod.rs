@@ -12,12 +12,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use xshell::{Shell, cmd};
+use xshell::Shell;
 
 use self::golden::{Golden, Machine};
 use self::junit::Case;
 use self::trace::Trace;
-use crate::program::workspace_root;
+use crate::program::{self, workspace_root};
 
 /// Recipes with golden traces; how far losses may lie from them on another kind of processor in the first step, as a share of
 /// them; and by what that grows with every step. Measured: portable arithmetic, and direct convolutions, stay below a tenth of it.
@@ -115,16 +115,8 @@ impl Lab {
     fn new(shell: &Shell, targets: &[String]) -> Result<Self> {
         let mut features: Vec<String> = targets.iter().filter_map(|run| repetition::device(Path::new(run))).collect();
         features.retain(|device| ["cuda", "metal"].contains(&device.as_str()));
-        let features = features.join(",");
-        let root = workspace_root();
-        let manifest = root.join("Cargo.toml");
-        let build = cmd!(
-            shell,
-            "cargo build --release --manifest-path {manifest} --package img2seg --features {features} --message-format json-render-diagnostics"
-        );
-        let messages = build.quiet().read()?;
-        let program = executable(&messages).context("cargo built no img2seg")?;
-        Ok(Self { program, folder: shell.create_temp_dir()?, goldens: root.join("tests/golden") })
+        let program = program::build(shell, &features)?;
+        Ok(Self { program, folder: shell.create_temp_dir()?, goldens: workspace_root().join("tests/golden") })
     }
 
     /// Runs the program, which has to succeed.
@@ -268,28 +260,9 @@ fn bit_by_bit(was: &Trace, is: &Trace) -> Result<String, String> {
     }
 }
 
-/// The program among cargo's messages.
-fn executable(messages: &str) -> Option<PathBuf> {
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut programs =
-        messages.filter(|message| message["target"]["kind"][0] == "bin" && message["target"]["name"] == "img2seg");
-    programs.find_map(|message| message["executable"].as_str().map(PathBuf::from))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_program_is_found_among_messages() {
-        let messages = concat!(
-            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"parity"},"executable":"/t/parity"}"#,
-            "\nnot a message\n",
-            r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"img2seg"},"executable":"/t/img2seg"}"#,
-        );
-        assert_eq!(executable(messages), Some(PathBuf::from("/t/img2seg")));
-        assert_eq!(executable("{}"), None);
-    }
 
     #[test]
     fn a_verdict_is_by_bits_here_and_by_tolerance_elsewhere() {

@@ -8,7 +8,7 @@ use crate::lab::{Lab, label};
 fn version_and_help_are_no_errors() {
     let lab = Lab::new();
     assert!(lab.succeed("--version").stdout.starts_with("img2seg "));
-    for command in ["train", "evaluate", "predict", "compare", "data", "recipes"] {
+    for command in ["train", "find-lr", "evaluate", "predict", "compare", "data", "recipes"] {
         assert!(lab.succeed("--help").stdout.contains(command));
         assert!(lab.succeed(&format!("{command} --help")).stdout.contains("Usage: img2seg"));
     }
@@ -126,4 +126,17 @@ fn every_layout_is_trained_on() {
     lab.succeed("train smoke-unet --data folders --run run --set epochs=1");
     let manifest = fs::read_to_string(lab.path("run/manifest.json")).unwrap();
     assert!(manifest.contains("\"folders\""), "{manifest}");
+}
+
+#[test]
+fn find_lr_shows_a_curve_and_leaves_nothing_but_what_was_asked_for() {
+    let lab = Lab::new();
+    let said = lab.succeed("find-lr smoke-unet --data pairs --steps 30 --from 1e-5 --to 1e-1 --csv rates.csv");
+    assert!(said.stdout.trim_start().starts_with("rate "), "{}", said.stdout);
+    for name in ["steepest descent", "a tenth of the least"] {
+        let line = said.stdout.lines().find(|line| line.starts_with(name)).unwrap();
+        assert!(line.contains("none") || line.contains("--set task.segmentation."), "{line}");
+    }
+    assert_eq!(fs::read_to_string(lab.path("rates.csv")).unwrap().lines().count(), 31);
+    assert!(!lab.path("runs").exists());
 }
