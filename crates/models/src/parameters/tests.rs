@@ -1,4 +1,4 @@
-use super::draws::{fnv1a, normal, standard_normal, uniform};
+use super::draws::{fnv1a, keep, normal, standard_normal, uniform};
 use super::*;
 
 const UNIFORM: Init = Init::Uniform { bound: 1.0 };
@@ -15,12 +15,17 @@ fn parameters() -> Parameters {
     parameters
 }
 
-/// A change here changes every seeded run: it needs new goldens everywhere.
+/// A change here changes every seeded run: it needs new goldens everywhere. The values come from an implementation of `ChaCha8` and of
+/// `draws.rs` in Python.
 #[test]
 fn draws_are_frozen() {
     let parameters = Parameters::new(42, &Device::Cpu);
     let weight = parameters.scope("en1.conv").weight("conv1.weight", 4, UNIFORM).unwrap();
     assert_eq!(values(&weight), [0.102_021_34, 0.009_750_247, -0.455_345_4, 0.350_911_02]);
+    let weight = normal(42, "model.0.weight", 0.0, 0.02, 4);
+    assert_eq!(weight, [-0.034_087_043, 0.017_282_939, 0.006_610_246, -0.016_902_91]);
+    let mask = keep(42, "b.dropout.", 7, 0.5, 16);
+    assert_eq!(mask, [0, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 1].map(|bit: u8| f32::from(bit)));
     assert_eq!(fnv1a(""), 0xcbf2_9ce4_8422_2325); // published test vectors
     assert_eq!(fnv1a("foobar"), 0x8594_4171_f739_67e8);
 }
@@ -128,6 +133,8 @@ fn scopes_and_detached_views_are_as_exact() {
     let direct = parameters.with_exactness(Exactness::Direct);
     assert_eq!(direct.scope("conv").exactness(), Exactness::Direct);
     assert_eq!(direct.detached().exactness(), Exactness::Direct);
+    parameters.set_step(3);
+    assert_eq!(direct.step(), 3);
     let again = direct.weight("conv.weight", (2, 3), UNIFORM).unwrap();
     assert_eq!(again.id(), parameters.trainable()[1].1.id());
 }

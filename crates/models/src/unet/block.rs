@@ -71,3 +71,32 @@ impl Block {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    /// With a last norm that gives nothing, what is left is the ReLU of the shortcut.
+    #[test]
+    fn a_residual_block_adds_its_input() {
+        let config = UNetConfig { block: BlockKind::Residual, ..UNetConfig::report(2) };
+        let x = Tensor::from_iter((0..32).map(|i| (i as f32).sin()), &Device::Cpu).unwrap();
+        let x = x.reshape((1, 2, 4, 4)).unwrap();
+        let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for out_channels in [2, 3] {
+            let parameters = Parameters::new(1, &Device::Cpu);
+            let block = Block::new(&parameters, &config, 2, out_channels).unwrap();
+            let (_, last) = parameters.scope("bn2").trainable().pop().unwrap();
+            last.set(&Tensor::zeros(out_channels, DType::F32, &Device::Cpu).unwrap()).unwrap();
+            let shortcut = match &block.shortcut {
+                Shortcut::Projected(conv) => conv.forward(&x).unwrap(),
+                _ => x.clone(),
+            };
+            assert_eq!(shortcut.dims(), [1, out_channels, 4, 4]);
+            let expected = values(&ops::relu(&shortcut).unwrap());
+            assert_eq!(values(&block.forward_t(&x, true).unwrap()), expected);
+        }
+    }
+}

@@ -176,6 +176,36 @@ fn dropout_follows_the_step_and_only_in_training() {
     assert!(evaluated == output(false));
 }
 
+/// Where nothing but one of the two can bring the step into the output.
+#[test]
+fn dropout_is_at_the_end_of_the_contracting_path() {
+    let photos = waves((1, 3, 16, 16));
+    let config = UNetConfig { block: BlockKind::Plain, ..other(2) };
+    let changes = |fixed: &[(&str, f32)], skip: bool| {
+        let parameters = Parameters::new(1, &Device::Cpu);
+        let unet = UNet::new(&parameters, &config, 3, 3).unwrap();
+        for (name, weight) in parameters.trainable() {
+            if let Some((_, value)) = fixed.iter().find(|(fixed, _)| name == *fixed) {
+                weight.set(&Tensor::full(*value, weight.shape(), &Device::Cpu).unwrap()).unwrap();
+            }
+            if name == "d1.conv.conv1.weight" && !skip {
+                let half = weight.dim(1).unwrap() / 2;
+                let zeros = weight.as_detached_tensor().narrow(1, half, half).unwrap().zeros_like().unwrap();
+                weight.slice_set(&zeros, 1, half).unwrap();
+            }
+        }
+        let output = || unet.forward_t(&photos, true).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let first = output();
+        parameters.set_step(1);
+        first != output()
+    };
+    let no_bottleneck = [("d1.up.weight", 0.0)];
+    assert!(changes(&no_bottleneck, true));
+    assert!(!changes(&no_bottleneck, false));
+    let constant_bottleneck = [("b.norm2.weight", 0.0), ("b.norm2.bias", 1.0)];
+    assert!(changes(&constant_bottleneck, false));
+}
+
 #[test]
 fn a_table_says_every_choice() {
     let config = |norm: &str| {
