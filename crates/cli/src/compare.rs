@@ -1,4 +1,4 @@
-//! `img2seg compare`: one report of several runs.
+//! `img2seg compare`: which of several runs is better, by how much, how sure that is, and where.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::evaluate;
 /// Make one report of several runs.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The run directories
+    /// The run directories; the others are held against the first
     #[arg(required = true)]
     runs: Vec<PathBuf>,
     /// Where the report goes
@@ -34,8 +34,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             }
         }
     }
-    let page = img2seg_report::compare(&arguments.runs, &arguments.out)?;
-    say!("{}", std::fs::read_to_string(arguments.out.join("comparison.md"))?);
-    sayln!("\n{}", shown(&page));
+    let compared = img2seg_report::compare(&arguments.runs, &arguments.out)?;
+    say!("{}", compared.summary);
+    sayln!("\n{}", shown(&compared.page));
     Ok(())
 }

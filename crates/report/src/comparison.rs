@@ -3,11 +3,14 @@
 use std::fmt::Write;
 
 use img2seg_data::shown;
+use img2seg_metrics::bootstrap::Interval;
 use serde_json::{Value, json};
 
 use crate::ReportError;
+use crate::page::details::{class_differences, disagreements, seeds};
 use crate::page::scores::{comparison, cost, epochs, reading, set_name, train_seconds};
 use crate::page::{Column, shared_split};
+use crate::paired::{self, Paired, matched};
 use crate::run::Run;
 use crate::table::{escaped, percent};
 
@@ -85,17 +88,40 @@ impl<'a> Comparison<'a> {
         text + ". Pixels without a label (void) do not count."
     }
 
+    /// All runs after the first held against it, image by image; without those that were not scored on the same images.
+    pub(crate) fn pairs(&self) -> Vec<Paired<'_>> {
+        let Some((first, others)) = self.columns.split_first() else { return Vec::new() };
+        others.iter().filter_map(|column| Paired::of(first, column)).collect()
+    }
+
+    /// Who is better, how sure that is, and at what cost: for a terminal.
+    pub(crate) fn summary(&self, pairs: &[Paired]) -> String {
+        let tables = std::iter::once(comparison(&self.columns)).chain(paired::table(pairs)).chain(seeds(&self.columns));
+        let tables: Vec<String> = tables.chain([cost(&self.columns)]).map(|table| table.markdown()).collect();
+        self.sentences(pairs) + &tables.join("\n")
+    }
+
     /// The tables of the page that a text can hold.
-    pub(crate) fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self, pairs: &[Paired]) -> String {
+        let columns = &self.columns;
+        let more = [paired::table(pairs), seeds(columns), class_differences(columns), disagreements(columns)];
+        let tables = std::iter::once(comparison(columns)).chain(more.into_iter().flatten()).chain([cost(columns)]);
+        self.sentences(pairs) + &tables.map(|table| table.markdown()).collect::<Vec<_>>().join("\n")
+    }
+
+    fn sentences(&self, pairs: &[Paired]) -> String {
         let mut text = format!("{}\n\n", escaped(&self.lead()));
+        for pair in pairs {
+            let _ = write!(text, "{}\n\n", escaped(&pair.verdict()));
+        }
         for note in &self.notes {
             let _ = write!(text, "> {}\n\n", escaped(note));
         }
-        text + &comparison(&self.columns).markdown() + "\n" + &cost(&self.columns).markdown()
+        text
     }
 
     /// All numbers at full precision, for programs.
-    pub(crate) fn json(&self) -> Value {
+    pub(crate) fn json(&self, pairs: &[Paired]) -> Value {
         let runs = self.columns.iter().map(|column| {
             let run = column.run;
             json!({
@@ -112,7 +138,24 @@ impl<'a> Comparison<'a> {
                 "seconds_per_image": column.evaluation.and_then(|evaluation| evaluation.seconds_per_image),
             })
         });
-        json!({ "runs": runs.collect::<Vec<_>>(), "notes": self.notes })
+        let interval = |interval: Option<Interval>| {
+            interval
+                .map(|Interval { difference, low, high }| json!({ "difference": difference, "low": low, "high": high }))
+        };
+        let pairs = pairs.iter().map(|pair| {
+            json!({
+                "reference": pair.reference.name,
+                "run": pair.column.name,
+                "mean_iou": interval(pair.mean_iou),
+                "pixel_accuracy": interval(pair.pixel_accuracy),
+                "boundary_f1": interval(pair.boundary_f1),
+                "images": pair.images,
+                "images_higher": pair.higher,
+                "images_lower": pair.lower,
+            })
+        });
+        let pairs: Vec<Value> = pairs.collect();
+        json!({ "runs": runs.collect::<Vec<_>>(), "differences": pairs, "notes": self.notes })
     }
 }
 
@@ -151,5 +194,17 @@ fn notes(columns: &[Column]) -> Vec<String> {
     differ("The runs were scored on different numbers of pixels, as when their sizes differ", &|column| {
         Some(column.evaluation?.scores.pixels.to_string())
     });
+    let images = |column: &Column| column.evaluation.map_or(0, |evaluation| evaluation.images.len());
+    if let Some((first, others)) = columns.split_first()
+        && notes.is_empty()
+        && columns.iter().all(|column| images(column) > 0)
+    {
+        let apart = others.iter().filter(|column| matched(first, column).is_none()).map(|column| column.name.as_str());
+        let apart: Vec<&str> = apart.collect();
+        if !apart.is_empty() {
+            let (names, first) = (apart.join(", "), &first.name);
+            notes.push(format!("The runs were scored on different images, so they are not compared image by image: {names} and {first}."));
+        }
+    }
     notes
 }

@@ -18,6 +18,7 @@ pub mod run;
 
 mod chart;
 mod comparison;
+mod confusion;
 mod error;
 mod error_map;
 #[cfg(test)]
@@ -26,6 +27,8 @@ mod indexed;
 mod lettering;
 mod overlay;
 mod page;
+mod paired;
+mod reliability;
 mod sheet;
 mod table;
 #[cfg(test)]
@@ -37,4 +40,4 @@ pub use indexed::indexed_png;
 pub use overlay::overlay;
 pub use run::Run;
 pub use sheet::dataset_sheet;
-pub use write::{compare, write};
+pub use write::{Compared, compare, write};

@@ -39,7 +39,7 @@ fn the_page_of_a_run_shows_every_section() {
     write_run(&run, Output::Colors, 0.75);
     let page = page(&run);
     assert_self_contained(&page);
-    for section in ["scores", "curves", "classes", "images", "cost", "recipe"] {
+    for section in ["scores", "curves", "classes", "errors", "images", "cost", "recipe"] {
         assert!(page.contains(&format!("<section id=\"{section}\">")), "{section}");
     }
     assert!(page.contains("lab-unet labels 75.00 % of the pixels of the validation set correctly"));
@@ -48,7 +48,7 @@ fn the_page_of_a_run_shows_every_section() {
     assert!(page.contains("<td>75.00</td><td>61.00</td><td>11.00</td><td>22.00</td><td>33.00</td>"));
     assert!(page.contains("1\u{202f}234\u{202f}656") && page.contains("2 min 3 s") && page.contains("12.5 ms"));
     assert_eq!(page.matches("<svg").count(), 4, "two losses, two scores");
-    assert_eq!(page.matches("<img ").count(), 4);
+    assert_eq!(page.matches("<img ").count(), 5, "four pictures and the confusion matrix");
     assert!(page.contains("style=\"width:87.5%\"") && page.contains(">absent<"));
     assert!(page.contains("recipe = &#34;fake &#60;b&#62;&#34;"), "the recipe");
     assert!(page.contains("<dt>data.root</dt><dd>pairs &#38; more</dd>"), "the manifest");
@@ -92,27 +92,110 @@ fn comparisons_set_runs_side_by_side() {
     let dirs = two_runs(dir.path());
     write(&dirs[1], "config.toml", "recipe = \"other\"\n\n[data]\nheight = 8\n");
     let out = dir.path().join("deep/er");
-    let page = fs::read_to_string(compare(&dirs, &out).unwrap()).unwrap();
+    let page = fs::read_to_string(compare(&dirs, &out).unwrap().page).unwrap();
     assert_self_contained(&page);
     assert!(page.contains("unet labels 75.00 % of the pixels correctly, 25.00 points more than cgan"));
     assert!(page.contains("<td class=\"best\">75.00</td>"));
     assert_eq!(page.matches("<article").count(), 1, "one image, matched by name");
-    assert_eq!(page.matches("<img ").count(), 6, "photo, truth, and two for each run");
-    assert_eq!(page.matches("<svg").count(), 5, "three losses, two scores");
+    assert_eq!(page.matches("<img ").count(), 8, "photo, truth, and two and a confusion matrix for each run");
+    assert_eq!(page.matches("<svg").count(), 6, "three losses, two scores, the confidence of the run that has one");
     assert!(page.contains("<th scope=\"row\">data.height</th><td>4</td><td>8</td>"), "where the recipes differ");
 
     let table = fs::read_to_string(out.join("comparison.md")).unwrap();
     assert!(
-        table.contains("| unet | **80.00** | **75.00** | 40.00 | **37.50** | 70.00 | best (epoch 2 of 2) |"),
+        table
+            .contains("| unet | **80.00** | **75.00** | 40.00 | **37.50** | 70.00 | **65.00** | best (epoch 2 of 2) |"),
         "{table}"
     );
-    assert!(table.contains("| cgan | 55.00 | 50.00 | 40.00 | 25.00 | 70.00 | best (epoch 2 of 2) |"), "{table}");
+    assert!(
+        table.contains("| cgan | 55.00 | 50.00 | 40.00 | 25.00 | 70.00 | 40.00 | best (epoch 2 of 2) |"),
+        "{table}"
+    );
+    let verdict =
+        "cgan is worse than unet by 12.50 points of mean IoU, 95 % interval 12.50 to 12.50, and on 2 of 3 images.";
+    assert!(page.contains(verdict) && table.contains(verdict), "{table}");
+    let pairs = "| cgan | −12.50 (−12.50 to −12.50) | −25.00 (−25.00 to −25.00) | −25.00 (−25.00 to −25.00) | 0 of 3 (lower on 2) |";
+    assert!(table.contains(pairs), "{table}");
+    assert!(table.contains("| Road | 87.50 | 87.50 (0.00) |") && table.contains("| Car | – | – |"), "{table}");
+    assert!(table.contains("| 001 | **37.50** | 25.00 |"), "{table}");
     let numbers: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(out.join("comparison.json")).unwrap()).unwrap();
     assert_eq!(numbers["runs"][1]["scores"]["pixel_accuracy"], 0.5);
     assert_eq!(numbers["runs"][0]["train"]["pixel_accuracy"], 0.75 + 0.05);
     assert_eq!(numbers["runs"][0]["train_seconds"], 123.0);
+    assert_eq!(numbers["differences"][0]["mean_iou"]["difference"], -0.125);
     assert_eq!(numbers["notes"], serde_json::json!([]));
+}
+
+#[test]
+fn a_run_shows_its_classes_confusions_and_extremes() {
+    let dir = tempfile::tempdir().unwrap();
+    write_run(dir.path(), Output::Classes, 0.75);
+    let text = page(dir.path());
+    let road = "<th scope=\"row\">Road</th><td>87.50</td><td>65.00</td><td>100.00</td><td>65.00</td><td>100.00</td>";
+    assert!(text.contains(road), "{text}");
+    assert!(text.contains("Expected calibration error: 15.00 %."));
+    assert!(text.contains("Images of the lowest mean IoU"));
+    let file = image::open(dir.path().join("evaluation/val/confusion.png")).unwrap();
+    assert!(file.width() > 11 * 30);
+    // A network's uncertainty stands beside its errors, whichever of the two places it was filed in.
+    let uncertainty = image::GrayImage::new(4, 4);
+    let picture = dir.path().join("evaluation/val/pictures/000");
+    uncertainty.save(picture.join("uncertainty.png")).unwrap();
+    assert_eq!(page(dir.path()).matches("<img ").count(), 6);
+    fs::remove_file(picture.join("uncertainty.png")).unwrap();
+    write(&picture, "picture.json", r#"{"name":"a","pixel_accuracy":0.5,"mean_iou":null}"#);
+    uncertainty.save(picture.with_file_name("a-uncertainty.png")).unwrap();
+    assert_eq!(page(dir.path()).matches("uncertainty of a").count(), 1);
+    write(&picture, "picture.json", r#"{"name":"../pictures/a","pixel_accuracy":0.5,"mean_iou":null}"#);
+    assert!(!page(dir.path()).contains("uncertainty of"), "a name leads nowhere else");
+}
+
+#[test]
+fn runs_that_differ_by_their_seed_are_one_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = ["a", "b", "c"].map(|name| dir.path().join(name));
+    for (dir, (seed, accuracy)) in dirs.iter().zip([(1, 0.75), (2, 0.5), (1, 0.625)]) {
+        write_run(dir, Output::Classes, accuracy);
+        let rate = if dir.ends_with("c") { 2 } else { 1 };
+        write(dir, "config.toml", &format!("seed = {seed}\nrate = {rate}\n"));
+    }
+    compare(&dirs, dir.path()).unwrap();
+    let table = fs::read_to_string(dir.path().join("comparison.md")).unwrap();
+    assert!(table.contains("| a, b | 2 | 31.25 ± 8.84 | 62.50 ± 17.68 | 52.50 ± 17.68 |"), "{table}");
+    assert!(table.contains("| c | 1 | 31.25 | 62.50 | 52.50 |"), "{table}");
+    compare(&dirs[1..], dir.path()).unwrap();
+    assert!(!fs::read_to_string(dir.path().join("comparison.md")).unwrap().contains("Seeds of one recipe"));
+}
+
+#[test]
+fn different_images_are_not_held_against_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = two_runs(dir.path());
+    let images = dirs[1].join("evaluation/val/images.jsonl");
+    let text = fs::read_to_string(&images).unwrap().replace("002", "003");
+    fs::write(&images, text).unwrap();
+    compare(&dirs, dir.path()).unwrap();
+    let table = fs::read_to_string(dir.path().join("comparison.md")).unwrap();
+    assert!(table.contains(
+        "> The runs were scored on different images, so they are not compared image by image: cgan and unet."
+    ));
+    assert!(!table.contains("points of mean IoU"), "{table}");
+}
+
+#[test]
+fn evaluations_without_counts_are_compared_without_intervals() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = two_runs(dir.path());
+    for run in &dirs {
+        let images = run.join("evaluation/val/images.jsonl");
+        let lines: Vec<String> =
+            (0..3).map(|i| format!("{{\"name\":\"{i}\",\"pixel_accuracy\":0.5,\"mean_iou\":0.5}}\n")).collect();
+        fs::write(&images, lines.concat()).unwrap();
+    }
+    compare(&dirs, dir.path()).unwrap();
+    let table = fs::read_to_string(dir.path().join("comparison.md")).unwrap();
+    assert!(table.contains("Their pixels by class were not filed"), "{table}");
 }
 
 #[test]
@@ -122,7 +205,7 @@ fn different_data_and_splits_are_said_plainly() {
     write(&dirs[1], "manifest.json", r#"{"data":{"digest":"beef"}}"#);
     fs::remove_dir_all(dirs[1].join("evaluation")).unwrap();
     evaluate(&dirs[1], "test", Output::Colors, 0.5);
-    let page = fs::read_to_string(compare(&dirs, dir.path()).unwrap()).unwrap();
+    let page = fs::read_to_string(compare(&dirs, dir.path()).unwrap().page).unwrap();
     assert!(
         page.contains("evaluated on different splits, so their scores are not comparable: unet on val, cgan on test.")
     );
@@ -131,7 +214,7 @@ fn different_data_and_splits_are_said_plainly() {
     assert!(!page.contains("class=\"best\""), "scores on different splits are not ranked");
 
     evaluate(&dirs[0], "test", Output::Classes, 0.6);
-    let page = fs::read_to_string(compare(&dirs, dir.path()).unwrap()).unwrap();
+    let page = fs::read_to_string(compare(&dirs, dir.path()).unwrap().page).unwrap();
     assert!(page.contains("unet labels 60.00 %") && !page.contains("different splits"), "test is what both have");
 }
 
@@ -147,6 +230,12 @@ fn what_cannot_be_compared_is_refused_by_name() {
     write_run(&dirs[2], Output::Classes, 0.5);
     let two = "name = \"two\"\n[[class]]\nname = \"Road\"\ncolor = [1, 2, 3]\n[[class]]\nname = \"Building\"\ncolor = [4, 5, 6]\n";
     write(&dirs[2], "classes.toml", &format!("{two}[[class]]\nname = \"Car\"\ncolor = [7, 8, 9]\n"));
+    // As an evaluation without its details has it.
+    let scores = dirs[2].join("evaluation/val/scores.json");
+    let mut plain: serde_json::Value = serde_json::from_str(&fs::read_to_string(&scores).unwrap()).unwrap();
+    plain["confusion"] = serde_json::json!([]);
+    fs::write(&scores, plain.to_string()).unwrap();
+    fs::remove_file(dirs[2].join("evaluation/val/images.jsonl")).unwrap();
     let text = refused(&dirs).to_string();
     assert_eq!(text, "tiny: class tables differ from that of unet, so the scores cannot be compared");
 

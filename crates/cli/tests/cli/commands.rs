@@ -44,6 +44,7 @@ fn a_run_leaves_its_files_and_is_read_back() {
         "evaluation/train/scores.json",
         "evaluation/val/scores.json",
         "evaluation/val/images.jsonl",
+        "evaluation/val/confusion.png",
         "report.html",
     ] {
         assert!(lab.path("run").join(file).is_file(), "{file} is missing");
@@ -66,12 +67,24 @@ fn a_run_leaves_its_files_and_is_read_back() {
         "frequency_weighted_iou",
         "class_iou",
         "rgb_agreement",
+        "boundary_f1",
+        "class_boundary_f1",
+        "class_precision",
+        "class_recall",
+        "calibration",
+        "confusion",
     ];
     assert_eq!(keys, expected);
     assert_eq!((&scores["split"], &scores["images"]), (&"val".into(), &2.into()));
     assert_eq!(scores["pixels"], 2 * 64 * 32);
     assert!((0.0..=1.0).contains(&scores["pixel_accuracy"].as_f64().unwrap()));
     assert!(scores["class_iou"]["road"].is_f64(), "road occurs: {json}");
+    assert_eq!(scores["calibration"], serde_json::Value::Null, "colours say nothing of confidence");
+    assert!((0.0..=1.0).contains(&scores["boundary_f1"].as_f64().unwrap()));
+    let counted =
+        |row: &serde_json::Value| row.as_array().unwrap().iter().filter_map(serde_json::Value::as_u64).sum::<u64>();
+    let confusion = scores["confusion"].as_array().unwrap();
+    assert_eq!(confusion.iter().map(counted).sum::<u64>(), 2 * 64 * 32);
     assert!(scores["rgb_agreement"]["within_25"].is_f64(), "the recipe predicts colours: {json}");
 
     // A run knows where its data is, and can be told where it went.
@@ -100,6 +113,7 @@ fn runs_are_compared() {
     lab.train("second");
     let said = lab.succeed("compare first second --out comparison");
     assert_eq!(said.stdout.lines().last(), Some("comparison/report.html"));
+    assert!(said.stdout.contains("second and first cannot be told apart by 2 images: 0.00 points"), "{}", said.stdout);
     let page = fs::read_to_string(lab.path("comparison/report.html")).unwrap();
     assert!(page.contains("first") && page.contains("second"));
     assert!(!page.contains("src=\"http") && !page.contains("<script src"), "the page opens offline");

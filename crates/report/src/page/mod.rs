@@ -1,6 +1,7 @@
 //! The page: everything that the template shows, as texts.
 
 mod curves;
+pub(crate) mod details;
 mod differences;
 mod pictures;
 pub(crate) mod scores;
@@ -11,9 +12,11 @@ use img2seg_data::VOID;
 use crate::ReportError;
 use crate::chart::{AXIS, GRID, LETTERS, PALETTE, hex};
 use crate::error_map::{UNSCORED, WRONG};
+use crate::paired::{self, Paired};
 use crate::run::{Evaluation, Run};
 use crate::table::{Table, percent};
 use curves::Figure;
+use details::{Confusion, Reliability};
 use pictures::Block;
 
 /// One run on a page.
@@ -43,7 +46,13 @@ struct Page {
     facts: Vec<String>,
     headlines: Vec<Headline>,
     warnings: Vec<String>,
+    /// What pairs of runs say, a sentence each.
+    verdicts: Vec<String>,
     tables: Vec<Table>,
+    class_tables: Vec<Table>,
+    confusions: Vec<Confusion>,
+    reliabilities: Vec<Reliability>,
+    image_tables: Vec<Table>,
     cost: Table,
     has_colors: bool,
     curves: Vec<Figure>,
@@ -109,15 +118,23 @@ pub(crate) fn single(run: &Run) -> Result<String, ReportError> {
     let columns = [column];
     let mut tables = vec![scores::splits(&columns[0])];
     tables.retain(|table| !table.rows.is_empty());
-    page(&columns, run.name.clone(), "Report of a run", lead, warnings, tables)
+    page(&columns, run.name.clone(), "Report of a run", lead, warnings, (Vec::new(), tables))
 }
 
 /// The page of several evaluated runs with one class table.
-pub(crate) fn several(columns: &[Column], lead: String, notes: Vec<String>) -> Result<String, ReportError> {
+pub(crate) fn several(
+    columns: &[Column],
+    lead: String,
+    notes: Vec<String>,
+    pairs: &[Paired],
+) -> Result<String, ReportError> {
     let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
     let mut tables: Vec<Table> = columns.iter().map(scores::accuracy).collect();
     tables.push(scores::comparison(columns));
-    page(columns, names.join(" · "), "Comparison of runs", lead, notes, tables)
+    tables.extend(paired::table(pairs));
+    tables.extend(details::seeds(columns));
+    let verdicts = pairs.iter().map(Paired::verdict).collect();
+    page(columns, names.join(" · "), "Comparison of runs", lead, notes, (verdicts, tables))
 }
 
 fn page(
@@ -126,7 +143,7 @@ fn page(
     kind: &'static str,
     lead: String,
     warnings: Vec<String>,
-    mut tables: Vec<Table>,
+    (verdicts, mut tables): (Vec<String>, Vec<Table>),
 ) -> Result<String, ReportError> {
     let colors = scores::colors(columns);
     let has_colors = colors.is_some();
@@ -144,7 +161,18 @@ fn page(
         facts: facts(first, columns.len() > 1),
         headlines: columns.iter().filter_map(|column| headline(column, columns.len() > 1)).collect(),
         warnings,
+        verdicts,
         tables,
+        class_tables: match columns {
+            [column] => details::classes(column).into_iter().collect(),
+            _ => details::class_differences(columns).into_iter().collect(),
+        },
+        confusions: details::confusions(columns)?,
+        reliabilities: details::reliabilities(columns),
+        image_tables: match columns {
+            [column] => column.evaluation.map_or_else(Vec::new, details::extremes),
+            _ => details::disagreements(columns).into_iter().collect(),
+        },
         cost: scores::cost(columns),
         has_colors,
         curves,

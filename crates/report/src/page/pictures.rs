@@ -1,7 +1,7 @@
 //! Images of the split, each with its truth and what every run made of it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +10,7 @@ use image::{DynamicImage, RgbImage};
 use img2seg_data::decode_image;
 
 use super::Column;
+use super::details::spreads;
 use crate::ReportError;
 use crate::error_map::error_map;
 use crate::run::Picture;
@@ -42,11 +43,14 @@ pub(super) struct Prediction {
 pub(super) struct Shown {
     pub(super) prediction: Inline,
     pub(super) errors: Inline,
+    /// How unsure the network is at each pixel, where it filed that.
+    pub(super) uncertainty: Option<Inline>,
     pub(super) pixel_accuracy: String,
     pub(super) mean_iou: String,
 }
 
-/// The pictures of all columns, matched by name, in the order in which runs have them.
+/// The pictures of all columns, matched by name, in the order in which runs have them; of several runs those first on which they
+/// differ most.
 pub(super) fn blocks(columns: &[Column]) -> Result<Vec<Block>, ReportError> {
     let pictures = |column: &Column| column.evaluation.map_or_else(Vec::new, |evaluation| evaluation.pictures.clone());
     let by_column: Vec<Vec<Picture>> = columns.iter().map(pictures).collect();
@@ -56,6 +60,9 @@ pub(super) fn blocks(columns: &[Column]) -> Result<Vec<Block>, ReportError> {
             firsts.push(picture);
         }
     }
+    let spreads = if columns.len() > 1 { spreads(columns) } else { Vec::new() };
+    let rank = |picture: &Picture| spreads.iter().position(|(name, ..)| *name == picture.score.name);
+    firsts.sort_by_key(|picture| rank(picture).unwrap_or(usize::MAX));
     let block = |first: &Picture| {
         let predictions = columns.iter().zip(&by_column).map(|(column, pictures)| {
             let picture = pictures.iter().find(|picture| picture.score.name == first.score.name);
@@ -77,7 +84,9 @@ fn shown(picture: &Picture) -> Result<Shown, ReportError> {
     let photo = photo.to_rgb8();
     let truth = labels(&file("truth-labels.png"), &photo)?;
     let predicted = labels(&file("prediction-labels.png"), &photo)?;
+    let uncertainty = uncertainty_file(picture).map(|path| stored(&path)).transpose()?;
     Ok(Shown {
+        uncertainty,
         prediction: stored(&file("prediction.png"))?,
         errors: Inline {
             uri: data_uri("image/png", &error_map(&photo, &truth, &predicted)?),
@@ -87,6 +96,16 @@ fn shown(picture: &Picture) -> Result<Shown, ReportError> {
         pixel_accuracy: percent(picture.score.pixel_accuracy),
         mean_iou: percent(picture.score.mean_iou),
     })
+}
+
+/// Where the uncertainty of a picture lies: among its own files, or beside its folder under its name.
+fn uncertainty_file(picture: &Picture) -> Option<PathBuf> {
+    let own = picture.dir.join("uncertainty.png");
+    let name = picture.score.name.as_str();
+    // A name is a stranger's text: it must not lead elsewhere.
+    let plain = Path::new(name).file_name().is_some_and(|file| file == name);
+    let beside = picture.dir.with_file_name(format!("{name}-uncertainty.png"));
+    [(true, own), (plain, beside)].into_iter().find(|(plain, path)| *plain && path.is_file()).map(|(_, path)| path)
 }
 
 fn labels(path: &Path, photo: &RgbImage) -> Result<Vec<u8>, ReportError> {
@@ -131,6 +150,6 @@ fn wrong(path: &Path, message: impl Into<String>) -> ReportError {
     ReportError::Picture { path: path.to_owned(), message: message.into() }
 }
 
-fn data_uri(kind: &str, bytes: &[u8]) -> String {
+pub(super) fn data_uri(kind: &str, bytes: &[u8]) -> String {
     format!("data:{kind};base64,{}", STANDARD.encode(bytes))
 }

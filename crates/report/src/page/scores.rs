@@ -39,10 +39,12 @@ pub(crate) fn set_name(split: &str) -> String {
     }
 }
 
-const SCORE_HEADS: [&str; 4] = ["Pixel-wise accuracy", "Class accuracy", "Mean IoU", "Frequency-weighted IoU"];
+const SCORE_HEADS: [&str; 5] =
+    ["Pixel-wise accuracy", "Class accuracy", "Mean IoU", "Frequency-weighted IoU", "Boundary F1"];
 
-fn score_values(scores: &Scores) -> [Option<f64>; 4] {
-    [scores.pixel_accuracy, scores.class_accuracy, scores.mean_iou, scores.frequency_weighted_iou]
+fn score_values(scores: &Scores) -> [Option<f64>; 5] {
+    let Scores { pixel_accuracy, class_accuracy, mean_iou, frequency_weighted_iou, boundary_f1, .. } = *scores;
+    [pixel_accuracy, class_accuracy, mean_iou, frequency_weighted_iou, boundary_f1]
 }
 
 /// One run on each of its splits.
@@ -90,7 +92,7 @@ pub(crate) fn comparison(columns: &[Column]) -> Table {
     let mut rows = Vec::new();
     for column in columns {
         let train = reading(column.run, "train").and_then(|reading| reading.scores.pixel_accuracy);
-        let evaluated = column.evaluation.map_or([None; 4], |evaluation| score_values(&evaluation.scores));
+        let evaluated = column.evaluation.map_or([None; 5], |evaluation| score_values(&evaluation.scores));
         let row: Vec<Option<f64>> = std::iter::once(train).chain(evaluated).collect();
         let mut cells: Vec<Cell> = row.iter().map(|&value| Cell::percent(value)).collect();
         cells.push(column.evaluation.map_or_else(Cell::default, |evaluation| Cell {

@@ -3,6 +3,7 @@
 mod losses;
 mod read;
 mod records;
+mod sane;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +13,10 @@ use std::{fs, io};
 use img2seg_data::{ClassTable, shown};
 
 pub use losses::{Losses, Step};
-pub use records::{ColorAgreement, Epoch, EpochTime, Evaluation, ImageScore, Manifest, MeanLosses, Picture, Scores};
+pub use records::{
+    Calibration, ColorAgreement, Epoch, EpochTime, Evaluation, ImageScore, Manifest, MeanLosses, Picture,
+    ReliabilityBin, Scores,
+};
 
 use crate::ReportError;
 
@@ -60,7 +64,7 @@ impl Run {
         let mut metrics = Vec::new();
         for (line, epoch) in read::json_lines::<Epoch>(&metrics_path)? {
             for scores in epoch.train.iter().chain(&epoch.val) {
-                known_classes(scores, &classes).map_err(|message| read::malformed(&metrics_path, line, message))?;
+                sane::scores(scores, &classes).map_err(|message| read::malformed(&metrics_path, line, message))?;
             }
             metrics.push(epoch);
         }
@@ -109,21 +113,18 @@ fn settings(path: &Path, text: &str) -> Result<toml::Table, ReportError> {
     })
 }
 
-fn known_classes(scores: &Scores, classes: &ClassTable) -> Result<(), String> {
-    match scores.class_iou.keys().find(|name| classes.classes().iter().all(|class| class.name != **name)) {
-        Some(name) => Err(format!("class_iou names the class `{name}`, which classes.toml does not")),
-        None => Ok(()),
-    }
-}
-
 fn evaluations(dir: &Path, classes: &ClassTable) -> Result<Vec<Evaluation>, ReportError> {
     let mut evaluations = Vec::new();
     for split in directories(dir)? {
         let scores_path = split.join("scores.json");
         let Some(mut evaluation) = read::json::<Evaluation>(&scores_path)? else { continue };
-        known_classes(&evaluation.scores, classes).map_err(|message| read::malformed(&scores_path, 1, message))?;
-        evaluation.images =
-            read::json_lines(&split.join("images.jsonl"))?.into_iter().map(|(_, image)| image).collect();
+        sane::scores(&evaluation.scores, classes).map_err(|message| read::malformed(&scores_path, 1, message))?;
+        evaluation.dir.clone_from(&split);
+        let images_path = split.join("images.jsonl");
+        for (line, image) in read::json_lines::<ImageScore>(&images_path)? {
+            sane::image(&image, classes).map_err(|message| read::malformed(&images_path, line, message))?;
+            evaluation.images.push(image);
+        }
         for picture in directories(&split.join("pictures"))? {
             if let Some(score) = read::json(&picture.join("picture.json"))? {
                 evaluation.pictures.push(Picture { score, dir: picture });

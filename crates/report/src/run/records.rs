@@ -1,6 +1,7 @@
 //! What a run writes down, as its files spell it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -31,6 +32,44 @@ pub struct Scores {
     /// How far raw colours agree; `None` for a network that predicts classes.
     #[serde(deserialize_with = "Option::deserialize")]
     pub rgb_agreement: Option<ColorAgreement>,
+    /// The mean over images of how well boundaries are followed. This and what follows is there where the run was evaluated.
+    #[serde(default)]
+    pub boundary_f1: Option<f64>,
+    /// The same by class name.
+    #[serde(default)]
+    pub class_boundary_f1: BTreeMap<String, Option<f64>>,
+    /// The share of the pixels predicted as a class that are it.
+    #[serde(default)]
+    pub class_precision: BTreeMap<String, Option<f64>>,
+    /// The share of a class's pixels that are predicted as it.
+    #[serde(default)]
+    pub class_recall: BTreeMap<String, Option<f64>>,
+    /// How often a network is right when it is so and so sure; `None` for a network that gives colours.
+    #[serde(default)]
+    pub calibration: Option<Calibration>,
+    /// Pixels by true class and predicted class, a row a true class, in the order of the class table; no rows where it was not filed.
+    #[serde(default)]
+    pub confusion: Vec<Vec<u64>>,
+}
+
+/// Whether a network is right as often as it is sure.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Calibration {
+    /// The expected calibration error, a fraction.
+    pub expected_error: Option<f64>,
+    /// Pixels by their confidence: equal parts of 0..=1, the least confident first.
+    pub bins: Vec<ReliabilityBin>,
+}
+
+/// The pixels of one bin of confidence.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+pub struct ReliabilityBin {
+    /// How many there are.
+    pub pixels: u64,
+    /// Their mean confidence.
+    pub confidence: Option<f64>,
+    /// The share of them that is right.
+    pub accuracy: Option<f64>,
 }
 
 /// Readings of "pixel accuracy" on colours, as fractions of all pixels, void among them.
@@ -146,6 +185,9 @@ pub struct Evaluation {
     pub seconds: Option<f64>,
     /// How long the network took for one image.
     pub seconds_per_image: Option<f64>,
+    /// Its directory.
+    #[serde(skip)]
+    pub dir: PathBuf,
     /// The score of every image, in the order of the split.
     #[serde(skip)]
     pub images: Vec<ImageScore>,
@@ -165,6 +207,12 @@ pub struct ImageScore {
     /// `None` for an image that is all void.
     #[serde(deserialize_with = "Option::deserialize")]
     pub mean_iou: Option<f64>,
+    /// `None` for an image without a boundary, and where it was not filed.
+    #[serde(default)]
+    pub boundary_f1: Option<f64>,
+    /// Pixels as `[true class, predicted class, count]`; `None` where they were not filed.
+    #[serde(default, skip_serializing)]
+    pub confusion: Option<Vec<[u64; 3]>>,
 }
 
 /// An image of a split with its truth and its prediction.

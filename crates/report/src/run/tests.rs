@@ -96,6 +96,32 @@ fn malformed_records_are_named_by_file_and_line() {
     assert!(text.ends_with("metrics.jsonl:1: class_iou names the class `Raod`, which classes.toml does not"), "{text}");
     write(dir.path(), "metrics.jsonl", &metrics);
 
+    let evaluation = dir.path().join("evaluation/val");
+    let scores = fs::read_to_string(evaluation.join("scores.json")).unwrap();
+    let images = fs::read_to_string(evaluation.join("images.jsonl")).unwrap();
+    let squares = "[0,0,0,0,0,0,0,0,0,0,0]";
+    for (from, to, expected) in [
+        (
+            "class_recall\":{\"Road",
+            "class_recall\":{\"Raod",
+            "class_recall names the class `Raod`, which classes.toml does not",
+        ),
+        (squares, "[0]", "confusion is not a square of the 11 classes of classes.toml"),
+        (squares, "[0,0,0,0,0,0,0,0,0,0,99999999999999999]", "confusion counts more pixels than a split has"),
+    ] {
+        write(&evaluation, "scores.json", &scores.replacen(from, to, 1));
+        assert!(error(dir.path()).ends_with(expected), "{}", error(dir.path()));
+    }
+    write(&evaluation, "scores.json", &scores);
+    for (to, expected) in [
+        ("[11,3,", "images.jsonl:2: confusion has [11, 3, 7], but there are 11 classes"),
+        ("[3,3,99999999999],[3,3,", "images.jsonl:2: confusion counts more pixels than an image has"),
+    ] {
+        write(&evaluation, "images.jsonl", &images.replacen("[3,3,", to, 1));
+        assert!(error(dir.path()).ends_with(expected), "{}", error(dir.path()));
+    }
+    write(&evaluation, "images.jsonl", &images);
+
     write(dir.path(), "config.toml", "recipe = \"a\"\n\nheight = = 4\n");
     assert!(error(dir.path()).contains("config.toml:3: "), "{}", error(dir.path()));
     write(dir.path(), "config.toml", "");

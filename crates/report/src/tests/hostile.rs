@@ -100,9 +100,11 @@ fn poison_file(path: &Path, next: &mut impl FnMut() -> String) {
 
 fn rename_class(value: &mut Value) {
     if let Value::Object(map) = value {
-        if let Some(Value::Object(classes)) = map.get_mut("class_iou") {
-            let iou = classes.remove("Road").unwrap();
-            classes.insert(TEXTS[0].to_owned(), iou);
+        for key in ["class_iou", "class_boundary_f1", "class_precision", "class_recall"] {
+            if let Some(Value::Object(classes)) = map.get_mut(key) {
+                let score = classes.remove("Road").unwrap();
+                classes.insert(TEXTS[0].to_owned(), score);
+            }
         }
         map.iter_mut().for_each(|(_, value)| rename_class(value));
     }
@@ -155,7 +157,7 @@ fn assert_harmless(page: &str) {
     let plain = tempfile::tempdir().unwrap();
     let mut dirs = two_runs(plain.path());
     dirs.truncate(2);
-    let compared = fs::read_to_string(compare(&dirs, &plain.path().join("out")).unwrap()).unwrap();
+    let compared = fs::read_to_string(compare(&dirs, &plain.path().join("out")).unwrap().page).unwrap();
     let (alone, beside) = (parse(&self::page(&dirs[1])), parse(&compared));
     let tags: BTreeSet<_> = alone.tags.union(&beside.tags).cloned().collect();
     let attributes: BTreeSet<_> = alone.attributes.union(&beside.attributes).cloned().collect();
@@ -195,7 +197,7 @@ fn every_name_and_text_of_a_run_is_escaped() {
         assert_harmless(&page(dir));
     }
     let out = root.path().join("out");
-    assert_harmless(&fs::read_to_string(compare(&dirs, &out).unwrap()).unwrap());
+    assert_harmless(&fs::read_to_string(compare(&dirs, &out).unwrap().page).unwrap());
 
     let table = fs::read_to_string(out.join("comparison.md")).unwrap();
     assert!(!table.contains('<') && !table.contains("\n'"), "{table}");
