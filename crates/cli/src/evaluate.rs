@@ -9,7 +9,7 @@ use img2seg_training::checkpoint::Which;
 use img2seg_training::evaluate::Evaluation;
 use img2seg_training::evaluation_files::{Evaluating, evaluate_run};
 use img2seg_training::predict::Inference;
-use img2seg_training::tta::TestTimeAugmentation;
+use img2seg_training::predict::TestTimeAugmentation;
 use img2seg_training::{RunDir, manifest};
 
 use crate::origin::origin;

@@ -9,8 +9,8 @@ use img2seg_data::{read_image, shown, split_pair};
 use img2seg_report::{indexed_png, overlay};
 use img2seg_training::RunDir;
 use img2seg_training::checkpoint::Which;
+use img2seg_training::predict::TestTimeAugmentation;
 use img2seg_training::predict::{Inference, Predictor};
-use img2seg_training::tta::TestTimeAugmentation;
 
 use crate::{UsageError, device, message, progress};
 

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainingError;
 use crate::loss::ClassWeights;
+use crate::predict::TestTimeAugmentation;
 use crate::schedule::ScheduleConfig;
-use crate::tta::TestTimeAugmentation;
 use setting::set;
 
 pub use task::{

@@ -12,8 +12,8 @@ use img2seg_data::{Batch, ClassTable, Loader};
 use crate::TrainingError;
 use crate::learner::{Learner, PredictedImage, image_of_planes};
 use crate::loss::LossMeans;
+use crate::predict::TestTimeAugmentation;
 use crate::scores::{ImageScores, ScoreKeeper, Scores};
-use crate::tta::TestTimeAugmentation;
 
 pub use original_size::evaluate_at_original_size;
 

@@ -27,10 +27,8 @@ pub mod run_dir;
 pub mod samples;
 pub mod schedule;
 pub mod scores;
-pub mod tiles;
 pub mod trace;
 pub mod train;
-pub mod tta;
 pub mod weights;
 
 pub use config::RunConfig;

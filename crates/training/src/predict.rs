@@ -1,5 +1,8 @@
 //! A trained run, ready to label photos of any size.
 
+mod tiles;
+mod tta;
+
 use candle_core::Device;
 use image::RgbImage;
 use img2seg_data::{ClassTable, DataConfig, photo_tensor, resize};
@@ -7,9 +10,10 @@ use img2seg_ops::{self as ops, Resize};
 
 use crate::checkpoint::{self, Progress, Which};
 use crate::learner::{self, Learner, PredictedImage, Prediction};
-use crate::tiles::Tiles;
-use crate::tta::TestTimeAugmentation;
 use crate::{RunDir, TrainingError};
+
+pub use tiles::Tiles;
+pub use tta::TestTimeAugmentation;
 
 /// How a run is asked for predictions; what is not said is as its recipe has it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 /// How well a split was labelled. All values are fractions; `None` where nothing defines them (no pixel with a label, a class that is absent).
@@ -108,9 +108,13 @@ pub struct MeanLosses {
     /// Over the steps of the epoch.
     #[serde(default)]
     pub train: BTreeMap<String, Option<f64>>,
-    /// Over the val split at the end of the epoch.
-    #[serde(default)]
+    /// Over the val split at the end of the epoch; none where it was not scored, or only by averages of several looks.
+    #[serde(default, deserialize_with = "none_if_null")]
     pub val: BTreeMap<String, Option<f64>>,
+}
+
+fn none_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Option<f64>>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A line of `times.jsonl`.

@@ -28,6 +28,18 @@ fn a_finished_run_is_read_whole() {
     assert_eq!(evaluation.pictures[0].score.mean_iou, None);
 }
 
+/// An epoch that was not scored, as the program writes it.
+#[test]
+fn an_epoch_without_scores_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    unfinished(dir.path());
+    let line = r#"{"epoch":1,"step":2,"learning_rate_factor":1.0,"losses":{"train":{"mse":0.5},"val":null},"train":null,"val":null}"#;
+    write(dir.path(), "metrics.jsonl", &format!("{line}\n"));
+    let run = Run::open(dir.path()).unwrap();
+    assert_eq!(run.metrics[0].losses.train["mse"], Some(0.5));
+    assert!(run.metrics[0].losses.val.is_empty() && run.metrics[0].val.is_none());
+}
+
 #[test]
 fn what_is_not_there_yet_is_empty() {
     let dir = tempfile::tempdir().unwrap();

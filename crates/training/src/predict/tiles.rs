@@ -9,7 +9,7 @@ use img2seg_ops as ops;
 
 use crate::TrainingError;
 use crate::learner::{Learner, PredictedImage, Prediction};
-use crate::tta::TestTimeAugmentation;
+use crate::predict::TestTimeAugmentation;
 
 /// Tiles that are predicted at once.
 const AT_ONCE: usize = 4;
