@@ -86,7 +86,8 @@ fn csv(points: &[Point]) -> String {
 fn plot(curve: &Curve) -> String {
     let mut text = String::new();
     // Writing into a String cannot fail.
-    let _ = writeln!(text, "{:>9}  {:>10}  {:>10}", "rate", &curve.loss, "smoothed");
+    let width = curve.loss.len().max(10);
+    let _ = writeln!(text, "{:>9}  {:>width$}  {:>10}", "rate", &curve.loss, "smoothed");
     let points = &curve.points;
     // A loss far above the first says no more than that it is.
     let most = points.first().map_or(1.0, |first| 1.25 * first.smoothed.abs());
@@ -94,7 +95,7 @@ fn plot(curve: &Curve) -> String {
     for (at, Point { rate, loss, smoothed }) in points.iter().enumerate() {
         if (points.len() - 1 - at).is_multiple_of(every) {
             let length = (BAR * (smoothed / most).clamp(0.0, 1.0)).round() as usize;
-            let _ = writeln!(text, "{rate:>9.1e}  {loss:>10.4}  {smoothed:>10.4}  {}", "#".repeat(length));
+            let _ = writeln!(text, "{rate:>9.1e}  {loss:>width$.4}  {smoothed:>10.4}  {}", "#".repeat(length));
         }
     }
     match curve.ending {
@@ -120,7 +121,7 @@ fn suggestions(curve: &Curve) -> String {
                     settings.iter().map(|(key, rate)| format!("--set {key}={rate:.1e}")).collect();
                 writeln!(text, "{name:<20}  {rate:.1e}  {}", settings.join(" "))
             }
-            None => writeln!(text, "{name:<20}  none: the loss does not fall"),
+            None => writeln!(text, "{name:<20}  none: the loss does not fall at these rates"),
         };
     }
     text
@@ -164,7 +165,10 @@ mod tests {
                 "a tenth of the least  1.0e-4  --set d.learning_rate=1.0e-4 --set g.learning_rate=2.0e-4",
             ]
         );
-        assert!(suggestions(&curve(&[1.0, 2.0])).contains("steepest descent      none: the loss does not fall"));
+        assert!(
+            suggestions(&curve(&[1.0, 2.0]))
+                .contains("steepest descent      none: the loss does not fall at these rates")
+        );
     }
 
     #[test]

@@ -100,9 +100,10 @@ impl Curve {
         (slope(steepest) < 0.0).then(|| self.points[steepest].rate)
     }
 
-    /// A tenth of the rate at which the smoothed loss is least; none without a step.
+    /// A tenth of the rate at which the smoothed loss is least; none where that is below the rates that were tried.
     pub fn tenth_of_least(&self) -> Option<f64> {
-        Some(self.points[self.least()?].rate / 10.0)
+        let rate = self.points[self.least()?].rate / 10.0;
+        (rate >= self.points[0].rate).then_some(rate)
     }
 
     /// The first point of the least smoothed loss.
@@ -300,7 +301,8 @@ mod tests {
         assert_eq!(found.steepest(), Some(32.0));
         assert_eq!(found.tenth_of_least(), Some(102.4));
         assert_eq!(found.settings(0.5), [("a.learning_rate".to_owned(), 0.5), ("b.learning_rate".to_owned(), 1.0)]);
-        assert_eq!(of(&[1.0, 2.0, 3.0, 4.0, 5.0]).steepest(), None);
+        let rising = of(&[1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!((rising.steepest(), rising.tenth_of_least()), (None, None));
         assert_eq!((of(&[]).steepest(), of(&[]).tenth_of_least()), (None, None));
         assert_eq!(of(&[1.0]).steepest(), None);
     }

@@ -52,10 +52,9 @@ impl Spread {
     }
 
     fn text(self, percent: bool) -> String {
-        let (factor, digits, unit) = if percent { (100.0, 2, " %") } else { (1.0, 1, "") };
-        let deviation =
-            self.deviation.map(|deviation| format!(" ± {:.digits$}", factor * deviation)).unwrap_or_default();
-        format!("{:.digits$}{deviation}{unit}", factor * self.mean)
+        let (factor, unit) = if percent { (100.0, " %") } else { (1.0, "") };
+        let deviation = self.deviation.map(|deviation| format!(" ± {:.2}", factor * deviation)).unwrap_or_default();
+        format!("{:.2}{deviation}{unit}", factor * self.mean)
     }
 }
 
@@ -169,8 +168,8 @@ mod tests {
             [
                 "| run | recipe |  seeds | epochs | training, min | with scoring, min |  pixel accuracy |       mean IoU |",
                 "|-----|--------|-------:|-------:|--------------:|------------------:|----------------:|---------------:|",
-                "| a   | `x`    |      3 |     40 |     2.0 ± 1.0 |         4.0 ± 2.0 | 60.00 ± 10.00 % | 25.00 ± 0.00 % |",
-                "| bc  | `y`    | 1 of 3 |      - |           4.0 |               8.0 |         87.50 % |              - |",
+                "| a   | `x`    |      3 |     40 |   2.00 ± 1.00 |       4.00 ± 2.00 | 60.00 ± 10.00 % | 25.00 ± 0.00 % |",
+                "| bc  | `y`    | 1 of 3 |      - |          4.00 |              8.00 |         87.50 % |              - |",
             ]
         );
         assert!(text.starts_with("# g\n\nSplit val, "), "{text}");

@@ -123,7 +123,10 @@ fn every_run_is_trained_and_scored_once() {
     );
     assert_eq!(lab.states(&grid), [State::Trained, State::Trained]);
     let table = lab.table();
-    assert!(table.contains("50.00 ± 0.00 %") && table.contains("1.0 ± 0.0") && table.contains("1.5 ± 0.0"), "{table}");
+    assert!(
+        table.contains("50.00 ± 0.00 %") && table.contains("1.00 ± 0.00") && table.contains("1.50 ± 0.00"),
+        "{table}"
+    );
     assert!(lab.path("runs/g/table.json").is_file());
 
     let (code, calls) = lab.sweep(&grid);
