@@ -94,6 +94,18 @@ impl<'a> Comparison<'a> {
         others.iter().filter_map(|column| Paired::of(first, column)).collect()
     }
 
+    /// What the pairs say, and the two best runs where neither is what the others are held against.
+    pub(crate) fn verdicts(&self, pairs: &[Paired]) -> Vec<String> {
+        let iou = |column: &Column| column.evaluation.and_then(|evaluation| evaluation.scores.mean_iou).unwrap_or(-1.0);
+        let mut ranked: Vec<usize> = (0..self.columns.len()).collect();
+        ranked.sort_by(|&a, &b| iou(&self.columns[b]).total_cmp(&iou(&self.columns[a])));
+        let best = match ranked[..] {
+            [best, second, _, ..] if best > 0 && second > 0 => Paired::of(&self.columns[second], &self.columns[best]),
+            _ => None,
+        };
+        pairs.iter().chain(&best).map(Paired::verdict).collect()
+    }
+
     /// Who is better, how sure that is, and at what cost: for a terminal.
     pub(crate) fn summary(&self, pairs: &[Paired]) -> String {
         let tables = std::iter::once(comparison(&self.columns)).chain(paired::table(pairs)).chain(seeds(&self.columns));
@@ -111,8 +123,8 @@ impl<'a> Comparison<'a> {
 
     fn sentences(&self, pairs: &[Paired]) -> String {
         let mut text = format!("{}\n\n", escaped(&self.lead()));
-        for pair in pairs {
-            let _ = write!(text, "{}\n\n", escaped(&pair.verdict()));
+        for verdict in self.verdicts(pairs) {
+            let _ = write!(text, "{}\n\n", escaped(&verdict));
         }
         for note in &self.notes {
             let _ = write!(text, "> {}\n\n", escaped(note));

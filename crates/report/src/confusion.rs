@@ -12,8 +12,10 @@ const PAPER: [u8; 3] = [255; 3];
 const INK: [u8; 3] = [27, 36, 48];
 const SOFT: [u8; 3] = [91, 100, 114];
 /// Of the rows of classes that do not occur.
-const ABSENT: [u8; 3] = [236, 238, 241];
-/// Of a whole row in one cell; shares are between it and paper.
+const ABSENT: [u8; 3] = [222, 222, 222];
+/// Of cells without a pixel: just enough for the eye to follow a row.
+const NONE: [u8; 3] = [246, 247, 250];
+/// Of a whole row in one cell; shares are between it and the colour of none.
 const FULL: [u8; 3] = [12, 58, 130];
 
 const MARGIN: u32 = 12;
@@ -84,7 +86,7 @@ fn picture(counts: &[Vec<u64>], table: &ClassTable) -> RgbImage {
             let percent = (100.0 * share).round();
             if roomy && percent >= 1.0 {
                 let text = format!("{percent}");
-                let color = if share > 0.45 { PAPER } else { INK };
+                let color = if share > 0.3 { PAPER } else { INK };
                 let left = left + (cell - letters.width(&text)) / 2;
                 draw(&mut image, (left, top + (cell - letters.height()) / 2), &text, letters, color);
             }
@@ -93,11 +95,11 @@ fn picture(counts: &[Vec<u64>], table: &ClassTable) -> RgbImage {
     image
 }
 
-/// Between paper and full; small shares are lifted, as they are what the eye looks for.
+/// Between none and full; small shares are lifted, as they are what the eye looks for.
 fn mixed(share: f64) -> [u8; 3] {
     let weight = share.clamp(0.0, 1.0).sqrt();
     [0, 1, 2].map(|channel| {
-        let (from, to) = (f64::from(PAPER[channel]), f64::from(FULL[channel]));
+        let (from, to) = (f64::from(NONE[channel]), f64::from(FULL[channel]));
         (from + (to - from) * weight).round() as u8
     })
 }
@@ -124,8 +126,8 @@ mod tests {
             let from = side - MARGIN - 3 * CELL;
             picture.get_pixel(from + column * CELL + 1, from + row * CELL + 1).0
         };
-        assert_eq!([cell(0, 0), cell(0, 1), cell(0, 2)], [mixed(0.75), mixed(0.25), PAPER]);
-        assert_eq!([cell(1, 0), cell(1, 1), cell(1, 2)], [PAPER, FULL, PAPER]);
+        assert_eq!([cell(0, 0), cell(0, 1), cell(0, 2)], [mixed(0.75), mixed(0.25), NONE]);
+        assert_eq!([cell(1, 0), cell(1, 1), cell(1, 2)], [NONE, FULL, NONE]);
         assert_eq!([cell(2, 0), cell(2, 1), cell(2, 2)], [ABSENT; 3]);
         // The swatch of each class stands beside its row and above its column.
         for class in 0..3 {

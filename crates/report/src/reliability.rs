@@ -7,7 +7,7 @@ use crate::run::Calibration;
 
 /// The side of the square that is drawn in, and what is left around it, in CSS pixels.
 const SIDE: f64 = 240.0;
-const LEFT: f64 = 48.0;
+const LEFT: f64 = 66.0;
 const TOP: f64 = 10.0;
 const BELOW: f64 = 44.0;
 
@@ -15,7 +15,7 @@ const BELOW: f64 = 44.0;
 /// network is right as often as it is sure.
 pub(crate) fn reliability_svg(calibration: &Calibration, series: usize) -> String {
     let color = hex(PALETTE[series % PALETTE.len()].0);
-    let (width, height) = (LEFT + SIDE + 16.0, TOP + SIDE + BELOW);
+    let (width, height) = (LEFT + SIDE + 26.0, TOP + SIDE + BELOW);
     let x = |share: f64| LEFT + SIDE * share.clamp(0.0, 1.0);
     let y = |share: f64| TOP + SIDE * (1.0 - share.clamp(0.0, 1.0));
     let mut svg = format!(
@@ -85,7 +85,7 @@ mod tests {
         let svg = reliability_svg(&Calibration { expected_error: Some(0.1), bins }, 0);
         assert_eq!((svg.matches("<rect").count(), svg.matches("<circle").count()), (2, 2));
         assert_eq!(svg.matches("height=\"120.00\"").count(), 2, "half of 240: {svg}");
-        assert!(svg.contains("cx=\"144.00\"") && svg.contains("fill-opacity=\"0.90\""), "{svg}");
+        assert!(svg.contains("cx=\"162.00\"") && svg.contains("fill-opacity=\"0.90\""), "{svg}");
         // Numbers beyond the diagram stay in it.
         let wild = ReliabilityBin { pixels: u64::MAX, confidence: Some(-1e300), accuracy: Some(1e300) };
         let svg = reliability_svg(&Calibration { expected_error: None, bins: vec![wild] }, 9);

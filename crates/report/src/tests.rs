@@ -91,8 +91,13 @@ fn comparisons_set_runs_side_by_side() {
     let dir = tempfile::tempdir().unwrap();
     let dirs = two_runs(dir.path());
     write(&dirs[1], "config.toml", "recipe = \"other\"\n\n[data]\nheight = 8\n");
+    let scores = dirs[1].join("evaluation/val/scores.json");
+    fs::write(&scores, fs::read_to_string(&scores).unwrap().replace("0.875", "0.5")).unwrap();
     let out = dir.path().join("deep/er");
-    let page = fs::read_to_string(compare(&dirs, &out).unwrap().page).unwrap();
+    let compared = compare(&dirs, &out).unwrap();
+    assert!(compared.summary.contains("12.50 points") && compared.summary.contains("Time and cost"));
+    assert!(!compared.summary.contains("IoU by class"), "what is long is in the files");
+    let page = fs::read_to_string(compared.page).unwrap();
     assert_self_contained(&page);
     assert!(page.contains("unet labels 75.00 % of the pixels correctly, 25.00 points more than cgan"));
     assert!(page.contains("<td class=\"best\">75.00</td>"));
@@ -116,7 +121,7 @@ fn comparisons_set_runs_side_by_side() {
     assert!(page.contains(verdict) && table.contains(verdict), "{table}");
     let pairs = "| cgan | −12.50 (−12.50 to −12.50) | −25.00 (−25.00 to −25.00) | −25.00 (−25.00 to −25.00) | 0 of 3 (lower on 2) |";
     assert!(table.contains(pairs), "{table}");
-    assert!(table.contains("| Road | 87.50 | 87.50 (0.00) |") && table.contains("| Car | – | – |"), "{table}");
+    assert!(table.contains("| Road | **87.50** | 50.00 (−37.50) |") && table.contains("| Car | – | – |"), "{table}");
     assert!(table.contains("| 001 | **37.50** | 25.00 |"), "{table}");
     let numbers: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(out.join("comparison.json")).unwrap()).unwrap();
@@ -164,6 +169,10 @@ fn runs_that_differ_by_their_seed_are_one_model() {
     let table = fs::read_to_string(dir.path().join("comparison.md")).unwrap();
     assert!(table.contains("| a, b | 2 | 31.25 ± 8.84 | 62.50 ± 17.68 | 52.50 ± 17.68 |"), "{table}");
     assert!(table.contains("| c | 1 | 31.25 | 62.50 | 52.50 |"), "{table}");
+    // Of three runs, the two best are held against each other too, unless one of them is what the others are held against.
+    let turned = [&dirs[1], &dirs[0], &dirs[2]].map(Clone::clone);
+    assert!(compare(&turned, dir.path()).unwrap().summary.contains("a is better than c by 6.25 points"));
+    assert!(!table.contains("c is better than b") && table.contains("b is worse than a"), "{table}");
     compare(&dirs[1..], dir.path()).unwrap();
     assert!(!fs::read_to_string(dir.path().join("comparison.md")).unwrap().contains("Seeds of one recipe"));
 }

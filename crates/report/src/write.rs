@@ -47,7 +47,7 @@ pub fn compare(run_dirs: &[PathBuf], out_dir: &Path) -> Result<Compared, ReportE
     let runs = run_dirs.iter().map(|dir| Run::open(dir)).collect::<Result<Vec<_>, _>>()?;
     let comparison = Comparison::of(&runs)?;
     let pairs = comparison.pairs();
-    let page = page::several(&comparison.columns, comparison.lead(), comparison.notes.clone(), &pairs)?;
+    let page = page::several(&comparison, &pairs)?;
     fs::create_dir_all(out_dir).map_err(|source| ReportError::Unwritable { path: out_dir.to_owned(), source })?;
     replace(&out_dir.join("comparison.json"), format!("{:#}\n", comparison.json(&pairs)).as_bytes())?;
     replace(&out_dir.join("comparison.md"), comparison.markdown(&pairs).as_bytes())?;

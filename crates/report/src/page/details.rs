@@ -68,8 +68,8 @@ pub(crate) fn class_differences(columns: &[Column]) -> Option<Table> {
         let best = values.iter().flatten().copied().fold(f64::NEG_INFINITY, f64::max);
         let varied = values.iter().flatten().any(|&value| value < best);
         let cells = values.iter().enumerate().map(|(index, &value)| {
-            let difference =
-                if index > 0 { value.zip(reference).map(|(value, first)| signed(value - first)) } else { None };
+            let difference = value.zip(reference).map(|(value, first)| signed(value - first));
+            let difference = difference.filter(|text| index > 0 && text != "0.00");
             Cell { text: percent(value), detail: difference.unwrap_or_default(), best: varied && value == Some(best) }
         });
         table.rows.push(Row { name: class.name.clone(), series: None, cells: cells.collect() });

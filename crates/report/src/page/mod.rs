@@ -11,6 +11,7 @@ use img2seg_data::VOID;
 
 use crate::ReportError;
 use crate::chart::{AXIS, GRID, LETTERS, PALETTE, hex};
+use crate::comparison::Comparison;
 use crate::error_map::{UNSCORED, WRONG};
 use crate::paired::{self, Paired};
 use crate::run::{Evaluation, Run};
@@ -122,19 +123,15 @@ pub(crate) fn single(run: &Run) -> Result<String, ReportError> {
 }
 
 /// The page of several evaluated runs with one class table.
-pub(crate) fn several(
-    columns: &[Column],
-    lead: String,
-    notes: Vec<String>,
-    pairs: &[Paired],
-) -> Result<String, ReportError> {
+pub(crate) fn several(comparison: &Comparison, pairs: &[Paired]) -> Result<String, ReportError> {
+    let columns = comparison.columns.as_slice();
     let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
     let mut tables: Vec<Table> = columns.iter().map(scores::accuracy).collect();
     tables.push(scores::comparison(columns));
     tables.extend(paired::table(pairs));
     tables.extend(details::seeds(columns));
-    let verdicts = pairs.iter().map(Paired::verdict).collect();
-    page(columns, names.join(" · "), "Comparison of runs", lead, notes, (verdicts, tables))
+    let (lead, notes) = (comparison.lead(), comparison.notes.clone());
+    page(columns, names.join(" · "), "Comparison of runs", lead, notes, (comparison.verdicts(pairs), tables))
 }
 
 fn page(
