@@ -229,7 +229,8 @@ fn a_table_says_every_choice() {
     assert_eq!(config(r#""batch""#).unwrap().norm, NormConfig::Batch);
     assert!(config(r#""layer""#).unwrap_err().to_string().contains("layer"));
     assert!(config(r#""batch", "depth": 4"#).unwrap_err().to_string().contains("unknown field `depth`"));
-    let missing = serde_json::from_str::<UNetConfig>(r#"{"base_channels": 4, "stem": "none"}"#).unwrap_err().to_string();
+    let missing =
+        serde_json::from_str::<UNetConfig>(r#"{"base_channels": 4, "stem": "none"}"#).unwrap_err().to_string();
     assert!(missing.contains("missing field `levels`"), "{missing}");
 }
 

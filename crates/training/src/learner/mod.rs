@@ -292,6 +292,7 @@ pub(crate) mod tests {
             let weights = learner.weights().tensors();
             let other = build(&config, &classes, &Device::Cpu).unwrap();
             other.weights().load(&weights).unwrap();
+            other.weights().load_averages(&learner.weights().averages()).unwrap();
             assert!(predicted(other.as_ref()) == after, "{name}");
         }
     }
