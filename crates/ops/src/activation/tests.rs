@@ -96,7 +96,11 @@ fn sums_hold_everywhere() {
 /// The gradients of both addends stay apart where one of them has other uses.
 #[test]
 fn an_addend_that_is_used_again_keeps_the_others_gradient() {
-    let op = |x: &[Tensor]| add(&relu(&add(&x[0], &x[1], Activation::None)?)?, &x[0], Activation::Relu);
+    // The way back reaches the ReLU last, whose gradient is then added to that of x[0] in place.
+    let op = |x: &[Tensor]| {
+        let other_use = relu(&x[0])?;
+        add(&other_use, &add(&x[0], &x[1], Activation::None)?, Activation::Relu)
+    };
     verify::assert_op(&op, &[draw((2, 3, 4, 5), 1), draw((2, 3, 4, 5), 2)]);
     verify::assert_op(&|x| add(&x[0], &x[0], Activation::None), &[draw((2, 3, 4, 5), 1)]);
 }
