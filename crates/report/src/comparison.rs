@@ -1,5 +1,7 @@
 //! Several runs held against each other: whether that can be done, and what it says.
 
+pub(crate) mod paired;
+
 use std::fmt::Write;
 
 use img2seg_data::shown;
@@ -10,9 +12,9 @@ use crate::ReportError;
 use crate::page::details::{class_differences, disagreements, seeds};
 use crate::page::scores::{comparison, cost, epochs, reading, set_name, train_seconds};
 use crate::page::{Column, shared_split};
-use crate::paired::{self, Paired, matched};
 use crate::run::Run;
 use crate::table::{escaped, percent};
+use paired::{Paired, matched};
 
 /// Evaluated runs with one class table.
 pub(crate) struct Comparison<'a> {

@@ -10,7 +10,6 @@
 //! let photo = RgbImage::from_pixel(1, 1, Rgb([100, 100, 100]));
 //! let tinted = img2seg_report::overlay(&photo, &[3], &table);
 //! assert_eq!(tinted.get_pixel(0, 0).0, [114, 82, 114]); // halfway to the purple of roads
-//! assert!(img2seg_report::write("runs/nowhere".as_ref()).is_err());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -27,8 +26,6 @@ mod indexed;
 mod lettering;
 mod overlay;
 mod page;
-mod paired;
-mod reliability;
 mod sheet;
 mod table;
 #[cfg(test)]

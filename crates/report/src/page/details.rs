@@ -1,11 +1,11 @@
 //! Where a run is good and where it is not: by class and by image.
 
 use super::Column;
+use super::reliability::reliability_svg;
 use super::scores::reading;
 use crate::ReportError;
+use crate::comparison::paired::{matched, signed};
 use crate::confusion::confusion_png;
-use crate::paired::{matched, signed};
-use crate::reliability::reliability_svg;
 use crate::run::{Evaluation, ImageScore, Scores};
 use crate::table::{Cell, NOTHING, Row, Table, percent};
 

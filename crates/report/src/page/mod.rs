@@ -4,6 +4,7 @@ mod curves;
 pub(crate) mod details;
 mod differences;
 mod pictures;
+mod reliability;
 pub(crate) mod scores;
 
 use askama::Template;
@@ -12,8 +13,8 @@ use img2seg_data::VOID;
 use crate::ReportError;
 use crate::chart::{AXIS, GRID, LETTERS, PALETTE, hex};
 use crate::comparison::Comparison;
+use crate::comparison::paired::{self, Paired};
 use crate::error_map::{UNSCORED, WRONG};
-use crate::paired::{self, Paired};
 use crate::run::{Evaluation, Run};
 use crate::table::{Table, percent};
 use curves::Figure;

@@ -26,10 +26,15 @@ pub(crate) struct Paired<'a> {
     pub(crate) images: usize,
 }
 
-/// The images of two runs side by side, in the reference's order; `None` where they are not the same images.
+/// The images of two runs side by side, in the reference's order; `None` where they are not the same images, by their names and by the
+/// digest of the data.
 pub(crate) fn matched<'a>(reference: &Column<'a>, column: &Column<'a>) -> Option<Vec<[&'a ImageScore; 2]>> {
     let (first, second) = (reference.evaluation?, column.evaluation?);
     let by_name: BTreeMap<&str, &ImageScore> = second.images.iter().map(|image| (image.name.as_str(), image)).collect();
+    let digest = |column: &Column<'a>| column.run.manifest.text(&["data", "digest"]);
+    if digest(reference).zip(digest(column)).is_some_and(|(first, second)| first != second) {
+        return None;
+    }
     let same = first.scores.split == second.scores.split
         && first.images.len() == second.images.len()
         && by_name.len() == second.images.len();
