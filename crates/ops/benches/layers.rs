@@ -9,7 +9,8 @@ use std::time::Instant;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use img2seg_ops::{
     Activation, AdamStep, Conv2d, ConvTranspose2d, adam_step, backward, batch_norm_eval, batch_norm_train,
-    bce_with_logits, conv_transpose2d, conv2d, cross_entropy, leaky_relu, max_pool2d, mse, relu, tanh,
+    bce_with_logits, conv_transpose2d, conv2d, cross_entropy, dice, focal, leaky_relu, lovasz_softmax, max_pool2d, mse,
+    relu, softmax, tanh,
 };
 
 const ROUNDS: usize = 15;
@@ -124,6 +125,12 @@ fn main() -> Result<()> {
     let labels: Vec<u32> = (0..4 * 128 * 128).map(|i| i % 19).collect();
     let labels = Tensor::from_vec(labels, (4, 128, 128), &Device::Cpu)?;
     report("cross_entropy 4 19 @128", &[draw((4, 19, 128, 128))?], &|x| cross_entropy(&x[0], &labels, None))?;
+    let labels: Vec<u32> = (0..4 * 128 * 128).map(|i| i / 1000 % 11).collect();
+    let (labels, logits) = (Tensor::from_vec(labels, (4, 128, 128), &Device::Cpu)?, [draw((4, 11, 128, 128))?]);
+    report("softmax 4 11 @128", &logits, &|x| softmax(&x[0]))?;
+    report("focal 4 11 @128", &logits, &|x| focal(&x[0], &labels, 2., None))?;
+    report("dice 4 11 @128", &logits, &|x| dice(&x[0], &labels, None))?;
+    report("lovasz_softmax 4 11 @128", &logits, &|x| lovasz_softmax(&x[0], &labels))?;
     report("bce_with_logits 4 1 @32", &[draw((4, 1, 32, 32))?], &|x| bce_with_logits(&x[0], 1.))?;
     let target = draw((4, 3, 128, 128))?;
     report("mse 4 3 @128", &[draw((4, 3, 128, 128))?], &|x| mse(&x[0], &target))?;

@@ -27,11 +27,10 @@ impl Loss {
     /// The tensors of a case that have gradients.
     fn inputs(self) -> &'static [&'static str] {
         match self {
-            Self::Softmax | Self::Focal { .. } | Self::Dice | Self::LovaszSoftmax => &["logits"],
-            Self::LeastSquares { .. } | Self::Hinge { .. } => &["logits"],
             Self::Charbonnier { .. } => &["prediction", "target"],
             Self::Mean => &["x"],
             Self::GaussianKl | Self::Reparameterize => &["mean", "log_variance"],
+            _ => &["logits"],
         }
     }
 }
