@@ -38,6 +38,7 @@ impl Recipe {
         // Where a recipe does not say its name, the program gives it that of the file.
         was.remove("recipe");
         is.remove("recipe");
+        settle(&mut is, &was);
         let mut keys: Vec<&String> = was.keys().chain(is.keys()).collect();
         keys.sort();
         keys.dedup();
@@ -50,6 +51,20 @@ impl Recipe {
             }
         };
         Ok(keys.into_iter().filter_map(difference).collect())
+    }
+}
+
+/// Class weights that a recipe leaves to the data stand in `config.toml` as the numbers that they have become.
+fn settle<'a>(is: &mut BTreeMap<String, &'a Value>, was: &BTreeMap<String, &'a Value>) {
+    let is_rule = |value: &Value| value.as_str().is_some_and(|rule| rule != "none");
+    let rules = is.iter().filter(|(key, value)| key.ends_with(".class_weights") && is_rule(value));
+    let rules: Vec<String> = rules.map(|(key, _)| key.clone()).collect();
+    for rule in rules {
+        let numbers = format!("{rule}.fixed");
+        if let Some(&settled) = was.get(&numbers) {
+            is.remove(&rule);
+            is.insert(numbers, settled);
+        }
     }
 }
 
@@ -150,23 +165,36 @@ mod tests {
 
     #[test]
     fn a_difference_names_its_key_and_both_values() {
-        let Recipe(written) = recipe(&["data.augment.hue=0.0", "schedule={ constant = {} }"]);
+        let Recipe(written) = recipe(&["data.augment.hue=0.0", "schedule={ warmup_epochs = 0.0, decay = { constant = {} } }"]);
         let config = format!("recipe = \"smoke-unet\"\n{written}");
         let differences = |settings: &[&str]| recipe(settings).differences(&config).unwrap();
-        assert_eq!(differences(&["schedule={ constant = {} }"]), [""; 0]);
-        assert_eq!(differences(&["schedule={ constant = {} }", "data.augment.hue=0"]), [""; 0]);
-        assert_eq!(differences(&["epochs=40", "schedule={ constant = {} }"]), ["epochs was 2 and is to be 40"]);
+        assert_eq!(differences(&["schedule={ warmup_epochs = 0.0, decay = { constant = {} } }"]), [""; 0]);
+        assert_eq!(differences(&["schedule={ warmup_epochs = 0.0, decay = { constant = {} } }", "data.augment.hue=0"]), [""; 0]);
+        assert_eq!(differences(&["epochs=40", "schedule={ warmup_epochs = 0.0, decay = { constant = {} } }"]), ["epochs was 2 and is to be 40"]);
         assert_eq!(
             differences(&[]),
             [
-                "schedule.constant was {} and is not there any more",
-                "schedule.cosine.warmup_epochs was not there and is to be 0.5"
+                "schedule.decay.constant was {} and is not there any more",
+                "schedule.decay.cosine was not there and is to be {}",
+                "schedule.warmup_epochs was 0.0 and is to be 0.5"
             ]
         );
-        let other = Recipe::read(&row("smoke-unet", &["schedule={ constant = {} }"]), 6).unwrap();
+        let other = Recipe::read(&row("smoke-unet", &["schedule={ warmup_epochs = 0.0, decay = { constant = {} } }"]), 6).unwrap();
         assert_eq!(other.differences(&config).unwrap(), ["seed was 5 and is to be 6"]);
-        let augment = differences(&["schedule={ constant = {} }", "data.augment.scale=[0.9, 1.3]"]);
+        let augment = differences(&["schedule={ warmup_epochs = 0.0, decay = { constant = {} } }", "data.augment.scale=[0.9, 1.3]"]);
         assert_eq!(augment, ["data.augment.scale was [0.9, 1.2] and is to be [0.9, 1.3]"]);
+    }
+
+    #[test]
+    fn class_weights_that_the_data_has_settled_are_no_difference() {
+        let key = "task.segmentation.loss.cross-entropy.class_weights";
+        let open = recipe(&[&format!("{key}=inverse")]);
+        let Recipe(written) = recipe(&[&format!("{key}={{ fixed = [1.0, 2.0] }}")]);
+        assert_eq!(open.differences(&written.to_string()).unwrap(), [""; 0]);
+        let none = recipe(&[&format!("{key}=none")]);
+        assert_eq!(none.differences(&written.to_string()).unwrap().len(), 2);
+        let others = recipe(&[&format!("{key}={{ fixed = [1.0, 3.0] }}")]);
+        assert_eq!(others.differences(&written.to_string()).unwrap().len(), 1);
     }
 
     #[test]

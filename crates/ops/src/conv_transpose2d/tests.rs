@@ -93,6 +93,17 @@ proptest! {
     }
 }
 
+/// The padded row and column have no tap of a kernel of one pixel.
+#[test]
+fn a_single_tap_may_have_output_padding() {
+    let spec = ConvTranspose2d { output_padding: (1, 1), dilation: (2, 2), ..ConvTranspose2d::new(1, 0) };
+    let inputs = [draw((2, 3, 2, 4), 7), draw((3, 2, 1, 1), 8), draw(2, 9)];
+    for exactness in [Direct, Fast] {
+        let spec = ConvTranspose2d { exactness, ..spec };
+        verify::assert_within(bounds(spec), &op(spec), &inputs);
+    }
+}
+
 #[test]
 fn nan_passes() {
     let x = Tensor::from_vec(vec![f32::NAN, 0., 0., 0.], (1, 1, 2, 2), &Device::Cpu).unwrap();

@@ -50,9 +50,11 @@ impl Geometry {
         (MATRIX / (self.taps() * TILE.min(self.output_pixels()))).clamp(1, self.group_in())
     }
 
-    /// Whether the columns of a plane are the plane.
+    /// Whether the columns of a plane are the plane. The plane may be the larger one: a transposed convolution with output padding has rows
+    /// that no tap meets.
     pub(super) fn is_pointwise(&self) -> bool {
-        self.kernel == (1, 1) && self.stride == (1, 1) && self.padding == (0, 0)
+        let alike = self.kernel == (1, 1) && self.stride == (1, 1) && self.padding == (0, 0);
+        alike && self.input == self.output
     }
 }
 
