@@ -193,6 +193,22 @@ fn different_images_are_not_held_against_each_other() {
 }
 
 #[test]
+fn runs_that_images_do_not_tell_apart_are_not_ranked() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = two_runs(dir.path());
+    let images = dirs[1].join("evaluation/val/images.jsonl");
+    let text = fs::read_to_string(&images).unwrap();
+    let better = text.replace("[[3,3,6],[3,1,10]]", "[[3,3,16]]");
+    assert_ne!(text, better);
+    fs::write(&images, better).unwrap();
+    let summary = compare(&dirs, dir.path()).unwrap().summary;
+    // Road's IoU is 11/16 and 7/16 in one image, 10/16 and 1 in the other, where the better run has no building either.
+    assert!(summary.contains("cgan and unet cannot be told apart by 3 images: +3.12 points"), "{summary}");
+    assert!(summary.contains("95 % interval −12.50 to +68.75, higher on 0 images and lower on 2."), "{summary}");
+    assert!(summary.contains("| cgan | +3.12 (−12.50 to +68.75) |"), "{summary}");
+}
+
+#[test]
 fn evaluations_without_counts_are_compared_without_intervals() {
     let dir = tempfile::tempdir().unwrap();
     let dirs = two_runs(dir.path());

@@ -140,6 +140,9 @@ fn cut_mix_takes_rectangles_of_other_samples() {
         }
     }
     assert_eq!(partners.len(), 6 * 5);
+    // Whose rectangles the first epoch has is frozen, as its order is.
+    let size = |i| mixed.0.train_sample(0, i).unwrap().photo.pixels().filter(|pixel| pixel[2] != i as u8).count();
+    assert_eq!((0..6).map(size).collect::<Vec<_>>(), [45, 45, 12, 24, 54, 45]);
     assert_eq!(epoch(own.train_batches(1, 0)).len(), 1);
 }
 
