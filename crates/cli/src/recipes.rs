@@ -17,13 +17,21 @@ macro_rules! recipes {
     };
 }
 
-const RECIPES: [(&str, &str); 10] = recipes![
+const RECIPES: [(&str, &str); 18] = recipes![
     "quickstart",
     "pixelwise",
     "lab-unet",
     "lab-cgan",
     "camvid-unet",
     "camvid-cgan",
+    "camvid-classes",
+    "camvid-classes-128",
+    "camvid-colors-128",
+    "camvid-adversarial-128",
+    "camvid-cvae-128",
+    "camvid-pix2pix-128",
+    "camvid-classes-gpu",
+    "cityscapes-pix2pix",
     "smoke-unet",
     "smoke-cgan",
     "smoke-adversarial",

@@ -165,12 +165,19 @@ mod tests {
 
     #[test]
     fn a_difference_names_its_key_and_both_values() {
-        let Recipe(written) = recipe(&["data.augment.hue=0.0", "schedule={ warmup_epochs = 0.0, decay = { constant = {} } }"]);
+        let Recipe(written) =
+            recipe(&["data.augment.hue=0.0", "schedule={ warmup_epochs = 0.0, decay = { constant = {} } }"]);
         let config = format!("recipe = \"smoke-unet\"\n{written}");
         let differences = |settings: &[&str]| recipe(settings).differences(&config).unwrap();
         assert_eq!(differences(&["schedule={ warmup_epochs = 0.0, decay = { constant = {} } }"]), [""; 0]);
-        assert_eq!(differences(&["schedule={ warmup_epochs = 0.0, decay = { constant = {} } }", "data.augment.hue=0"]), [""; 0]);
-        assert_eq!(differences(&["epochs=40", "schedule={ warmup_epochs = 0.0, decay = { constant = {} } }"]), ["epochs was 2 and is to be 40"]);
+        assert_eq!(
+            differences(&["schedule={ warmup_epochs = 0.0, decay = { constant = {} } }", "data.augment.hue=0"]),
+            [""; 0]
+        );
+        assert_eq!(
+            differences(&["epochs=40", "schedule={ warmup_epochs = 0.0, decay = { constant = {} } }"]),
+            ["epochs was 2 and is to be 40"]
+        );
         assert_eq!(
             differences(&[]),
             [
@@ -179,9 +186,14 @@ mod tests {
                 "schedule.warmup_epochs was 0.0 and is to be 0.5"
             ]
         );
-        let other = Recipe::read(&row("smoke-unet", &["schedule={ warmup_epochs = 0.0, decay = { constant = {} } }"]), 6).unwrap();
+        let other =
+            Recipe::read(&row("smoke-unet", &["schedule={ warmup_epochs = 0.0, decay = { constant = {} } }"]), 6)
+                .unwrap();
         assert_eq!(other.differences(&config).unwrap(), ["seed was 5 and is to be 6"]);
-        let augment = differences(&["schedule={ warmup_epochs = 0.0, decay = { constant = {} } }", "data.augment.scale=[0.9, 1.3]"]);
+        let augment = differences(&[
+            "schedule={ warmup_epochs = 0.0, decay = { constant = {} } }",
+            "data.augment.scale=[0.9, 1.3]",
+        ]);
         assert_eq!(augment, ["data.augment.scale was [0.9, 1.2] and is to be [0.9, 1.3]"]);
     }
 
@@ -201,7 +213,10 @@ mod tests {
     fn what_is_no_recipe_is_told_with_its_place() {
         let error = |row: &Row| format!("{:#}", Recipe::read(row, 0).unwrap_err());
         let told = error(&row("smoke-unett", &[]));
-        assert!(told.starts_with("grid.toml:3: recipe: smoke-unett is none; there are camvid-cgan, "), "{told}");
+        assert!(
+            told.starts_with("grid.toml:3: recipe: smoke-unett is none; there are camvid-adversarial-128, "),
+            "{told}"
+        );
         let told = error(&row("missing/recipe.toml", &[]));
         assert!(told.starts_with("grid.toml:3: recipe: missing/recipe.toml: "), "{told}");
         assert_eq!(
