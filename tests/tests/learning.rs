@@ -60,3 +60,18 @@ fn the_adversarial_pair_overfits_one_batch_with_its_l1_term() {
     let reached = overfit(&config, 250);
     assert!(reached > 0.85, "{reached}");
 }
+
+#[test]
+fn a_network_with_a_discriminator_of_its_class_maps_overfits_one_batch() {
+    let network = "task.adversarial-segmentation.network.unet.dropout=0.0";
+    let config = recipe("smoke-adversarial", &[network, "ema_decay=0.5"]);
+    let reached = overfit(&config, 300);
+    assert!(reached > 0.9, "{reached}");
+}
+
+#[test]
+fn the_mean_of_a_conditional_vaes_samples_overfits_one_batch() {
+    let config = recipe("smoke-cvae", &["task.variational.network.base_channels=8"]);
+    let reached = overfit(&config, 300);
+    assert!(reached > 0.9, "{reached}");
+}

@@ -8,7 +8,7 @@ use img2seg_training::evaluation_files::Evaluating;
 
 use crate::evaluate;
 
-/// Make one report of several runs.
+/// Tell which of several runs is better, by how much, how sure that is, and where.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The run directories; the others are held against the first

@@ -67,6 +67,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         sayln!("IoU by class");
         say!("{}", table::class_iou(&evaluation.scores));
     }
+    let page = img2seg_report::write(&arguments.run)?;
+    if !arguments.json {
+        sayln!("{}", shown(&page));
+    }
     Ok(())
 }
 

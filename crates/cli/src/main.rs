@@ -63,7 +63,7 @@ enum Command {
     Evaluate(evaluate::Arguments),
     /// Label photos with a trained run
     Predict(predict::Arguments),
-    /// Make one report of several runs
+    /// Tell which of several runs is better, and where
     Compare(compare::Arguments),
     /// Take a step again at which a run diverged
     ReplayStep(replay_step::Arguments),

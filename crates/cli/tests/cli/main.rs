@@ -4,6 +4,7 @@ mod commands;
 mod durability;
 mod errors;
 mod hostile;
+mod inference;
 mod interruption;
 mod lab;
 mod manifest;
