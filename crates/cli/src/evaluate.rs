@@ -17,6 +17,7 @@ use crate::{device, progress, table};
 
 /// Score a trained run on a split.
 #[derive(clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(crate) struct Arguments {
     /// The run directory
     run: PathBuf,

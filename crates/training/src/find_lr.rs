@@ -141,8 +141,11 @@ pub fn find_lr(
         return Err(refused(format!("{KEY}: there is none above 0 for others to be measured by")));
     };
     let classes = Arc::new(ClassTable::load(&config.data.classes)?);
+    let dataset = Dataset::open(root, Split::Train, &config.data, classes.clone())?;
+    let mut settled = config.clone();
+    settled.settle(&dataset)?;
+    let config = &settled;
     let mut learner = learner::build(config, &classes, device)?;
-    let dataset = Dataset::open(root, Split::Train, &config.data, classes)?;
     let loader = Loader::new(dataset, config.loader(), config.data.augment.clone(), config.seed)?;
     let mut curve =
         Curve { loss: String::new(), losses: Vec::new(), recipe_rates, points: Vec::new(), ending: Ending::Complete };

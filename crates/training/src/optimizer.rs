@@ -1,4 +1,4 @@
-//! Optimisers of named parameters: Adam, AdamW and gradient descent, with a state that can be saved.
+//! Optimisers of named parameters: Adam, `AdamW` and gradient descent, with a state that can be saved.
 
 use std::collections::BTreeMap;
 

@@ -105,28 +105,32 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    fn factors(warmup_epochs: f64, decay: Decay, steps: [u64; 4]) -> [f64; 4] {
+    /// Millionths.
+    fn factors(warmup_epochs: f64, decay: Decay, steps: [u64; 4]) -> [i64; 4] {
         let schedule = Schedule::new(&ScheduleConfig { warmup_epochs, decay }, 4, 25);
-        steps.map(|step| (schedule.factor(step) * 1e6).round() / 1e6)
+        steps.map(|step| (schedule.factor(step) * 1e6).round() as i64)
     }
 
     /// 100 steps, an epoch has 25.
     #[test]
     fn rates_fall_as_their_names_say() {
-        assert_eq!(factors(0.0, Decay::Constant {}, [0, 1, 50, 99]), [1.0; 4]);
-        assert_eq!(factors(0.0, Decay::Linear { from_epoch: 2.0 }, [0, 50, 75, 100]), [1.0, 1.0, 0.5, 0.0]);
-        assert_eq!(factors(0.0, Decay::Cosine {}, [0, 25, 50, 100]), [1.0, 0.853_553, 0.5, 0.0]);
-        assert_eq!(factors(0.0, Decay::Polynomial { power: 2.0 }, [0, 50, 90, 100]), [1.0, 0.25, 0.01, 0.0]);
+        assert_eq!(factors(0.0, Decay::Constant {}, [0, 1, 50, 99]), [1_000_000; 4]);
+        assert_eq!(
+            factors(0.0, Decay::Linear { from_epoch: 2.0 }, [0, 50, 75, 100]),
+            [1_000_000, 1_000_000, 500_000, 0]
+        );
+        assert_eq!(factors(0.0, Decay::Cosine {}, [0, 25, 50, 100]), [1_000_000, 853_553, 500_000, 0]);
+        assert_eq!(factors(0.0, Decay::Polynomial { power: 2.0 }, [0, 50, 90, 100]), [1_000_000, 250_000, 10_000, 0]);
         let cycle = factors(0.0, Decay::OneCycle { rise: 0.2 }, [0, 10, 20, 60]);
-        assert_eq!(cycle, [0.04, 0.52, 1.0, 0.500_002]);
-        assert!(factors(0.0, Decay::OneCycle { rise: 0.2 }, [100; 4])[0] <= 4e-6);
-        assert_eq!(factors(0.0, Decay::OneCycle { rise: 0.0 }, [0; 4])[0], 1.0);
+        assert_eq!(cycle, [40_000, 520_000, 1_000_000, 500_002]);
+        assert!(factors(0.0, Decay::OneCycle { rise: 0.2 }, [100; 4])[0] <= 4);
+        assert_eq!(factors(0.0, Decay::OneCycle { rise: 0.0 }, [0; 4])[0], 1_000_000);
     }
 
     #[test]
     fn a_warm_up_comes_first() {
-        assert_eq!(factors(2.0, Decay::Constant {}, [0, 24, 49, 50]), [0.02, 0.5, 1.0, 1.0]);
-        assert_eq!(factors(2.0, Decay::Cosine {}, [0, 49, 75, 100]), [0.02, 1.0, 0.5, 0.0]);
+        assert_eq!(factors(2.0, Decay::Constant {}, [0, 24, 49, 50]), [20_000, 500_000, 1_000_000, 1_000_000]);
+        assert_eq!(factors(2.0, Decay::Cosine {}, [0, 49, 75, 100]), [20_000, 1_000_000, 500_000, 0]);
     }
 
     #[test]

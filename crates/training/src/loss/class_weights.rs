@@ -193,6 +193,6 @@ mod tests {
         let error = fixed.tensor(3, &Device::Cpu).unwrap_err().to_string();
         assert!(error.contains("2 weights for 3 classes"), "{error}");
         assert!(ClassWeights::Fixed(vec![-1.0]).validate("key").unwrap_err().starts_with("key.fixed: "));
-        assert_eq!(median(vec![3.0, 1.0, 2.0, 10.0]), 2.5);
+        assert_eq!(median(vec![3.0, 1.0, 2.0, 10.0]).to_bits(), 2.5f64.to_bits());
     }
 }
