@@ -55,7 +55,7 @@ def texts():
     entry = "[[class]]\nname = '{}'\ncolor = [{}, 0, 9]\n"
     seed("class_table", "positions.toml", f"name = 'x'\nvoid = [1]\n{entry.format('a', 1)}{entry.format('b', 2)}".encode())
     seed("class_table", "ids.toml", f"name = 'x'\n{entry.format('a', 1)}id = 7\ntrain_id = 0\n{entry.format('b', 2)}id = -1\ntrain_id = 255\n".encode())
-    for name in ("smoke-unet", "smoke-cgan", "pixelwise"):
+    for name in ("smoke-unet", "smoke-cgan", "smoke-adversarial", "smoke-cvae", "pixelwise"):
         lines = (ROOT / f"data/recipes/{name}.toml").read_text().splitlines()
         text = "\n".join(line for line in lines if line and not line.startswith("#"))
         seed("recipe", f"{name}.toml", (text + "\n\0epochs=3\0data.height=1e3").encode())
