@@ -46,6 +46,7 @@ impl AdversarialSegmentationLearner {
         let weights = Weights::new(config, device);
         let [network_scope, discriminator_scope] = [NETWORK, DISCRIMINATOR].map(|name| weights.learning().scope(name));
         task.network.check_size(config.data.height, config.data.width)?;
+        task.discriminator.check_size(config.data.height, config.data.width)?;
         let discriminator = |parameters| PatchDiscriminator::new(parameters, &task.discriminator, 3 + classes);
         Ok(Self {
             network: Network::new(&network_scope, &task.network, 3, classes)?,
@@ -192,6 +193,16 @@ mod tests {
             assert_eq!(gradients.len(), parameters.len());
             assert!(parameters.iter().all(|(_, parameter)| gradients.get(parameter).is_some()));
         }
+    }
+
+    /// Before a run has begun: both networks have to take the photos.
+    #[test]
+    fn sizes_that_the_discriminator_does_not_take_are_refused() {
+        let patch = "task.adversarial-segmentation.discriminator.patch=286";
+        let config = recipe("smoke-adversarial", &["data.height=64", "data.width=64", patch]);
+        let crate::config::TaskConfig::AdversarialSegmentation(task) = &config.task else { panic!("another task") };
+        let refused = AdversarialSegmentationLearner::new(task, &config, 4, &Device::Cpu).err().unwrap().to_string();
+        assert!(refused.contains("the patch discriminator"), "{refused}");
     }
 
     #[test]

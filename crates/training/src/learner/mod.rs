@@ -111,6 +111,17 @@ fn one_hot(labels: &Tensor, classes: usize) -> candle_core::Result<Tensor> {
     labels.unsqueeze(1)?.broadcast_eq(&ids)?.to_dtype(DType::F32)
 }
 
+/// The mean of several predictions, probabilities or colours, of one shape.
+pub(crate) fn mean_of(predictions: &[Tensor]) -> candle_core::Result<Tensor> {
+    let Some((first, others)) = predictions.split_first() else { candle_core::bail!("a mean of no predictions") };
+    others.iter().try_fold(first.clone(), |sum, prediction| sum + prediction)? / predictions.len() as f64
+}
+
+/// Logits that give these probabilities back. What underflowed to 0 is no likelier than the smallest number.
+pub(crate) fn logits_of(probabilities: &Tensor) -> candle_core::Result<Tensor> {
+    probabilities.maximum(f32::MIN_POSITIVE)?.log()
+}
+
 fn no_such_part(part: &str) -> TrainingError {
     candle_core::Error::Msg(format!("{part}: the learner's step has no such part")).into()
 }

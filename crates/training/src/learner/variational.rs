@@ -7,7 +7,7 @@ use img2seg_data::{Batch, keyed};
 use img2seg_models::Cvae;
 use img2seg_ops::{self as ops, Gradients};
 
-use super::{Learner, Prediction, Step, check_finite, in_pool, no_such_part, one_hot};
+use super::{Learner, Prediction, Step, check_finite, in_pool, logits_of, mean_of, no_such_part, one_hot};
 use crate::config::{Output, VariationalConfig};
 use crate::loss::SegmentationCriterion;
 use crate::optimizer::Optimizer;
@@ -106,11 +106,8 @@ impl VariationalLearner {
 
     /// The mean of the samples, as logits or colours.
     fn mean(&self, photos: &Tensor) -> candle_core::Result<Tensor> {
-        let samples = self.samples(photos)?;
-        let sum = samples.iter().skip(1).try_fold(samples[0].clone(), |sum, sample| sum + sample)?;
-        let mean = (sum / samples.len() as f64)?;
-        // What underflowed to 0 is no likelier than the smallest number.
-        if self.task.output == Output::Classes { mean.maximum(f32::MIN_POSITIVE)?.log() } else { Ok(mean) }
+        let mean = mean_of(&self.samples(photos)?)?;
+        if self.task.output == Output::Classes { logits_of(&mean) } else { Ok(mean) }
     }
 
     fn prediction(&self, output: Tensor) -> Prediction {
@@ -155,8 +152,7 @@ impl Learner for VariationalLearner {
         in_pool(|| {
             let samples = self.samples(photos)?;
             let count = samples.len() as f64;
-            let sum = samples.iter().skip(1).try_fold(samples[0].clone(), |sum, sample| sum + sample)?;
-            let mean = (sum / count)?;
+            let mean = mean_of(&samples)?;
             let mut total = mean.zeros_like()?;
             for sample in &samples {
                 total = (total + (sample - &mean)?.abs()?)?;
@@ -165,7 +161,8 @@ impl Learner for VariationalLearner {
                 Output::Classes => (total.sum(1)? / (2.0 * count))?,
                 Output::Rgb => (total.mean(1)? / (2.0 * count))?,
             };
-            Ok(Some(per_pixel))
+            // Colours have no bounds.
+            Ok(Some(per_pixel.clamp(0f32, 1f32)?))
         })
     }
 

@@ -8,7 +8,7 @@ use img2seg_ops::{self as ops, Resize};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainingError;
-use crate::learner::{Learner, Prediction};
+use crate::learner::{Learner, Prediction, logits_of, mean_of};
 
 /// How many looks a prediction is averaged over: of the softmax of logits, or of colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +40,7 @@ impl TestTimeAugmentation {
             return learner.predict(photos);
         }
         let (_, _, height, width) = photos.dims4()?;
-        let mut sum: Option<Tensor> = None;
-        let mut looks = 0.0;
+        let mut looks = Vec::new();
         let mut of_classes = true;
         for &quarters in self.scales() {
             let scaled = |side: usize| nearest_multiple(side * quarters / 4, learner.side_multiple());
@@ -57,21 +56,11 @@ impl TestTimeAugmentation {
                         colors
                     }
                 };
-                let look = ops::resize(&mirror(&look)?.contiguous()?, height, width, Resize::Bilinear)?;
-                sum = Some(match sum {
-                    Some(sum) => (sum + look)?,
-                    None => look,
-                });
-                looks += 1.0;
+                looks.push(ops::resize(&mirror(&look)?.contiguous()?, height, width, Resize::Bilinear)?);
             }
         }
-        let mean = (sum.ok_or_else(|| candle_core::Error::msg("no look at the photos"))? / looks)?;
-        // What underflowed to 0 is no likelier than the smallest number.
-        Ok(if of_classes {
-            Prediction::Logits(mean.maximum(f32::MIN_POSITIVE)?.log()?)
-        } else {
-            Prediction::Colors(mean)
-        })
+        let mean = mean_of(&looks)?;
+        Ok(if of_classes { Prediction::Logits(logits_of(&mean)?) } else { Prediction::Colors(mean) })
     }
 }
 
