@@ -179,18 +179,13 @@ impl RunConfig {
 
     /// Fills in what the recipe leaves to the data: class weights by how often classes occur in `train`.
     pub fn settle(&mut self, train: &Dataset) -> Result<(), TrainingError> {
-        match self.task.loss_mut() {
-            Some(loss) => ClassWeights::settle(loss.class_weights_mut(), train),
-            None => Ok(()),
-        }
+        ClassWeights::settle(self.task.loss_mut().class_weights_mut(), train)
     }
 
     /// Whether this is what `recipe` becomes by [`RunConfig::settle`].
     pub fn settles(&self, recipe: &Self) -> bool {
         let (mut settled, mut recipe) = (self.clone(), recipe.clone());
-        if let (Some(settled), Some(open)) = (settled.task.loss_mut(), recipe.task.loss_mut()) {
-            open.take_settled_weights(settled);
-        }
+        recipe.task.loss_mut().take_settled_weights(settled.task.loss_mut());
         *self == recipe
     }
 }

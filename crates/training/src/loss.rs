@@ -1,11 +1,13 @@
 //! The losses of a step, by name.
 
 mod class_weights;
+mod nearest_color;
 mod segmentation;
 
 use candle_core::Tensor;
 
 pub use class_weights::ClassWeights;
+pub use nearest_color::NearestColor;
 pub(crate) use segmentation::SegmentationCriterion;
 pub use segmentation::{Charbonnier, CrossEntropy, Focal, SegmentationLoss, Weighted};
 

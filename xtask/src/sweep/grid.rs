@@ -127,7 +127,7 @@ recipe = "camvid-unet"
 [[run]]
 name = "with"
 recipe = "camvid-cgan"
-settings = ["task.adversarial.l1_weight=10"]
+settings = ["task.adversarial.reconstruction={ l1 = { weight = 10.0 } }"]
 "#;
 
     #[test]
@@ -140,7 +140,12 @@ settings = ["task.adversarial.l1_weight=10"]
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
             place: format!("grid.toml:{line}"),
         };
-        let with = row("with", "camvid-cgan", &["epochs=40", "task.adversarial.l1_weight=10"], 11);
+        let with = row(
+            "with",
+            "camvid-cgan",
+            &["epochs=40", "task.adversarial.reconstruction={ l1 = { weight = 10.0 } }"],
+            11,
+        );
         assert_eq!(grid.rows, [row("without", "camvid-unet", &["epochs=40"], 7), with]);
         let data = Grid::parse(&format!("data = \"pairs\"\n{GRID}"), "grid.toml").unwrap().data;
         assert_eq!(data.as_deref(), Some("pairs"));

@@ -66,8 +66,9 @@ pub enum NetworkConfig {
 pub struct AdversarialConfig {
     /// What the networks play for.
     pub loss: AdversarialLoss,
-    /// Weight of the mean absolute error beside the adversarial loss: 0 as in the report, 100 in pix2pix (Isola 2017, section 3.3).
-    pub l1_weight: f64,
+    /// How far generated colours lie from the label map's, beside the adversarial loss: nothing in the report, `l1` with a weight of 100 in
+    /// pix2pix (Isola 2017, section 3.3).
+    pub reconstruction: SegmentationLoss,
     /// The network that makes label maps.
     pub generator: GeneratorNetworkConfig,
     /// The network that tells them from true ones.
@@ -188,13 +189,13 @@ impl TaskConfig {
         }
     }
 
-    /// The loss that class weights stand in, if there is one.
-    pub(super) fn loss_mut(&mut self) -> Option<&mut SegmentationLoss> {
+    /// The loss that class weights stand in.
+    pub(super) fn loss_mut(&mut self) -> &mut SegmentationLoss {
         match self {
-            Self::Segmentation(task) => Some(&mut task.loss),
-            Self::Adversarial(_) => None,
-            Self::AdversarialSegmentation(task) => Some(&mut task.loss),
-            Self::Variational(task) => Some(&mut task.loss),
+            Self::Segmentation(task) => &mut task.loss,
+            Self::Adversarial(task) => &mut task.reconstruction,
+            Self::AdversarialSegmentation(task) => &mut task.loss,
+            Self::Variational(task) => &mut task.loss,
         }
     }
 }
@@ -243,7 +244,9 @@ impl AdversarialConfig {
             at_most(&format!("task.adversarial.{network}.{kind}.base_channels"), channels, MAX_CHANNELS)?;
         }
         at_most("task.adversarial.generator.lab.noise_channels", noise, MAX_CHANNELS)?;
-        from_0("task.adversarial.l1_weight", self.l1_weight)?;
+        if !self.reconstruction.is_empty() {
+            self.reconstruction.validate("task.adversarial.reconstruction", true)?;
+        }
         self.generator_optimizer.validate("task.adversarial.generator_optimizer")?;
         self.discriminator_optimizer.validate("task.adversarial.discriminator_optimizer")
     }

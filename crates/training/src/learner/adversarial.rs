@@ -1,14 +1,16 @@
 //! A generator and a discriminator, trained against each other: the lab report's Listing 4, and pix2pix.
 
 use std::collections::BTreeMap;
+use std::iter;
 
 use candle_core::{Device, Tensor};
-use img2seg_data::{Batch, keyed};
+use img2seg_data::{Batch, ClassTable, keyed};
 use img2seg_ops::{self as ops, Gradients};
 
 use super::network::{JudgingNetwork, PaintingNetwork};
 use super::{Learner, Prediction, Step, check_finite, in_pool, no_such_part};
 use crate::config::{AdversarialConfig, AdversarialLoss};
+use crate::loss::SegmentationCriterion;
 use crate::optimizer::Optimizer;
 use crate::weights::Weights;
 use crate::{Loss, RunConfig, TrainingError};
@@ -29,14 +31,19 @@ pub struct AdversarialLearner {
     discriminator_seen_by_generator: JudgingNetwork,
     generator_optimizer: Optimizer,
     discriminator_optimizer: Optimizer,
-    l1_weight: f64,
+    reconstruction: SegmentationCriterion,
     loss: AdversarialLoss,
     seed: u64,
 }
 
 impl AdversarialLearner {
-    /// A fresh learner with the weights that the recipe's seed draws.
-    pub fn new(task: &AdversarialConfig, config: &RunConfig, device: &Device) -> Result<Self, TrainingError> {
+    /// A fresh learner for the evaluated classes of a table, with the weights that the recipe's seed draws.
+    pub fn new(
+        task: &AdversarialConfig,
+        config: &RunConfig,
+        classes: &ClassTable,
+        device: &Device,
+    ) -> Result<Self, TrainingError> {
         task.check_size(config.data.height, config.data.width)?;
         let weights = Weights::new(config, device);
         let [generator_scope, discriminator_scope] =
@@ -51,7 +58,7 @@ impl AdversarialLearner {
             weights,
             generator,
             discriminator,
-            l1_weight: task.l1_weight,
+            reconstruction: SegmentationCriterion::new(&task.reconstruction, classes, device)?,
             loss: task.loss,
             seed: config.seed,
         })
@@ -94,13 +101,18 @@ impl AdversarialLearner {
     /// The discriminator shall take the generator's pairs for true ones.
     fn generator_gradients(&self, batch: &Batch, generated: Tensor) -> candle_core::Result<(Gradients, Vec<Loss>)> {
         let seen = &self.discriminator_seen_by_generator;
-        let mut total = self.loss.of_generator(&seen.forward_t(&batch.photos, &generated, true)?)?;
-        let mut losses = vec![Loss::of("g", &total)?];
-        if self.l1_weight > 0.0 {
-            let l1 = ops::l1(&generated, &batch.label_maps)?;
-            losses.push(Loss::of("l1", &l1)?);
-            total = ops::weighted_sum(&[(&total, 1.0), (&l1, self.l1_weight)])?;
+        let adversarial = self.loss.of_generator(&seen.forward_t(&batch.photos, &generated, true)?)?;
+        let mut losses = vec![Loss::of("g", &adversarial)?];
+        let terms = self.reconstruction.terms(&generated, batch)?;
+        for (name, term, _) in &terms {
+            losses.push(Loss::of(name, term)?);
         }
+        let mut total = adversarial;
+        if !terms.is_empty() {
+            let reconstruction = terms.iter().map(|(_, term, weight)| (term, *weight));
+            total = ops::weighted_sum(&iter::once((&total, 1.0)).chain(reconstruction).collect::<Vec<_>>())?;
+        }
+        drop(terms);
         drop(generated);
         Ok((ops::backward(total)?, losses))
     }
@@ -141,12 +153,14 @@ impl Learner for AdversarialLearner {
             let seen = &self.discriminator_seen_by_generator;
             let real = seen.forward_t(&batch.photos, &batch.label_maps, false)?;
             let judged = seen.forward_t(&batch.photos, &generated, false)?;
-            let losses = vec![
+            let mut losses = vec![
                 Loss::of("d_real", &self.loss.of_real(&real)?)?,
                 Loss::of("d_fake", &self.loss.of_fake(&judged)?)?,
                 Loss::of("g", &self.loss.of_generator(&judged)?)?,
-                Loss::of("l1", &ops::l1(&generated, &batch.label_maps)?)?,
             ];
+            for (name, term, _) in &self.reconstruction.terms(&generated, batch)? {
+                losses.push(Loss::of(name, term)?);
+            }
             Ok((Prediction::Colors(generated), losses))
         })
     }
@@ -181,7 +195,7 @@ impl Learner for AdversarialLearner {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{batch, recipe};
+    use super::super::tests::{batch, four_classes, recipe};
     use super::*;
 
     /// Each network's step computes the gradients of that network alone, and none by way of candle.
@@ -189,19 +203,17 @@ mod tests {
     fn each_step_has_the_gradients_of_its_network() {
         const PIX2PIX: &str = "task.adversarial.generator={ pix2pix = { base_channels = 2, levels = 5, norm = 'instance', dropout = 0.5 } }";
         const PATCH: &str = "task.adversarial.discriminator={ patch = { base_channels = 2, patch = 16, norm = 'batch', spectral_norm = true } }";
-        let (l1, hinge) = ("task.adversarial.l1_weight=100", "task.adversarial.loss=hinge");
-        let without_l1 = "task.adversarial.l1_weight=0";
+        let (l1, hinge) =
+            ("task.adversarial.reconstruction={ l1 = { weight = 100.0 } }", "task.adversarial.loss=hinge");
+        let without = "task.adversarial.reconstruction={}";
+        let classes = "task.adversarial.reconstruction={ mse = { weight = 1.0 }, nearest-color = { weight = 1.0, sharpness = 4.0, class_weights = 'none' } }";
         let least_squares = "task.adversarial.loss=least-squares";
-        for settings in [
-            &[l1][..],
-            &[without_l1],
-            &[l1, hinge, PIX2PIX],
-            &[without_l1, least_squares, PATCH],
-            &[l1, PIX2PIX, PATCH],
-        ] {
+        for settings in
+            [&[l1][..], &[without], &[l1, hinge, PIX2PIX], &[without, least_squares, PATCH], &[classes, PIX2PIX, PATCH]]
+        {
             let config = recipe("smoke-cgan", &[settings, &["data.height=64", "data.width=64"]].concat());
             let crate::config::TaskConfig::Adversarial(task) = &config.task else { panic!("another task") };
-            let learner = AdversarialLearner::new(task, &config, &Device::Cpu).unwrap();
+            let learner = AdversarialLearner::new(task, &config, &four_classes(), &Device::Cpu).unwrap();
             let batch = batch(64, 64);
             let noise = learner.noise(&batch.photos, "training noise", &[1]).unwrap();
             let generated = learner.generator.forward_t(&batch.photos, noise.as_ref(), true).unwrap();

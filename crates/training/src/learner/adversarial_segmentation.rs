@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
-use img2seg_data::Batch;
+use img2seg_data::{Batch, ClassTable};
 use img2seg_models::PatchDiscriminator;
 use img2seg_ops::{self as ops, Gradients};
 
@@ -36,28 +36,28 @@ pub struct AdversarialSegmentationLearner {
 }
 
 impl AdversarialSegmentationLearner {
-    /// A fresh learner for `classes` evaluated classes, with the weights that the recipe's seed draws.
+    /// A fresh learner for the evaluated classes of a table, with the weights that the recipe's seed draws.
     pub fn new(
         task: &AdversarialSegmentationConfig,
         config: &RunConfig,
-        classes: usize,
+        classes: &ClassTable,
         device: &Device,
     ) -> Result<Self, TrainingError> {
         let weights = Weights::new(config, device);
         let [network_scope, discriminator_scope] = [NETWORK, DISCRIMINATOR].map(|name| weights.learning().scope(name));
         task.network.check_size(config.data.height, config.data.width)?;
         task.discriminator.check_size(config.data.height, config.data.width)?;
-        let discriminator = |parameters| PatchDiscriminator::new(parameters, &task.discriminator, 3 + classes);
+        let discriminator = |parameters| PatchDiscriminator::new(parameters, &task.discriminator, 3 + classes.len());
         Ok(Self {
-            network: Network::new(&network_scope, &task.network, 3, classes)?,
-            predictor: Network::new(&weights.predicting().scope(NETWORK), &task.network, 3, classes)?,
+            network: Network::new(&network_scope, &task.network, 3, classes.len())?,
+            predictor: Network::new(&weights.predicting().scope(NETWORK), &task.network, 3, classes.len())?,
             discriminator: discriminator(&discriminator_scope)?,
             discriminator_seen_by_network: discriminator(&discriminator_scope.detached())?,
             optimizer: Optimizer::new(&network_scope, &task.optimizer)?,
             discriminator_optimizer: Optimizer::new(&discriminator_scope, &task.discriminator_optimizer)?,
             criterion: SegmentationCriterion::new(&task.loss, classes, device)?,
             adversarial_weight: task.adversarial_weight,
-            classes,
+            classes: classes.len(),
             weights,
         })
     }
@@ -170,13 +170,13 @@ impl Learner for AdversarialSegmentationLearner {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{batch, recipe};
+    use super::super::tests::{batch, four_classes, recipe};
     use super::*;
 
     fn learner() -> AdversarialSegmentationLearner {
         let config = recipe("smoke-adversarial", &["data.height=64", "data.width=64"]);
         let crate::config::TaskConfig::AdversarialSegmentation(task) = &config.task else { panic!("another task") };
-        AdversarialSegmentationLearner::new(task, &config, 4, &Device::Cpu).unwrap()
+        AdversarialSegmentationLearner::new(task, &config, &four_classes(), &Device::Cpu).unwrap()
     }
 
     /// Each network's part computes the gradients of that network alone, and none by way of candle.
@@ -201,7 +201,10 @@ mod tests {
         let patch = "task.adversarial-segmentation.discriminator.patch=286";
         let config = recipe("smoke-adversarial", &["data.height=64", "data.width=64", patch]);
         let crate::config::TaskConfig::AdversarialSegmentation(task) = &config.task else { panic!("another task") };
-        let refused = AdversarialSegmentationLearner::new(task, &config, 4, &Device::Cpu).err().unwrap().to_string();
+        let refused = AdversarialSegmentationLearner::new(task, &config, &four_classes(), &Device::Cpu)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(refused.contains("the patch discriminator"), "{refused}");
     }
 

@@ -80,12 +80,12 @@ pub trait Learner: Send + Sync {
 /// When the network cannot take images of the recipe's size; the message names the sizes it can.
 pub fn build(config: &RunConfig, classes: &ClassTable, device: &Device) -> Result<Box<dyn Learner>, TrainingError> {
     Ok(match &config.task {
-        TaskConfig::Segmentation(task) => Box::new(SegmentationLearner::new(task, config, classes.len(), device)?),
-        TaskConfig::Adversarial(task) => Box::new(AdversarialLearner::new(task, config, device)?),
+        TaskConfig::Segmentation(task) => Box::new(SegmentationLearner::new(task, config, classes, device)?),
+        TaskConfig::Adversarial(task) => Box::new(AdversarialLearner::new(task, config, classes, device)?),
         TaskConfig::AdversarialSegmentation(task) => {
-            Box::new(AdversarialSegmentationLearner::new(task, config, classes.len(), device)?)
+            Box::new(AdversarialSegmentationLearner::new(task, config, classes, device)?)
         }
-        TaskConfig::Variational(task) => Box::new(VariationalLearner::new(task, config, classes.len(), device)?),
+        TaskConfig::Variational(task) => Box::new(VariationalLearner::new(task, config, classes, device)?),
     })
 }
 
@@ -266,6 +266,11 @@ pub(crate) mod tests {
 
     pub(crate) fn smoke() -> RunConfig {
         recipe("smoke-unet", &[])
+    }
+
+    pub(crate) fn four_classes() -> ClassTable {
+        let entry = |i: i32| format!("[[class]]\nname = \"{i}\"\ncolor = [{}, 0, {}]\n", 60 * i, 255 - 60 * i);
+        ClassTable::from_toml(&format!("name = \"four\"\n{}", (0..4).map(entry).collect::<String>()), "four").unwrap()
     }
 
     /// Two samples of four classes.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
-use img2seg_data::Batch;
+use img2seg_data::{Batch, ClassTable};
 use img2seg_ops::{self as ops, Gradients};
 
 use super::network::Network;
@@ -29,17 +29,17 @@ pub struct SegmentationLearner {
 }
 
 impl SegmentationLearner {
-    /// A fresh learner for `classes` evaluated classes, with the weights that the recipe's seed draws.
+    /// A fresh learner for the evaluated classes of a table, with the weights that the recipe's seed draws.
     pub fn new(
         task: &SegmentationConfig,
         config: &RunConfig,
-        classes: usize,
+        classes: &ClassTable,
         device: &Device,
     ) -> Result<Self, TrainingError> {
         let weights = Weights::new(config, device);
         let out_channels = match task.output {
             Output::Rgb => 3,
-            Output::Classes => classes,
+            Output::Classes => classes.len(),
         };
         task.network.check_size(config.data.height, config.data.width)?;
         let network = Network::new(weights.learning(), &task.network, 3, out_channels)?;
@@ -113,22 +113,28 @@ impl Learner for SegmentationLearner {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{batch, recipe};
+    use super::super::tests::{batch, four_classes, recipe};
     use super::*;
 
     const EVERY_LOSS_OF_CLASSES: &str = "task.segmentation.loss={ cross-entropy = { weight = 1.0, class_weights = 'none' }, \
          focal = { weight = 1.0, gamma = 2.0, class_weights = { fixed = [1.0, 2.0, 3.0, 4.0] } }, dice = { weight = 0.5 }, \
          lovasz = { weight = 0.5 } }";
 
+    const EVERY_LOSS_OF_COLORS: &str = "task.segmentation.loss={ mse = { weight = 1.0 }, l1 = { weight = 1.0 }, \
+         charbonnier = { weight = 1.0, epsilon = 1e-3 }, \
+         nearest-color = { weight = 1.0, sharpness = 4.0, class_weights = { fixed = [1.0, 2.0, 3.0, 4.0] } } }";
+
     /// Every parameter has its gradient, nothing else has one, and none comes by way of candle.
     #[test]
     fn a_step_has_the_gradients_of_its_network() {
         let unet: &[&str] = &["task.segmentation.network.unet.base_channels=1"];
         let classes: &[&str] = &["task.segmentation.output=classes", EVERY_LOSS_OF_CLASSES];
-        for (name, settings) in [("smoke-unet", unet), ("smoke-unet", classes), ("pixelwise", &[])] {
+        for (name, settings) in
+            [("smoke-unet", unet), ("smoke-unet", classes), ("smoke-unet", &[EVERY_LOSS_OF_COLORS]), ("pixelwise", &[])]
+        {
             let config = recipe(name, &[&["data.height=32", "data.width=32"], settings].concat());
             let crate::config::TaskConfig::Segmentation(task) = &config.task else { panic!("another task") };
-            let learner = SegmentationLearner::new(task, &config, 4, &Device::Cpu).unwrap();
+            let learner = SegmentationLearner::new(task, &config, &four_classes(), &Device::Cpu).unwrap();
             let (gradients, losses) = learner.gradients(&batch(32, 32)).unwrap();
             assert!(losses[0].value > 0.0 && !gradients.through_candle());
             let parameters = learner.weights.learning().trainable();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
-use img2seg_data::{Batch, keyed};
+use img2seg_data::{Batch, ClassTable, keyed};
 use img2seg_models::Cvae;
 use img2seg_ops::{self as ops, Gradients};
 
@@ -31,18 +31,18 @@ pub struct VariationalLearner {
 }
 
 impl VariationalLearner {
-    /// A fresh learner for `classes` evaluated classes, with the weights that the recipe's seed draws.
+    /// A fresh learner for the evaluated classes of a table, with the weights that the recipe's seed draws.
     pub fn new(
         task: &VariationalConfig,
         config: &RunConfig,
-        classes: usize,
+        classes: &ClassTable,
         device: &Device,
     ) -> Result<Self, TrainingError> {
         task.network.check_size(config.data.height, config.data.width)?;
         let weights = Weights::new(config, device);
         let channels = match task.output {
             Output::Rgb => 3,
-            Output::Classes => classes,
+            Output::Classes => classes.len(),
         };
         Ok(Self {
             network: Cvae::new(weights.learning(), &task.network, channels, channels)?,
@@ -50,7 +50,7 @@ impl VariationalLearner {
             optimizer: Optimizer::new(weights.learning(), &task.optimizer)?,
             criterion: SegmentationCriterion::new(&task.loss, classes, device)?,
             task: task.clone(),
-            classes,
+            classes: classes.len(),
             seed: config.seed,
             weights,
         })
@@ -189,13 +189,13 @@ impl Learner for VariationalLearner {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{batch, recipe};
+    use super::super::tests::{batch, four_classes, recipe};
     use super::*;
 
     fn learner(settings: &[&str]) -> VariationalLearner {
         let config = recipe("smoke-cvae", &[settings, &["data.height=32", "data.width=32"]].concat());
         let crate::config::TaskConfig::Variational(task) = &config.task else { panic!("another task") };
-        VariationalLearner::new(task, &config, 4, &Device::Cpu).unwrap()
+        VariationalLearner::new(task, &config, &four_classes(), &Device::Cpu).unwrap()
     }
 
     const COLORS: [&str; 2] = ["task.variational.output=rgb", "task.variational.loss={ l1 = { weight = 1.0 } }"];

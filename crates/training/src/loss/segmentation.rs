@@ -1,15 +1,17 @@
 //! How far a prediction lies from its label map, or from its labels.
 
 use candle_core::{Device, Tensor};
-use img2seg_data::Batch;
+use img2seg_data::{Batch, ClassTable};
 use img2seg_ops as ops;
 use serde::{Deserialize, Serialize};
 
-use super::{ClassWeights, Loss};
+use super::nearest_color::NearestColorCriterion;
+use super::{ClassWeights, Loss, NearestColor};
 
 /// A weighted sum of losses; `[task.segmentation.loss.KIND]` in a recipe, once for each term.
 ///
-/// `mse`, `l1` and `charbonnier` compare colours in [-1, 1]; the others compare logits with labels, void pixels left out.
+/// `mse`, `l1` and `charbonnier` compare colours in [-1, 1], `nearest-color` compares colours with labels; the others compare logits with
+/// labels. Where labels are compared, void pixels are left out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SegmentationLoss {
@@ -22,6 +24,9 @@ pub struct SegmentationLoss {
     /// Charbonnier's loss of colours: a smooth absolute error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub charbonnier: Option<Charbonnier>,
+    /// Softmax cross-entropy of the classes whose colours are near.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearest_color: Option<NearestColor>,
     /// Softmax cross-entropy of logits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cross_entropy: Option<CrossEntropy>,
@@ -83,14 +88,20 @@ impl SegmentationLoss {
         Self { cross_entropy: Some(cross_entropy), ..Self::default() }
     }
 
+    /// Whether it has no terms.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Checks the ranges, and that there is a loss of colours alone or of classes alone; `key` is where the table stands in the recipe.
     pub(crate) fn validate(&self, key: &str, of_colors: bool) -> Result<(), String> {
-        let Self { mse, l1, charbonnier, cross_entropy, focal, dice, lovasz } = self;
+        let Self { mse, l1, charbonnier, nearest_color, cross_entropy, focal, dice, lovasz } = self;
         let weight = |of: &Weighted| of.weight;
         let terms = [
             ("mse", true, mse.as_ref().map(weight)),
             ("l1", true, l1.as_ref().map(weight)),
             ("charbonnier", true, charbonnier.as_ref().map(|of| of.weight)),
+            ("nearest-color", true, nearest_color.as_ref().map(|of| of.weight)),
             ("cross-entropy", false, cross_entropy.as_ref().map(|of| of.weight)),
             ("focal", false, focal.as_ref().map(|of| of.weight)),
             ("dice", false, dice.as_ref().map(weight)),
@@ -98,7 +109,7 @@ impl SegmentationLoss {
         ];
         let mut given = terms.iter().filter_map(|&(name, colors, weight)| Some((name, colors, weight?))).peekable();
         let fits = if of_colors {
-            "\"rgb\" takes mse, l1 and charbonnier"
+            "\"rgb\" takes mse, l1, charbonnier and nearest-color"
         } else {
             "\"classes\" takes cross-entropy, focal, dice and lovasz"
         };
@@ -116,6 +127,9 @@ impl SegmentationLoss {
         if charbonnier.as_ref().is_some_and(|of| !(of.epsilon.is_finite() && of.epsilon > 0.0)) {
             return Err(format!("{key}.charbonnier.epsilon: must be above 0"));
         }
+        if nearest_color.as_ref().is_some_and(|of| !(of.sharpness.is_finite() && of.sharpness > 0.0)) {
+            return Err(format!("{key}.nearest-color.sharpness: must be above 0"));
+        }
         if focal.as_ref().is_some_and(|of| !(of.gamma.is_finite() && of.gamma >= 0.0)) {
             return Err(format!("{key}.focal.gamma: must be 0 or more"));
         }
@@ -126,53 +140,71 @@ impl SegmentationLoss {
     }
 
     fn class_weights(&self) -> impl Iterator<Item = (&'static str, &ClassWeights)> {
-        let cross_entropy = self.cross_entropy.as_ref().map(|of| ("cross-entropy", &of.class_weights));
-        cross_entropy.into_iter().chain(self.focal.as_ref().map(|of| ("focal", &of.class_weights)))
-    }
-
-    /// Takes the numbers of `settled` where these class weights were left to the data.
-    pub(crate) fn take_settled_weights(&mut self, settled: &Self) {
-        if let (Some(of), Some(settled)) = (&mut self.cross_entropy, &settled.cross_entropy) {
-            of.class_weights.take_settled(&settled.class_weights);
-        }
-        if let (Some(of), Some(settled)) = (&mut self.focal, &settled.focal) {
-            of.class_weights.take_settled(&settled.class_weights);
-        }
+        let Self { nearest_color, cross_entropy, focal, .. } = self;
+        [
+            nearest_color.as_ref().map(|of| ("nearest-color", &of.class_weights)),
+            cross_entropy.as_ref().map(|of| ("cross-entropy", &of.class_weights)),
+            focal.as_ref().map(|of| ("focal", &of.class_weights)),
+        ]
+        .into_iter()
+        .flatten()
     }
 
     /// The class weights of all terms.
     pub(crate) fn class_weights_mut(&mut self) -> impl Iterator<Item = &mut ClassWeights> {
-        let cross_entropy = self.cross_entropy.as_mut().map(|of| &mut of.class_weights);
-        cross_entropy.into_iter().chain(self.focal.as_mut().map(|of| &mut of.class_weights))
+        let Self { nearest_color, cross_entropy, focal, .. } = self;
+        [
+            nearest_color.as_mut().map(|of| &mut of.class_weights),
+            cross_entropy.as_mut().map(|of| &mut of.class_weights),
+            focal.as_mut().map(|of| &mut of.class_weights),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// Takes the numbers of `settled`, a loss of the same terms, where these class weights were left to the data.
+    pub(crate) fn take_settled_weights(&mut self, settled: &Self) {
+        let settled: Vec<_> = settled.class_weights().map(|(name, weights)| (name, weights.clone())).collect();
+        let names: Vec<_> = self.class_weights().map(|(name, _)| name).collect();
+        for (name, weights) in names.into_iter().zip(self.class_weights_mut()) {
+            if let Some((_, settled)) = settled.iter().find(|(of, _)| *of == name) {
+                weights.take_settled(settled);
+            }
+        }
     }
 }
+
+/// A term of a loss: its name, its value as a scalar tensor, and its weight in the sum.
+pub(crate) type Term = (&'static str, Tensor, f64);
 
 /// A [`SegmentationLoss`] on a device.
 pub(crate) struct SegmentationCriterion {
     config: SegmentationLoss,
+    nearest_color: Option<NearestColorCriterion>,
     cross_entropy_weights: Option<Tensor>,
     focal_weights: Option<Tensor>,
 }
 
 impl SegmentationCriterion {
-    /// For `classes` evaluated classes.
-    pub(crate) fn new(config: &SegmentationLoss, classes: usize, device: &Device) -> candle_core::Result<Self> {
+    /// For the evaluated classes of a table.
+    pub(crate) fn new(config: &SegmentationLoss, classes: &ClassTable, device: &Device) -> candle_core::Result<Self> {
         let tensor = |weights: Option<&ClassWeights>| match weights {
-            Some(weights) => weights.tensor(classes, device),
+            Some(weights) => weights.tensor(classes.len(), device),
             None => Ok(None),
         };
+        let nearest_color = config.nearest_color.as_ref();
         Ok(Self {
+            nearest_color: nearest_color.map(|of| NearestColorCriterion::new(of, classes, device)).transpose()?,
             cross_entropy_weights: tensor(config.cross_entropy.as_ref().map(|of| &of.class_weights))?,
             focal_weights: tensor(config.focal.as_ref().map(|of| &of.class_weights))?,
             config: config.clone(),
         })
     }
 
-    /// The loss of a network's output (n, c, h, w), to be differentiated, and the values to tell: of the only term, or of the sum
-    /// (`loss`) and then of each term.
-    pub(crate) fn of(&self, output: &Tensor, batch: &Batch) -> candle_core::Result<(Tensor, Vec<Loss>)> {
-        let SegmentationLoss { mse, l1, charbonnier, cross_entropy, focal, dice, lovasz } = &self.config;
-        let mut terms: Vec<(&'static str, Tensor, f64)> = Vec::new();
+    /// The terms for a network's output (n, c, h, w), to be differentiated: names, values and weights.
+    pub(crate) fn terms(&self, output: &Tensor, batch: &Batch) -> candle_core::Result<Vec<Term>> {
+        let SegmentationLoss { mse, l1, charbonnier, nearest_color, cross_entropy, focal, dice, lovasz } = &self.config;
+        let mut terms: Vec<Term> = Vec::new();
         if let Some(of) = mse {
             terms.push(("mse", ops::mse(output, &batch.label_maps)?, of.weight));
         }
@@ -181,6 +213,9 @@ impl SegmentationCriterion {
         }
         if let Some(of) = charbonnier {
             terms.push(("charbonnier", ops::charbonnier(output, &batch.label_maps, of.epsilon)?, of.weight));
+        }
+        if let (Some(of), Some(criterion)) = (nearest_color, &self.nearest_color) {
+            terms.push(("nearest_color", criterion.of(output, &batch.labels)?, of.weight));
         }
         if let Some(of) = cross_entropy {
             let weights = self.cross_entropy_weights.as_ref();
@@ -196,6 +231,13 @@ impl SegmentationCriterion {
         if let Some(of) = lovasz {
             terms.push(("lovasz", ops::lovasz_softmax(output, &batch.labels)?, of.weight));
         }
+        Ok(terms)
+    }
+
+    /// The loss of a network's output (n, c, h, w), to be differentiated, and the values to tell: of the only term, or of the sum
+    /// (`loss`) and then of each term.
+    pub(crate) fn of(&self, output: &Tensor, batch: &Batch) -> candle_core::Result<(Tensor, Vec<Loss>)> {
+        let terms = self.terms(output, batch)?;
         let mut losses: Vec<Loss> =
             terms.iter().map(|(name, term, _)| Loss::of(name, term)).collect::<candle_core::Result<_>>()?;
         if let [(_, only, weight)] = &terms[..]
