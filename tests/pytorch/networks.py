@@ -129,6 +129,83 @@ class UNet(nn.Module):
         return self.outputs(self.d2(self.d1(self.b(x), skip2), skip1))
 
 
+# ---- conditional VAE ----
+
+
+class Double(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels)
+        self.conv2, self.bn2 = nn.Conv2d(out_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels)
+
+    def forward(self, x):
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+
+
+class Down(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.conv = Double(in_channels, out_channels)
+
+
+class Up(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.convT = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+        self.conv = Double(in_channels, out_channels)
+
+
+class Trunk(nn.Module):
+    def __init__(self, base):
+        super().__init__()
+        self.en1, self.en2, self.b = Down(3, base), Down(base, 2 * base), Double(2 * base, 4 * base)
+        self.d1, self.d2 = Up(4 * base, 2 * base), Up(2 * base, base)
+
+    def forward(self, x):
+        skip1 = self.en1.conv(x)
+        skip2 = self.en2.conv(F.max_pool2d(skip1, 2))
+        x = self.b(F.max_pool2d(skip2, 2))
+        for up, skip in ((self.d1, skip2), (self.d2, skip1)):
+            x = up.conv(torch.cat([up.convT(x), skip], 1))
+        return x
+
+
+class Cvae(nn.Module):
+    """The input is a photo and the planes of five classes; the weight of the divergence is 0.1."""
+
+    def __init__(self, base, latent, noise):
+        super().__init__()
+        self.encoder = nn.ModuleDict({
+            "conv1": nn.Conv2d(3 + 5, base, 4, stride=2, padding=1, bias=False),
+            "bn1": nn.BatchNorm2d(base),
+            "conv2": nn.Conv2d(base, 2 * base, 4, stride=2, padding=1, bias=False),
+            "bn2": nn.BatchNorm2d(2 * base),
+            "mean": nn.Conv2d(2 * base, latent, 1),
+            "log_variance": nn.Conv2d(2 * base, latent, 1),
+        })
+        self.unet = Trunk(base)
+        self.combine = nn.ModuleDict({
+            "conv1": nn.Conv2d(base + latent, base, 1),
+            "conv2": nn.Conv2d(base, base, 1),
+            "outputs": nn.Conv2d(base, 5, 1),
+        })
+        self.noise = noise
+
+    def forward(self, x):
+        code = x
+        for i in "12":
+            code = F.leaky_relu(self.encoder["bn" + i](self.encoder["conv" + i](code)), 0.2)
+        code = code.mean((2, 3), keepdim=True)
+        mean = self.encoder["mean"](code)
+        log_variance = 8 * torch.tanh(self.encoder["log_variance"](code) / 8)
+        divergence = -0.5 * (1 + log_variance - mean**2 - log_variance.exp())
+        self.penalty = 0.1 * divergence.sum((1, 2, 3)).mean()
+        latent = mean + (log_variance / 2).exp() * self.noise[:, :, None, None]
+        painted = torch.cat([self.unet(x[:, :3]), latent.expand(-1, -1, *x.shape[2:])], 1)
+        painted = F.relu(self.combine["conv2"](F.relu(self.combine["conv1"](painted))))
+        return self.combine["outputs"](painted)
+
+
 # ---- the file ----
 
 
@@ -145,7 +222,7 @@ def tensors(name, network, x):
         found["out.eval"] = network.eval()(x)
     output = network.train()(x)
     y = torch.rand_like(output) * 2 - 0.5  # off centre, or the gradients of last biases could be small by cancellation
-    F.mse_loss(output, y).backward()
+    (F.mse_loss(output, y) + getattr(network, "penalty", 0)).backward()
     found |= {"x": x, "y": y, "out.train": output.detach()}
     found |= {f"grad.{key}": parameter.grad for key, parameter in network.named_parameters()}
     buffers = {key for key, _ in network.named_buffers()}
@@ -161,6 +238,8 @@ def main():
     found |= tensors("patch", PatchDiscriminator(6, 2, False), (2, 6, 40, 48))
     found |= tensors("spectral", PatchDiscriminator(6, 2, True), (2, 6, 40, 48))
     found |= tensors("unet", UNet(), (2, 3, 16, 24))
+    noise = torch.randn(2, 3)
+    found |= tensors("cvae", Cvae(4, 3, noise), (2, 3 + 5, 16, 24)) | {"cvae.noise": noise}
     save_file(found, sys.argv[1], {"kind": "networks"})
 
 

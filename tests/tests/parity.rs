@@ -51,7 +51,8 @@ fn the_layers_agree() {
 #[test]
 fn the_other_networks_agree() {
     let [generator, patch, spectral, unet] = [3 + 31 + 18, 3 + 13 + 6, 3 + 10 + 10, 3 + 54];
-    agrees("networks.safetensors", generator + patch + spectral + unet);
+    let cvae = 3 + 60 + 24;
+    agrees("networks.safetensors", generator + patch + spectral + unet + cvae);
 }
 
 #[test]
@@ -72,6 +73,7 @@ fn one_perturbed_tensor_fails_alone() {
         ("networks.safetensors", "spectral.grad.model.5.parametrizations.weight.original"),
         ("networks.safetensors", "spectral.after.model.2.parametrizations.weight.0._u"),
         ("networks.safetensors", "unet.grad.d1.up.weight"),
+        ("networks.safetensors", "cvae.grad.encoder.log_variance.weight"),
         ("losses.safetensors", "lovasz0.glogits"),
     ] {
         let path = changed(file, folder.path(), |tensors| {
