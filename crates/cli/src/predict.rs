@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use image::GrayImage;
 use img2seg_data::{read_image, shown, split_pair};
 use img2seg_report::{indexed_png, overlay};
 use img2seg_training::RunDir;
@@ -37,6 +38,9 @@ pub(crate) struct Arguments {
     /// Show photos to the networks at their own scale, in overlapping tiles of the size that the run was trained at
     #[arg(long)]
     tiles: bool,
+    /// Also write NAME-uncertainty.png: the lighter a pixel, the less sure is its class (not for networks of colours with a single answer)
+    #[arg(long)]
+    uncertainty: bool,
     /// What computes: auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto")]
     device: String,
@@ -53,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let bar = progress::counter("labelling");
     let mut failures = 0;
     for (index, (name, path)) in inputs.iter().enumerate() {
-        if let Err(error) = label(&predictor, path, &arguments.out.join(name), arguments.pairs) {
+        if let Err(error) = label(&predictor, path, &arguments.out.join(name), arguments) {
             failures += 1;
             bar.line(&format!("error: {}", message(&error)));
         }
@@ -63,26 +67,36 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Writes the labels and the overlay of one photo; `stem` is their path without extension.
-fn label(predictor: &Predictor, path: &Path, stem: &Path, is_pair: bool) -> anyhow::Result<()> {
+/// Writes the labels and the overlay of one photo, and how unsure they are; `stem` is their path without extension.
+fn label(predictor: &Predictor, path: &Path, stem: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     let mut photo = read_image(path)?;
-    if is_pair {
+    if arguments.pairs {
         photo = split_pair(&photo, predictor.data().direction, path)?.0;
     }
     let predicted = predictor.predict(&photo)?;
     let (width, height) = photo.dimensions();
     let png = indexed_png(&predicted.labels, width, height, predictor.classes())?;
     let overlay = overlay(&photo, &predicted.labels, predictor.classes());
+    let uncertainty = if arguments.uncertainty {
+        let shares = predictor.uncertainty(&photo, &predicted)?;
+        let shares = shares
+            .context("--uncertainty: the run gives colours, and one answer alone: it does not say how sure it is")?;
+        let level = |share: &f32| (share * 255.0).round() as u8;
+        GrayImage::from_raw(width, height, shares.iter().map(level).collect())
+    } else {
+        None
+    };
     if let Some(folder) = stem.parent() {
         std::fs::create_dir_all(folder).with_context(|| shown(folder))?;
     }
-    let [labels_path, overlay_path] = SUFFIXES.map(|suffix| with_suffix(stem, suffix));
+    let [labels_path, overlay_path, uncertainty_path] = SUFFIXES.map(|suffix| with_suffix(stem, suffix));
     std::fs::write(&labels_path, png).with_context(|| shown(&labels_path))?;
-    overlay.save(&overlay_path).with_context(|| shown(&overlay_path))
+    overlay.save(&overlay_path).with_context(|| shown(&overlay_path))?;
+    uncertainty.map_or(Ok(()), |map| map.save(&uncertainty_path).with_context(|| shown(&uncertainty_path)))
 }
 
-/// What follows a photo's name in the names of its labels and of its overlay.
-const SUFFIXES: [&str; 2] = [".png", "-overlay.png"];
+/// What follows a photo's name in the names of its labels, of its overlay and of its uncertainty.
+const SUFFIXES: [&str; 3] = [".png", "-overlay.png", "-uncertainty.png"];
 
 fn with_suffix(stem: &Path, suffix: &str) -> PathBuf {
     let mut name = stem.as_os_str().to_owned();

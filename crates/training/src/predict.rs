@@ -3,7 +3,7 @@
 mod tiles;
 mod tta;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use image::RgbImage;
 use img2seg_data::{ClassTable, DataConfig, photo_tensor, resize};
 use img2seg_ops::{self as ops, Resize};
@@ -77,10 +77,9 @@ impl Predictor {
         if let Some(tiles) = self.tiles {
             return tiles.predict(self.learner.as_ref(), self.tta, photo, &self.classes, &self.device);
         }
-        let seen = resize::photo(photo, self.data.height, self.data.width);
-        let photos = photo_tensor(&seen)?.to_device(&self.device)?;
+        let photos = self.seen(photo)?;
         let (height, width) = (photo.height() as usize, photo.width() as usize);
-        let sized = |output: &candle_core::Tensor| ops::resize(output, height, width, Resize::Bilinear);
+        let sized = |output: &Tensor| ops::resize(output, height, width, Resize::Bilinear);
         let prediction = match self.tta.predict(self.learner.as_ref(), &photos)? {
             Prediction::Logits(logits) => Prediction::Logits(sized(&logits)?),
             Prediction::Colors(colors) => Prediction::Colors(sized(&colors)?),
@@ -88,5 +87,27 @@ impl Predictor {
         let mut images = prediction.decode(&self.classes)?;
         prediction.add_confidences(&mut images)?;
         images.pop().ok_or_else(|| candle_core::Error::msg("the network gave no image").into())
+    }
+
+    /// How unsure a prediction of [`Predictor::predict`] is, pixel by pixel in its size, in [0, 1]: how far the learner's samples disagree;
+    /// of a learner with a single answer, or of tiles, 1 minus the probability of the predicted class. None of colours with a single
+    /// answer.
+    pub fn uncertainty(&self, photo: &RgbImage, predicted: &PredictedImage) -> Result<Option<Vec<f32>>, TrainingError> {
+        let samples = match self.tiles {
+            Some(_) => None,
+            None => self.learner.uncertainty(&self.seen(photo)?)?,
+        };
+        let Some(map) = samples else {
+            let of_confidence = |confidence: &Vec<f32>| confidence.iter().map(|share| 1.0 - share).collect();
+            return Ok(predicted.confidence.as_ref().map(of_confidence));
+        };
+        let sized = ops::resize(&map.unsqueeze(1)?, predicted.height, predicted.width, Resize::Bilinear)?;
+        Ok(Some(sized.flatten_all()?.to_vec1()?))
+    }
+
+    /// A photo (1, 3, h, w) of the size that the run was trained at.
+    fn seen(&self, photo: &RgbImage) -> Result<Tensor, TrainingError> {
+        let seen = resize::photo(photo, self.data.height, self.data.width);
+        Ok(photo_tensor(&seen)?.to_device(&self.device)?)
     }
 }

@@ -100,5 +100,21 @@ fn a_conditional_vae_draws_what_it_is_unsure_of() {
     let map = image::open(lab.path("run/evaluation/val/pictures/01/uncertainty.png")).unwrap().to_luma8();
     assert_eq!(map.dimensions(), (64, 32));
     assert!(map.pixels().any(|pixel| pixel[0] > 0));
+    // `predict` draws the same for the same photo, and only when asked.
+    let photo = "run/evaluation/val/pictures/01/photo.png";
+    lab.succeed(&format!("predict run {photo} --out labels"));
+    assert!(!lab.path("labels/photo-uncertainty.png").exists());
+    lab.succeed(&format!("predict run {photo} --out labels --uncertainty"));
+    assert_eq!(image::open(lab.path("labels/photo-uncertainty.png")).unwrap().to_luma8(), map);
+    lab.succeed(&format!("predict run {photo} --out tiled --uncertainty --tiles"));
+    assert_eq!(image::open(lab.path("tiled/photo-uncertainty.png")).unwrap().to_luma8().dimensions(), (64, 32));
     assert!(fs::read_to_string(lab.path("run/report.html")).unwrap().contains("ncertainty"));
+}
+
+#[test]
+fn colours_with_a_single_answer_have_no_uncertainty() {
+    let lab = Lab::new();
+    lab.succeed("train smoke-cgan --data pairs --run run");
+    let error = lab.fail(1, "predict run run/evaluation/val/pictures/01/photo.png --out labels --uncertainty");
+    assert!(error.contains("--uncertainty: the run gives colours"), "{error}");
 }
