@@ -18,7 +18,7 @@ use jitter::Jitter;
 
 pub(crate) use cut_mix::CutMix;
 
-use crate::{DataError, Sample, VOID, resize};
+use crate::{DataError, MAX_SIDE, Sample, VOID, resize};
 
 /// What a photo shows beyond its edge.
 const GREY: Rgb<u8> = Rgb([128; 3]);
@@ -31,6 +31,10 @@ pub struct AugmentConfig {
     /// 286 pixels cropped to 256, as pix2pix does, is `[1.1171875, 1.1171875]`.
     /// Below 1, mid grey surrounds the photo and void the label map.
     pub scale: [f64; 2],
+    /// Height and width in pixels of what is cut out of the scaled sample, each 1..=16384: networks learn from windows, and predict whole
+    /// photos. None is the size that networks predict at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<[usize; 2]>,
     /// Probability of a mirror image, 0..=1.
     pub flip: f64,
     /// Photo brightness is multiplied by a factor in 1 - this ..= 1 + this; 0..=1.
@@ -56,6 +60,7 @@ impl AugmentConfig {
     /// No change at all.
     pub const NONE: Self = Self {
         scale: [1.0, 1.0],
+        crop: None,
         flip: 0.0,
         brightness: 0.0,
         contrast: 0.0,
@@ -77,6 +82,12 @@ impl AugmentConfig {
                 format!("[{least}, {greatest}] is not a least and a greatest scale within 0.1..=10"),
             );
         }
+        if let Some([height, width]) = self.crop
+            && [height, width].iter().any(|side| !(1..=MAX_SIDE).contains(side))
+        {
+            let reason = format!("[{height}, {width}] is not a height and a width within 1..={MAX_SIDE}");
+            return setting("data.augment.crop", reason);
+        }
         for (key, value, greatest) in [
             ("data.augment.flip", self.flip, 1.0),
             ("data.augment.brightness", self.brightness, 1.0),
@@ -93,6 +104,11 @@ impl AugmentConfig {
             }
         }
         Ok(())
+    }
+
+    /// The height and width of changed samples, where networks predict at `size`.
+    pub(crate) fn size(&self, size: (usize, usize)) -> (usize, usize) {
+        self.crop.map_or(size, |[height, width]| (height, width))
     }
 
     /// Takes the next draw. Every part of it is drawn whether or not it is used, so that one setting does not move another's draws.
@@ -140,7 +156,7 @@ pub fn fit(sample: &Sample, height: usize, width: usize) -> Sample {
     }
 }
 
-/// A sample at the size that networks see, changed by the next draw. `void_color` is the label map's colour beyond its edge.
+/// A sample at the size that networks learn from, changed by the next draw; `height` and `width` are those that they predict at. `void_color` is the label map's colour beyond its edge.
 /// Noise takes a draw a pixel, after all others.
 pub(crate) fn augment(
     sample: &Sample,
@@ -152,6 +168,7 @@ pub(crate) fn augment(
     let change = config.draw(draws);
     let scaled = |side: usize| ((change.scale * side as f64).round() as usize).max(1);
     let (scaled_height, scaled_width) = (scaled(height), scaled(width));
+    let (height, width) = config.size((height, width));
     let mut scaled = fit(sample, scaled_height, scaled_width);
     change.jitter.apply(&mut scaled.photo);
     let window =

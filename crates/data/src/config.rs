@@ -71,16 +71,24 @@ impl DataConfig {
         if self.batch_size == 0 {
             return Err(DataError::Setting { key: "data.batch_size", reason: "must be at least 1".to_owned() });
         }
-        let pixels = (self.height * self.width).saturating_mul(self.batch_size);
-        if pixels > MAX_BATCH_PIXELS {
-            let (batch, width, height) = (self.batch_size, self.width, self.height);
-            let reason = format!(
-                "{batch} samples of {width}x{height} are more than the {MAX_BATCH_PIXELS} pixels that a batch may have"
-            );
-            return Err(DataError::Setting { key: "data.batch_size", reason });
-        }
         self.streets.as_ref().map_or(Ok(()), StreetsConfig::validate)?;
-        self.augment.validate()
+        self.augment.validate()?;
+        for (height, width) in self.sizes() {
+            let batch = self.batch_size;
+            if (height * width).saturating_mul(batch) > MAX_BATCH_PIXELS {
+                let reason = format!(
+                    "{batch} samples of {width}x{height} are more than the {MAX_BATCH_PIXELS} pixels that a batch may have"
+                );
+                return Err(DataError::Setting { key: "data.batch_size", reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Height and width of what networks learn from, and of what they predict.
+    pub fn sizes(&self) -> [(usize, usize); 2] {
+        let whole = (self.height, self.width);
+        [self.augment.size(whole), whole]
     }
 }
 

@@ -16,6 +16,7 @@ fn one_picture(width: u32, height: u32) -> Sample {
 
 const ALL: AugmentConfig = AugmentConfig {
     scale: [0.5, 2.0],
+    crop: None,
     flip: 0.5,
     brightness: 0.4,
     contrast: 0.4,
@@ -76,6 +77,26 @@ fn small_scales_are_surrounded_by_void() {
     assert_eq!(labelled, 64);
     assert_eq!(made.label_map.pixels().filter(|pixel| pixel.0 == [1, 2, 3]).count(), 256 - 64);
     assert_eq!(made.photo.pixels().filter(|&&pixel| pixel == GREY).count(), 256 - 64);
+}
+
+#[test]
+fn crops_are_windows_of_what_networks_predict() {
+    // Scaled to 12x16, of which 5x7 are cut: windows at 8 x 10 places, never anything beyond.
+    let config = AugmentConfig { crop: Some([5, 7]), flip: 0.5, ..AugmentConfig::NONE };
+    let mut places = std::collections::BTreeSet::new();
+    for index in 0..1000 {
+        let made = augment(&one_picture(16, 12), &config, (12, 16), [0; 3], &mut keyed::rng(6, "test", &[index]));
+        assert_eq!((made.photo.dimensions(), made.labels.len()), ((7, 5), 35));
+        assert!(made.labels.iter().all(|&label| label != VOID));
+        let (first, last) = (made.photo.get_pixel(0, 0), made.photo.get_pixel(6, 4));
+        assert_eq!((first[0].abs_diff(last[0]), last[1] - first[1]), (6, 4));
+        places.insert((first[0].min(last[0]), first[1]));
+    }
+    assert_eq!(places.len(), 8 * 10);
+    // Larger than what it is cut from, it is filled up.
+    let config = AugmentConfig { crop: Some([20, 18]), ..AugmentConfig::NONE };
+    let made = augment(&one_picture(16, 12), &config, (12, 16), [0; 3], &mut keyed::rng(6, "test", &[0]));
+    assert_eq!(made.labels.iter().filter(|&&label| label != VOID).count(), 12 * 16);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::dataset::fixture::{open, write_pairs};
 
 const AUGMENT: AugmentConfig = AugmentConfig {
     scale: [0.8, 1.3],
+    crop: None,
     flip: 0.5,
     brightness: 0.2,
     contrast: 0.2,

@@ -44,7 +44,9 @@ impl AdversarialLearner {
         classes: &ClassTable,
         device: &Device,
     ) -> Result<Self, TrainingError> {
-        task.check_size(config.data.height, config.data.width)?;
+        for (height, width) in config.data.sizes() {
+            task.check_size(height, width)?;
+        }
         let weights = Weights::new(config, device);
         let [generator_scope, discriminator_scope] =
             [GENERATOR, DISCRIMINATOR].map(|name| weights.learning().scope(name));

@@ -45,8 +45,10 @@ impl AdversarialSegmentationLearner {
     ) -> Result<Self, TrainingError> {
         let weights = Weights::new(config, device);
         let [network_scope, discriminator_scope] = [NETWORK, DISCRIMINATOR].map(|name| weights.learning().scope(name));
-        task.network.check_size(config.data.height, config.data.width)?;
-        task.discriminator.check_size(config.data.height, config.data.width)?;
+        for (height, width) in config.data.sizes() {
+            task.network.check_size(height, width)?;
+            task.discriminator.check_size(height, width)?;
+        }
         let discriminator = |parameters| PatchDiscriminator::new(parameters, &task.discriminator, 3 + classes.len());
         Ok(Self {
             network: Network::new(&network_scope, &task.network, 3, classes.len())?,

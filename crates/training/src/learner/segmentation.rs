@@ -41,7 +41,9 @@ impl SegmentationLearner {
             Output::Rgb => 3,
             Output::Classes => classes.len(),
         };
-        task.network.check_size(config.data.height, config.data.width)?;
+        for (height, width) in config.data.sizes() {
+            task.network.check_size(height, width)?;
+        }
         let network = Network::new(weights.learning(), &task.network, 3, out_channels)?;
         let predictor = Network::new(&weights.predicting(), &task.network, 3, out_channels)?;
         let optimizer = Optimizer::new(weights.learning(), &task.optimizer)?;
@@ -123,6 +125,16 @@ mod tests {
     const EVERY_LOSS_OF_COLORS: &str = "task.segmentation.loss={ mse = { weight = 1.0 }, l1 = { weight = 1.0 }, \
          charbonnier = { weight = 1.0, epsilon = 1e-3 }, \
          nearest-color = { weight = 1.0, sharpness = 4.0, class_weights = { fixed = [1.0, 2.0, 3.0, 4.0] } } }";
+
+    #[test]
+    fn crops_that_the_network_does_not_take_are_refused() {
+        for (crop, taken) in [("[32, 48]", true), ("[32, 40]", false)] {
+            let crop = format!("data.augment.crop={crop}");
+            let config = recipe("smoke-unet", &[&crop]);
+            let crate::config::TaskConfig::Segmentation(task) = &config.task else { panic!("another task") };
+            assert_eq!(SegmentationLearner::new(task, &config, &four_classes(), &Device::Cpu).is_ok(), taken, "{crop}");
+        }
+    }
 
     /// Every parameter has its gradient, nothing else has one, and none comes by way of candle.
     #[test]

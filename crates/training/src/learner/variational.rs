@@ -38,7 +38,9 @@ impl VariationalLearner {
         classes: &ClassTable,
         device: &Device,
     ) -> Result<Self, TrainingError> {
-        task.network.check_size(config.data.height, config.data.width)?;
+        for (height, width) in config.data.sizes() {
+            task.network.check_size(height, width)?;
+        }
         let weights = Weights::new(config, device);
         let channels = match task.output {
             Output::Rgb => 3,
