@@ -123,11 +123,16 @@ pub(crate) fn single(run: &Run) -> Result<String, ReportError> {
     page(&columns, run.name.clone(), "Report of a run", lead, warnings, (Vec::new(), tables))
 }
 
+/// More runs than that have no tables of their own: three stand side by side.
+const MOST_TABLES: usize = 3;
+
 /// The page of several evaluated runs with one class table.
 pub(crate) fn several(comparison: &Comparison, pairs: &[Paired]) -> Result<String, ReportError> {
     let columns = comparison.columns.as_slice();
     let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-    let mut tables: Vec<Table> = columns.iter().map(scores::accuracy).collect();
+    // The lab report has a table for each of its two networks. Of many, the comparison says the same at a glance.
+    let with_their_own = if columns.len() > MOST_TABLES { &[] } else { columns };
+    let mut tables: Vec<Table> = with_their_own.iter().map(scores::accuracy).collect();
     tables.push(scores::comparison(columns));
     tables.extend(paired::table(pairs));
     tables.extend(details::seeds(columns));
