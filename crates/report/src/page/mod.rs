@@ -123,6 +123,12 @@ pub(crate) fn single(run: &Run) -> Result<String, ReportError> {
     page(&columns, run.name.clone(), "Report of a run", lead, warnings, (Vec::new(), tables))
 }
 
+impl Page {
+    fn has_uncertainty(&self) -> bool {
+        self.pictures.iter().any(Block::has_uncertainty)
+    }
+}
+
 /// More runs than that have no tables of their own: three stand side by side.
 const MOST_TABLES: usize = 3;
 

@@ -33,6 +33,14 @@ pub(super) struct Block {
     pub(super) predictions: Vec<Prediction>,
 }
 
+impl Block {
+    /// Whether a run has filed how unsure it is of this image.
+    pub(super) fn has_uncertainty(&self) -> bool {
+        let shown = self.predictions.iter().filter_map(|prediction| prediction.shown.as_ref());
+        shown.into_iter().any(|shown| shown.uncertainty.is_some())
+    }
+}
+
 pub(super) struct Prediction {
     pub(super) run: String,
     pub(super) series: usize,
