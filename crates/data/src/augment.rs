@@ -156,8 +156,8 @@ pub fn fit(sample: &Sample, height: usize, width: usize) -> Sample {
     }
 }
 
-/// A sample at the size that networks learn from, changed by the next draw; `height` and `width` are those that they predict at. `void_color` is the label map's colour beyond its edge.
-/// Noise takes a draw a pixel, after all others.
+/// A sample at the size that networks learn from, changed by the next draw; `height` and `width` are those that they predict at.
+/// `void_color` is the label map's colour beyond its edge. Noise takes a draw a pixel, after all others.
 pub(crate) fn augment(
     sample: &Sample,
     config: &AugmentConfig,
