@@ -53,6 +53,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (device, _) = device::open(&arguments.device)?;
     let inference = Inference { tta: arguments.tta, tiles: arguments.tiles };
     let predictor = Predictor::open(&run, which, inference, &device)?;
+    if arguments.uncertainty && !predictor.tells_uncertainty() {
+        let text = "--uncertainty: the run gives colours, and one answer alone: it does not say how sure it is";
+        return Err(UsageError(text.to_owned()).into());
+    }
 
     let bar = progress::counter("labelling");
     let mut failures = 0;
@@ -77,15 +81,9 @@ fn label(predictor: &Predictor, path: &Path, stem: &Path, arguments: &Arguments)
     let (width, height) = photo.dimensions();
     let png = indexed_png(&predicted.labels, width, height, predictor.classes())?;
     let overlay = overlay(&photo, &predicted.labels, predictor.classes());
-    let uncertainty = if arguments.uncertainty {
-        let shares = predictor.uncertainty(&photo, &predicted)?;
-        let shares = shares
-            .context("--uncertainty: the run gives colours, and one answer alone: it does not say how sure it is")?;
-        let level = |share: &f32| (share * 255.0).round() as u8;
-        GrayImage::from_raw(width, height, shares.iter().map(level).collect())
-    } else {
-        None
-    };
+    let shares = if arguments.uncertainty { predictor.uncertainty(&photo, &predicted)? } else { None };
+    let level = |share: &f32| (share * 255.0).round() as u8;
+    let uncertainty = shares.and_then(|shares| GrayImage::from_raw(width, height, shares.iter().map(level).collect()));
     if let Some(folder) = stem.parent() {
         std::fs::create_dir_all(folder).with_context(|| shown(folder))?;
     }

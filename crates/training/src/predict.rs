@@ -9,6 +9,7 @@ use img2seg_data::{ClassTable, DataConfig, photo_tensor, resize};
 use img2seg_ops::{self as ops, Resize};
 
 use crate::checkpoint::{self, Progress, Which};
+use crate::config::{Output, TaskConfig};
 use crate::learner::{self, Learner, PredictedImage, Prediction};
 use crate::{RunDir, TrainingError};
 
@@ -33,6 +34,7 @@ pub struct Predictor {
     tta: TestTimeAugmentation,
     tiles: Option<Tiles>,
     progress: Progress,
+    tells_uncertainty: bool,
 }
 
 impl Predictor {
@@ -43,7 +45,9 @@ impl Predictor {
         let progress = checkpoint::load(run, which, learner.as_ref())?;
         let tta = inference.tta.unwrap_or(config.evaluation.tta);
         let tiles = inference.tiles.then_some(Tiles { height: config.data.height, width: config.data.width });
-        Ok(Self { learner, data: config.data, classes, device: device.clone(), tta, tiles, progress })
+        let samples = matches!(config.task, TaskConfig::Variational(_)) && tiles.is_none();
+        let tells_uncertainty = samples || config.task.output() == Output::Classes;
+        Ok(Self { learner, data: config.data, classes, device: device.clone(), tta, tiles, progress, tells_uncertainty })
     }
 
     /// The networks.
@@ -87,6 +91,11 @@ impl Predictor {
         let mut images = prediction.decode(&self.classes)?;
         prediction.add_confidences(&mut images)?;
         images.pop().ok_or_else(|| candle_core::Error::msg("the network gave no image").into())
+    }
+
+    /// Whether [`Predictor::uncertainty`] has an answer: not for colours, unless whole photos have several.
+    pub fn tells_uncertainty(&self) -> bool {
+        self.tells_uncertainty
     }
 
     /// How unsure a prediction of [`Predictor::predict`] is, pixel by pixel in its size, in [0, 1]: how far the learner's samples disagree;

@@ -115,6 +115,7 @@ fn a_conditional_vae_draws_what_it_is_unsure_of() {
 fn colours_with_a_single_answer_have_no_uncertainty() {
     let lab = Lab::new();
     lab.succeed("train smoke-cgan --data pairs --run run");
-    let error = lab.fail(1, "predict run run/evaluation/val/pictures/01/photo.png --out labels --uncertainty");
-    assert!(error.contains("--uncertainty: the run gives colours"), "{error}");
+    let error = lab.fail(2, "predict run run/evaluation/val/pictures --out labels --uncertainty");
+    assert_eq!(error.matches("--uncertainty: the run gives colours").count(), 1, "{error}");
+    assert!(!lab.path("labels").exists());
 }

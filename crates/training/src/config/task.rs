@@ -26,6 +26,18 @@ pub enum TaskConfig {
     Variational(VariationalConfig),
 }
 
+impl TaskConfig {
+    /// What is predicted.
+    pub fn output(&self) -> Output {
+        match self {
+            Self::Segmentation(task) => task.output,
+            Self::Adversarial(_) => Output::Rgb,
+            Self::AdversarialSegmentation(_) => Output::Classes,
+            Self::Variational(task) => task.output,
+        }
+    }
+}
+
 /// A network trained towards the label map, its colours or its classes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
