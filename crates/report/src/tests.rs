@@ -133,6 +133,25 @@ fn comparisons_set_runs_side_by_side() {
 }
 
 #[test]
+fn of_many_runs_only_the_comparison_is_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs: Vec<PathBuf> = (1..=5).map(|number| dir.path().join(format!("cgan-{number}"))).collect();
+    for run in &dirs {
+        write_run(run, Output::Colors, 0.5);
+    }
+    let of = |count: usize| fs::read_to_string(compare(&dirs[..count], &dir.path().join("out")).unwrap().page).unwrap();
+    let (folded, table) = ("<summary>Losses <small>10 charts</small></summary>", "Pixel-wise accuracy of cgan-1");
+    for (count, tables, is_folded) in [(3, true, false), (4, false, false), (5, false, true)] {
+        let page = of(count);
+        assert_self_contained(&page);
+        assert_eq!(page.contains(table), tables, "{count} runs");
+        assert_eq!(page.contains(folded), is_folded, "{count} runs, two losses each");
+        assert_eq!(page.contains(">Losses</h3>"), !is_folded, "{count} runs");
+        assert_eq!(page.matches("<svg").count(), 2 * count + 2, "nothing is left out");
+    }
+}
+
+#[test]
 fn a_run_shows_its_classes_confusions_and_extremes() {
     let dir = tempfile::tempdir().unwrap();
     write_run(dir.path(), Output::Classes, 0.75);
