@@ -1,5 +1,6 @@
 //! Several runs held against each other: whether that can be done, and what it says.
 
+pub(crate) mod figure;
 pub(crate) mod paired;
 
 use std::fmt::Write;

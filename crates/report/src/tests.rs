@@ -63,10 +63,11 @@ fn the_same_run_gives_the_same_bytes() {
     let out = dir.path().join("out");
     let all = || {
         compare(&dirs, &out).unwrap();
-        ["report.html", "comparison.md", "comparison.json"].map(|file| fs::read(out.join(file)).unwrap())
+        ["report.html", "comparison.md", "comparison.json", "comparison.png"]
+            .map(|file| fs::read(out.join(file)).unwrap())
     };
     assert_eq!(all(), all());
-    assert_eq!(fs::read_dir(&out).unwrap().count(), 3, "no temporary file is left");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 4, "no temporary file is left");
 }
 
 #[test]

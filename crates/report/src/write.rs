@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::ReportError;
 use crate::comparison::Comparison;
+use crate::comparison::figure::figure_png;
 use crate::confusion::confusion_png;
 use crate::page;
 use crate::run::Run;
@@ -36,9 +37,9 @@ pub struct Compared {
     pub summary: String,
 }
 
-/// Compares evaluated runs: writes `report.html`, `comparison.md` and `comparison.json` into `out_dir`, which is made where it is
-/// missing, and returns the page's path and a summary. Runs are shown in the order given, images matched by name; the first is what
-/// the others are held against.
+/// Compares evaluated runs: writes `report.html`, `comparison.md`, `comparison.json` and `comparison.png` (photo, truth and predictions of some
+/// images) into `out_dir`, which is made where it is missing, and returns the page's path and a summary. Runs are shown in the order
+/// given, images matched by name; the first is what the others are held against.
 ///
 /// # Errors
 /// Those of [`write`](fn@write), and [`ReportError::NoRuns`], [`ReportError::NotEvaluated`], [`ReportError::DifferentClasses`]; the last two name all
@@ -48,9 +49,11 @@ pub fn compare(run_dirs: &[PathBuf], out_dir: &Path) -> Result<Compared, ReportE
     let comparison = Comparison::of(&runs)?;
     let pairs = comparison.pairs();
     let page = page::several(&comparison, &pairs)?;
+    let figure = figure_png(&comparison.columns)?;
     fs::create_dir_all(out_dir).map_err(|source| ReportError::Unwritable { path: out_dir.to_owned(), source })?;
     replace(&out_dir.join("comparison.json"), format!("{:#}\n", comparison.json(&pairs)).as_bytes())?;
     replace(&out_dir.join("comparison.md"), comparison.markdown(&pairs).as_bytes())?;
+    replace(&out_dir.join("comparison.png"), &figure)?;
     let page = replace(&out_dir.join("report.html"), page.as_bytes())?;
     Ok(Compared { page, summary: comparison.summary(&pairs) })
 }

@@ -47,7 +47,16 @@ impl Predictor {
         let tiles = inference.tiles.then_some(Tiles { height: config.data.height, width: config.data.width });
         let samples = matches!(config.task, TaskConfig::Variational(_)) && tiles.is_none();
         let tells_uncertainty = samples || config.task.output() == Output::Classes;
-        Ok(Self { learner, data: config.data, classes, device: device.clone(), tta, tiles, progress, tells_uncertainty })
+        Ok(Self {
+            learner,
+            data: config.data,
+            classes,
+            device: device.clone(),
+            tta,
+            tiles,
+            progress,
+            tells_uncertainty,
+        })
     }
 
     /// The networks.

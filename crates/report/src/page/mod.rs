@@ -3,7 +3,7 @@
 mod curves;
 pub(crate) mod details;
 mod differences;
-mod pictures;
+pub(crate) mod pictures;
 mod reliability;
 pub(crate) mod scores;
 

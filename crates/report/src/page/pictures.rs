@@ -57,13 +57,20 @@ pub(super) struct Shown {
     pub(super) mean_iou: String,
 }
 
+/// An image that some runs kept a picture of.
+pub(crate) struct Matched<'a> {
+    /// Whose photo and truth are shown.
+    pub(crate) first: &'a Picture,
+    /// A column each; none where that run kept no picture of the image.
+    pub(crate) of: Vec<Option<&'a Picture>>,
+}
+
 /// The pictures of all columns, matched by name, in the order in which runs have them; of several runs those first on which they
 /// differ most.
-pub(super) fn blocks(columns: &[Column]) -> Result<Vec<Block>, ReportError> {
-    let pictures = |column: &Column| column.evaluation.map_or_else(Vec::new, |evaluation| evaluation.pictures.clone());
-    let by_column: Vec<Vec<Picture>> = columns.iter().map(pictures).collect();
+pub(crate) fn matched<'a>(columns: &[Column<'a>]) -> Vec<Matched<'a>> {
+    let pictures = |column: &Column<'a>| column.evaluation.map_or(&[][..], |evaluation| &evaluation.pictures);
     let mut firsts: Vec<&Picture> = Vec::new();
-    for picture in by_column.iter().flatten() {
+    for picture in columns.iter().flat_map(pictures) {
         if firsts.iter().all(|first| first.score.name != picture.score.name) {
             firsts.push(picture);
         }
@@ -71,9 +78,16 @@ pub(super) fn blocks(columns: &[Column]) -> Result<Vec<Block>, ReportError> {
     let spreads = if columns.len() > 1 { spreads(columns) } else { Vec::new() };
     let rank = |picture: &Picture| spreads.iter().position(|(name, ..)| *name == picture.score.name);
     firsts.sort_by_key(|picture| rank(picture).unwrap_or(usize::MAX));
-    let block = |first: &Picture| {
-        let predictions = columns.iter().zip(&by_column).map(|(column, pictures)| {
-            let picture = pictures.iter().find(|picture| picture.score.name == first.score.name);
+    let matched = |first: &'a Picture| {
+        let of = |column| pictures(column).iter().find(|picture| picture.score.name == first.score.name);
+        Matched { first, of: columns.iter().map(of).collect() }
+    };
+    firsts.into_iter().map(matched).collect()
+}
+
+pub(super) fn blocks(columns: &[Column]) -> Result<Vec<Block>, ReportError> {
+    let block = |Matched { first, of }: Matched| {
+        let predictions = columns.iter().zip(of).map(|(column, picture)| {
             Ok(Prediction { run: column.name.clone(), series: column.series, shown: picture.map(shown).transpose()? })
         });
         Ok(Block {
@@ -83,7 +97,7 @@ pub(super) fn blocks(columns: &[Column]) -> Result<Vec<Block>, ReportError> {
             predictions: predictions.collect::<Result<_, ReportError>>()?,
         })
     };
-    firsts.into_iter().map(block).collect()
+    matched(columns).into_iter().map(block).collect()
 }
 
 fn shown(picture: &Picture) -> Result<Shown, ReportError> {
@@ -145,7 +159,8 @@ fn photo(path: &Path) -> Result<Inline, ReportError> {
     Ok(Inline { uri, width: image.width(), height: image.height() })
 }
 
-fn read(path: &Path) -> Result<(Vec<u8>, DynamicImage), ReportError> {
+/// A PNG file, and what it shows.
+pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, DynamicImage), ReportError> {
     let bytes = fs::read(path).map_err(|source| ReportError::Unreadable { path: path.to_owned(), source })?;
     if !bytes.starts_with(b"\x89PNG") {
         return Err(wrong(path, "not a PNG image"));
