@@ -15,7 +15,7 @@ const FAINT: [u8; 3] = [107, 114, 128];
 const TRACK: [u8; 3] = [233, 236, 240];
 
 /// A photo's larger side is brought into this range, in pixels, by whole factors.
-const SIDES: (u32, u32) = (128, 320);
+pub(crate) const SIDES: (u32, u32) = (128, 320);
 const MARGIN: u32 = 24;
 /// Between a photo and its label map.
 const SEAM: u32 = 4;
@@ -58,22 +58,26 @@ pub fn dataset_sheet(samples: &[Sample], table: &ClassTable, frequencies: &[f64]
 
 /// A sample's photo and label map side by side, at a size that fits a sheet.
 fn pair(sample: &Sample) -> RgbImage {
-    let (width, height) = sample.photo.dimensions();
+    let photo = fitted(&sample.photo, FilterType::Triangle);
+    let label_map = fitted(&sample.label_map, FilterType::Nearest);
+    let mut pair = RgbImage::from_pixel(2 * photo.width() + SEAM, photo.height(), Rgb(PAPER));
+    imageops::replace(&mut pair, &photo, 0, 0);
+    imageops::replace(&mut pair, &label_map, i64::from(photo.width() + SEAM), 0);
+    pair
+}
+
+/// A picture with its larger side in the range of a sheet's, by whole factors: small ones keep their pixels, large ones are shrunk with the
+/// filter, which for label maps is the nearest pixel, so that no colour is mixed.
+pub(crate) fn fitted(picture: &RgbImage, smaller: FilterType) -> RgbImage {
+    let (width, height) = picture.dimensions();
     let side = width.max(height).max(1);
-    let (width, height) = if side > SIDES.1 {
+    if side > SIDES.1 {
         let factor = side.div_ceil(SIDES.1);
-        (width / factor, height / factor)
+        imageops::resize(picture, (width / factor).max(1), (height / factor).max(1), smaller)
     } else {
         let factor = SIDES.0.div_ceil(side);
-        (width * factor, height * factor)
-    };
-    let (width, height) = (width.max(1), height.max(1));
-    let smooth = if side > SIDES.1 { FilterType::Triangle } else { FilterType::Nearest };
-    let mut pair = RgbImage::from_pixel(2 * width + SEAM, height, Rgb(PAPER));
-    imageops::replace(&mut pair, &imageops::resize(&sample.photo, width, height, smooth), 0, 0);
-    let label_map = imageops::resize(&sample.label_map, width, height, FilterType::Nearest);
-    imageops::replace(&mut pair, &label_map, i64::from(width + SEAM), 0);
-    pair
+        imageops::resize(picture, (width * factor).max(1), (height * factor).max(1), FilterType::Nearest)
+    }
 }
 
 struct Legend {

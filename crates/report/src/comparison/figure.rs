@@ -10,6 +10,7 @@ use crate::ReportError;
 use crate::lettering::{Size, draw};
 use crate::page::Column;
 use crate::page::pictures::{Matched, matched, read};
+use crate::sheet::{SIDES, fitted};
 use crate::table::percent;
 
 const TEXT: Size = Size(1);
@@ -17,8 +18,6 @@ const PAPER: [u8; 3] = [255; 3];
 const INK: [u8; 3] = [27, 36, 48];
 const SOFT: [u8; 3] = [91, 100, 114];
 
-/// The larger side of a picture is brought into this range, in pixels, by whole factors.
-const SIDES: (u32, u32) = (128, 320);
 /// Rows of the figure.
 const MOST: usize = 6;
 /// Between pictures, and around them.
@@ -71,18 +70,9 @@ impl Row {
     }
 }
 
-/// A file at a size that fits the figure; large label maps are shrunk by leaving pixels out, so that no colour is mixed.
+/// A file at a size that fits the figure.
 fn cell(path: &Path, smaller: FilterType) -> Result<RgbImage, ReportError> {
-    let picture = read(path)?.1.into_rgb8();
-    let (width, height) = picture.dimensions();
-    let side = width.max(height).max(1);
-    Ok(if side > SIDES.1 {
-        let factor = side.div_ceil(SIDES.1);
-        imageops::resize(&picture, (width / factor).max(1), (height / factor).max(1), smaller)
-    } else {
-        let factor = SIDES.0.div_ceil(side);
-        imageops::resize(&picture, width * factor, height * factor, FilterType::Nearest)
-    })
+    Ok(fitted(&read(path)?.1.into_rgb8(), smaller))
 }
 
 fn drawn(columns: &[Column], rows: &[Row]) -> RgbImage {
