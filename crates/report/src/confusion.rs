@@ -1,12 +1,11 @@
 //! Confusion matrices as pictures: a row a true class, a column a predicted class.
 
-use std::io::Cursor;
-
-use image::{ImageFormat, Rgb, RgbImage, imageops};
+use image::{Rgb, RgbImage, imageops};
 use img2seg_data::ClassTable;
 
 use crate::ReportError;
 use crate::lettering::{Size, draw, fill};
+use crate::write::png;
 
 const PAPER: [u8; 3] = [255; 3];
 const INK: [u8; 3] = [27, 36, 48];
@@ -28,12 +27,7 @@ const WIDEST: u32 = 1400;
 /// The matrix as a PNG file, each row in shares of its class's pixels: whole percents stand in the cells where there is room.
 /// `counts` is a square of the table's classes.
 pub(crate) fn confusion_png(counts: &[Vec<u64>], table: &ClassTable) -> Result<Vec<u8>, ReportError> {
-    let picture = picture(counts, table);
-    let mut file = Cursor::new(Vec::new());
-    picture
-        .write_to(&mut file, ImageFormat::Png)
-        .map_err(|error| ReportError::Encoding { what: "a confusion matrix".to_owned(), message: error.to_string() })?;
-    Ok(file.into_inner())
+    png(&picture(counts, table), "a confusion matrix")
 }
 
 fn picture(counts: &[Vec<u64>], table: &ClassTable) -> RgbImage {

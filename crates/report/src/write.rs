@@ -1,8 +1,10 @@
 //! Pages as files.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
+
+use image::{ImageFormat, RgbImage};
 
 use crate::ReportError;
 use crate::comparison::Comparison;
@@ -56,6 +58,15 @@ pub fn compare(run_dirs: &[PathBuf], out_dir: &Path) -> Result<Compared, ReportE
     replace(&out_dir.join("comparison.png"), &figure)?;
     let page = replace(&out_dir.join("report.html"), page.as_bytes())?;
     Ok(Compared { page, summary: comparison.summary(&pairs) })
+}
+
+/// A picture as a PNG file; `what` names it in an error.
+pub(crate) fn png(picture: &RgbImage, what: &str) -> Result<Vec<u8>, ReportError> {
+    let mut file = Cursor::new(Vec::new());
+    picture
+        .write_to(&mut file, ImageFormat::Png)
+        .map_err(|error| ReportError::Encoding { what: what.to_owned(), message: error.to_string() })?;
+    Ok(file.into_inner())
 }
 
 /// Puts a file in place whole or not at all.

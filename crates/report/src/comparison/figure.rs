@@ -1,10 +1,9 @@
 //! What several runs make of the same photos, as one picture: for a text or a talk.
 
-use std::io::Cursor;
 use std::path::Path;
 
 use image::imageops::{self, FilterType};
-use image::{ImageFormat, Rgb, RgbImage};
+use image::{Rgb, RgbImage};
 
 use crate::ReportError;
 use crate::lettering::{Size, draw};
@@ -12,6 +11,7 @@ use crate::page::Column;
 use crate::page::pictures::{Matched, matched, read};
 use crate::sheet::{SIDES, fitted};
 use crate::table::percent;
+use crate::write::png;
 
 const TEXT: Size = Size(1);
 const PAPER: [u8; 3] = [255; 3];
@@ -30,11 +30,7 @@ const CAPTION: u32 = 22;
 pub(crate) fn figure_png(columns: &[Column]) -> Result<Vec<u8>, ReportError> {
     let rows = matched(columns);
     let rows = rows.iter().take(MOST).map(Row::read).collect::<Result<Vec<_>, _>>()?;
-    let mut file = Cursor::new(Vec::new());
-    drawn(columns, &rows)
-        .write_to(&mut file, ImageFormat::Png)
-        .map_err(|error| ReportError::Encoding { what: "the pictures".to_owned(), message: error.to_string() })?;
-    Ok(file.into_inner())
+    png(&drawn(columns, &rows), "the pictures")
 }
 
 /// Pictures and the text below each.
