@@ -18,6 +18,8 @@ pub enum ClassWeights {
     Inverse,
     /// The root of that inverse, the mean over the classes being 1: between all pixels alike and all classes alike.
     InverseRoot,
+    /// That inverse to this power, above 0, the mean over the classes being 1: 0.5 is its root, and the less the more alike.
+    InversePower(f64),
     /// The median of the classes' frequencies by the class's own, where a frequency is the class's share of the labelled pixels of
     /// those images that it occurs in (Eigen and Fergus 2015, section 6.3.2).
     MedianFrequency,
@@ -40,13 +42,16 @@ impl ClassWeights {
             Self::Fixed(weights) if !weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0) => {
                 Err(format!("{key}.fixed: must be 0 or more"))
             }
+            Self::InversePower(power) if !(power.is_finite() && *power > 0.0) => {
+                Err(format!("{key}.inverse-power: must be above 0"))
+            }
             _ => Ok(()),
         }
     }
 
     /// Whether the weights depend on data.
     fn is_open(&self) -> bool {
-        matches!(self, Self::Inverse | Self::InverseRoot | Self::MedianFrequency)
+        matches!(self, Self::Inverse | Self::InverseRoot | Self::InversePower(_) | Self::MedianFrequency)
     }
 
     /// Becomes `settled` if that is what it may have become.
@@ -89,6 +94,9 @@ impl ClassWeights {
             Self::None => vec![1.0; frequencies.len()],
             Self::Inverse => scaled_to_mean_1(shares.iter().map(inverse).collect()),
             Self::InverseRoot => scaled_to_mean_1(shares.iter().map(|share| inverse(share).sqrt()).collect()),
+            Self::InversePower(power) => {
+                scaled_to_mean_1(shares.iter().map(|share| inverse(share).powf(*power)).collect())
+            }
             Self::MedianFrequency => {
                 let median = median(local.iter().copied().filter(|share| *share > 0.0).collect());
                 local.iter().map(|share| median * inverse(share)).collect()
@@ -181,6 +189,8 @@ mod tests {
         let roots = [(4_f64 / 3.0).sqrt(), (16_f64 / 3.0).sqrt(), 4.0];
         let mean = roots.iter().sum::<f64>() / 3.0;
         close(ClassWeights::InverseRoot, [roots[0] / mean, roots[1] / mean, roots[2] / mean, 0.0]);
+        close(ClassWeights::InversePower(0.5), [roots[0] / mean, roots[1] / mean, roots[2] / mean, 0.0]);
+        close(ClassWeights::InversePower(1.0), [3.0 / 17.0, 12.0 / 17.0, 36.0 / 17.0, 0.0]);
         // 12 of 16, 3 of 8, 1 of 8.
         close(ClassWeights::MedianFrequency, [0.5, 1.0, 3.0, 0.0]);
         close(ClassWeights::Fixed(vec![1.0, 2.0, 3.0, 4.0]), [1.0, 2.0, 3.0, 4.0]);
@@ -193,6 +203,10 @@ mod tests {
         let error = fixed.tensor(3, &Device::Cpu).unwrap_err().to_string();
         assert!(error.contains("2 weights for 3 classes"), "{error}");
         assert!(ClassWeights::Fixed(vec![-1.0]).validate("key").unwrap_err().starts_with("key.fixed: "));
+        for power in [0.0, -1.0, f64::NAN] {
+            let error = ClassWeights::InversePower(power).validate("key").unwrap_err();
+            assert!(error.starts_with("key.inverse-power: "), "{error}");
+        }
         assert_eq!(median(vec![3.0, 1.0, 2.0, 10.0]).to_bits(), 2.5f64.to_bits());
     }
 }
