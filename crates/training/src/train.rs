@@ -20,7 +20,6 @@ use crate::divergence::diverged;
 use crate::evaluate::{Evaluation, Scoring, evaluate};
 use crate::learner::{self, Step};
 use crate::manifest::{self, Manifest, Origin};
-
 use crate::run_dir::{Records, RunLock};
 use crate::schedule::Schedule;
 use crate::scores::Scores;
