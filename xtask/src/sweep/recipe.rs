@@ -56,14 +56,19 @@ impl Recipe {
 
 /// Class weights that a recipe leaves to the data stand in `config.toml` as the numbers that they have become.
 fn settle<'a>(is: &mut BTreeMap<String, &'a Value>, was: &BTreeMap<String, &'a Value>) {
-    let is_rule = |value: &Value| value.as_str().is_some_and(|rule| rule != "none");
-    let rules = is.iter().filter(|(key, value)| key.ends_with(".class_weights") && is_rule(value));
-    let rules: Vec<String> = rules.map(|(key, _)| key.clone()).collect();
-    for rule in rules {
-        let numbers = format!("{rule}.fixed");
-        if let Some(&settled) = was.get(&numbers) {
-            is.remove(&rule);
-            is.insert(numbers, settled);
+    for (numbers, &settled) in was {
+        let Some(weights) = numbers.strip_suffix(".fixed").filter(|key| key.ends_with(".class_weights")) else {
+            continue;
+        };
+        let is_rule = |key: &str, value: &Value| match key.strip_prefix(weights) {
+            Some("") => value.as_str().is_some_and(|rule| rule != "none"),
+            Some(rule) => rule.starts_with('.') && rule != ".fixed",
+            None => false,
+        };
+        let before = is.len();
+        is.retain(|key, value| !is_rule(key, value));
+        if is.len() < before {
+            is.insert(numbers.clone(), settled);
         }
     }
 }
@@ -200,9 +205,11 @@ mod tests {
     #[test]
     fn class_weights_that_the_data_has_settled_are_no_difference() {
         let key = "task.segmentation.loss.cross-entropy.class_weights";
-        let open = recipe(&[&format!("{key}=inverse")]);
         let Recipe(written) = recipe(&[&format!("{key}={{ fixed = [1.0, 2.0] }}")]);
-        assert_eq!(open.differences(&written.to_string()).unwrap(), [""; 0]);
+        for rule in ["inverse", "{ inverse-power = 0.3 }"] {
+            let open = recipe(&[&format!("{key}={rule}")]);
+            assert_eq!(open.differences(&written.to_string()).unwrap(), [""; 0], "{rule}");
+        }
         let none = recipe(&[&format!("{key}=none")]);
         assert_eq!(none.differences(&written.to_string()).unwrap().len(), 2);
         let others = recipe(&[&format!("{key}={{ fixed = [1.0, 3.0] }}")]);
