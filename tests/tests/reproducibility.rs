@@ -142,6 +142,29 @@ fn an_interrupted_run_goes_on_as_if_it_had_not_been() {
     }
 }
 
+/// The last epoch is the best, and what was saved of it is `best` alone.
+#[test]
+fn a_run_that_is_killed_between_best_and_last_of_its_end_has_both_when_it_goes_on() {
+    for recipe in RECIPES {
+        let mut lab = Lab::new(recipe);
+        lab.config.epochs = 1;
+        lab.config.checkpoint.every_steps = 1;
+        lab.train(&lab.run("whole"), false, None);
+        let whole = Lab::files(&lab.run("whole"));
+        let run = lab.run("killed");
+        lab.train(&run, false, None);
+        let [last, before] = ["last", "last-1"].map(|name| run.join("checkpoints").join(name));
+        for gone in [false, true] {
+            std::fs::remove_dir_all(&last).unwrap();
+            if !gone {
+                std::fs::rename(&before, &last).unwrap();
+            }
+            assert!(!lab.train(&run, true, None));
+            assert_same(&whole, &Lab::files(&run), recipe);
+        }
+    }
+}
+
 /// Scoring takes long on real data: it is broken off, and made again when the run goes on.
 #[test]
 fn a_run_that_is_stopped_while_it_is_scored_goes_on_there() {

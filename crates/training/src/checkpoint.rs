@@ -248,6 +248,9 @@ fn load_weights(directory: &Path, file: &ProgressFile, learner: &dyn Learner) ->
 pub struct Resumed {
     /// Where it stood.
     pub progress: Progress,
+    /// Whether that is what the checkpoint `last` holds. It is not where a run was killed between saving its best epoch as `best` and as
+    /// `last`, or where `last` is damaged.
+    pub is_last: bool,
     /// What was wrong with newer checkpoints. They are set aside as `checkpoints/damaged-NAME`.
     pub damaged: Vec<String>,
 }
@@ -288,7 +291,8 @@ pub fn resume(run: &RunDir, learner: &mut dyn Learner) -> Result<Option<Resumed>
                 for (path, _) in &damaged {
                     set_aside(&checkpoints, path)?;
                 }
-                return Ok(Some(Resumed { progress, damaged: complaints }));
+                let is_last = directory.file_name().is_some_and(|name| name == Which::Last.name());
+                return Ok(Some(Resumed { progress, is_last, damaged: complaints }));
             }
             Err(error) => damaged.push((directory, error)),
         }

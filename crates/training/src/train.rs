@@ -189,11 +189,13 @@ pub fn train(
 
     let mut progress = Progress::default();
     let mut saved = None;
+    let mut is_in_last = true;
     let (run, _lock) = if let Some((lock, run)) = resumed {
         run.clear_unfinished()?;
         if let Some(resumed) = checkpoint::resume(&run, learner.as_mut())? {
             resumed.damaged.into_iter().for_each(|complaint| tell(Event::Damaged { complaint }));
             progress = resumed.progress;
+            is_in_last = resumed.is_last;
             saved = Some(progress.steps);
         }
         manifest.resume(&run, progress.steps, place.allow_changes)?;
@@ -211,6 +213,13 @@ pub fn train(
     };
     let (records, mut means) = Records::open(&run, &progress)?;
     let mut saver = Saver::new(&run, &config.checkpoint, records, saved);
+    if !is_in_last {
+        // A run whose epochs are all done is not saved again: `last` has to be its end all the same.
+        match saver.save(learner.as_ref(), &progress) {
+            Err(error) if progress.epochs < config.epochs => tell(Event::NotSaved { reason: error.to_string() }),
+            done => done?,
+        }
+    }
     let trace = |path| Trace::create(path, learner.as_ref(), progress.steps);
     let mut trace = place.trace.map(trace).transpose()?;
 

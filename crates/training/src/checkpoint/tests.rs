@@ -138,12 +138,23 @@ fn a_half_checkpoint_counts_as_damaged_and_the_best_serves_when_nothing_else_doe
     fs::remove_file(lab.run.file("checkpoints/last/progress.json")).unwrap();
     fs::write(lab.run.file("checkpoints/last-1/optimizer.safetensors"), "").unwrap();
     let resumed = lab.resume().unwrap().unwrap();
-    assert_eq!((resumed.progress.steps, resumed.damaged.len()), (1, 2));
+    assert_eq!((resumed.progress.steps, resumed.is_last, resumed.damaged.len()), (1, false, 2));
     lab.damage("best/weights.safetensors");
     let error = lab.resume().unwrap_err().to_string();
     assert!(error.contains("best/weights.safetensors: damaged"), "{error}");
     // Nothing was set aside that nothing stands in for.
     assert_eq!(lab.names(), ["best", "damaged-last", "damaged-last-1"]);
+}
+
+#[test]
+fn the_newest_serves_and_last_of_one_step() {
+    let mut lab = Lab::new();
+    lab.save(Which::Last, 1, 1);
+    lab.save(Which::Best, 1, 2);
+    let resumed = lab.resume().unwrap().unwrap();
+    assert_eq!((resumed.progress.steps, resumed.is_last), (2, false));
+    lab.save(Which::Last, 1, 2);
+    assert!(lab.resume().unwrap().unwrap().is_last);
 }
 
 #[test]
