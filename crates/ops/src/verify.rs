@@ -317,6 +317,11 @@ fn measured_errors() {
     }
     let inputs = [draw((2, 64, 64, 64), 1), draw((128, 64, 4, 4), 2)];
     print("conv2d 4x4 s2 64->128 @64", &|x| crate::conv2d(&x[0], &x[1], None, Conv2d::new(2, 1)), &inputs);
+    for (i, o, size, padding) in [(512, 1024, 8, 0), (256, 512, 16, 1)] {
+        let inputs = [draw((2, i, size, size), 1), draw((o, i, 4, 4), 2)];
+        let op = |x: &[Tensor]| crate::conv2d(&x[0], &x[1], None, Conv2d::new(1, padding));
+        print(&format!("conv2d 4x4 {i}->{o} @{size}"), &op, &inputs);
+    }
     let inputs = [draw((2, 128, 32, 32), 1), draw((128, 64, 4, 4), 2)];
     let op = |x: &[Tensor]| crate::conv_transpose2d(&x[0], &x[1], None, ConvTranspose2d::new(2, 1));
     print("conv_transpose2d 4x4 s2 128->64 @32", &op, &inputs);

@@ -100,16 +100,19 @@ fn check(x: (usize, usize, usize, usize), weight: (usize, usize, usize, usize), 
 fn layers_of_networks() {
     // Few tiles and many kernels; many tiles and few kernels; several segments to a row; parts of a weight gradient.
     check((1, 130, 9, 11), (140, 130, 3, 3), Conv2d::new(1, 1));
+    check((1, 150, 24, 23), (130, 150, 3, 3), Conv2d::new(1, 1));
     check((2, 18, 40, 70), (20, 18, 3, 3), Conv2d::new(1, 1));
     check((1, 3, 5, 300), (9, 3, 3, 3), Conv2d::new(1, 1));
     check((1, 70, 17, 15), (70, 70, 4, 4), Conv2d::new(2, 1));
     check((2, 6, 34, 30), (24, 6, 4, 4), Conv2d::new(2, 1));
     check((2, 33, 12, 14), (17, 33, 2, 2), Conv2d::new(2, 0));
     check((2, 20, 30, 31), (19, 20, 1, 1), Conv2d::default());
+    check((2, 130, 8, 8), (140, 130, 4, 4), Conv2d::default());
+    check((2, 9, 61, 49), (20, 9, 4, 4), Conv2d::new(1, 2));
     // A sum over many pixels that few others average out.
     check((1, 1, 36, 60), (10, 1, 1, 1), Conv2d { padding: (2, 1), ..Conv2d::default() });
     // Large kernels and few pixels.
-    check((2, 130, 6, 7), (270, 130, 4, 4), Conv2d::default());
+    check((2, 90, 6, 7), (270, 90, 5, 5), Conv2d::new(1, 2));
     check((3, 201, 9, 7), (133, 201, 5, 5), Conv2d { dilation: (1, 1), ..Conv2d::new(3, 2) });
 }
 

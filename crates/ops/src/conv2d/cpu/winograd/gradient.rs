@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::lattice::BLOCK;
-use super::passes::{Kernel, Layout, Pass};
+use super::passes::{Kernel, Layout, MOST_TAPS, Pass};
 use super::transform::{Input, OutputAdjoint, Square, TapsAdjoint, Transform, both};
 use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared};
 
@@ -81,24 +81,29 @@ impl<T: Transform> Piece for KernelGradient<'_, T> {
                 continue;
             }
             let from = &sums[(at - ins.start) * PANEL..];
-            let mut taps = [[0.; PANEL]; 9];
+            let mut taps = [[0.; PANEL]; MOST_TAPS];
             assert!((Pass::<T>::POINTS - 1) * plane + PANEL <= from.len(), "sums of some points are missing");
             let from = Square { start: from.as_ptr(), row: T::POINTS * plane, column: plane, next: BLOCK };
             let to = Square { start: taps.as_mut_ptr().cast(), row: T::TAPS * PANEL, column: PANEL, next: BLOCK };
             // SAFETY: the slice has the sums as far as the last point's; arrays of a panel.
             unsafe { both::<TapsAdjoint<T>, I>(true, from, to, None) };
+            let mut places = [None; MOST_TAPS];
             for i in 0..T::TAPS {
                 for j in 0..T::TAPS {
-                    let Some(tap) = kernel.tap::<T>((i, j), phase) else { continue };
-                    for (half, block) in blocks.clone().enumerate() {
-                        let (first_out, outs, _) = pass.output.block(block);
-                        for lane in 0..outs {
-                            let channels =
-                                ((first_out + lane) * kernel.out_step, (first_in + at % BLOCK) * kernel.in_step);
-                            let to = gradient.start_of(channels.0 + channels.1 + tap, 1);
-                            // SAFETY: `start_of` has seen to the place; this kernel's gradient is this piece's alone.
-                            unsafe { to.write(taps[i * T::TAPS + j][half * BLOCK + lane]) };
-                        }
+                    places[i * T::TAPS + j] = kernel.tap::<T>((i, j), phase);
+                }
+            }
+            let area = kernel.size.0 * kernel.size.1;
+            for (half, block) in blocks.clone().enumerate() {
+                let (first_out, outs, _) = pass.output.block(block);
+                for lane in 0..outs {
+                    let (out, channel) = (first_out + lane, first_in + at % BLOCK);
+                    // All taps of one kernel together: kernels lie so far apart that their cache lines drive each other out.
+                    let to = gradient.start_of(out * kernel.out_step + channel * kernel.in_step, area);
+                    for i in 0..T::TAPS * T::TAPS {
+                        let Some(tap) = places[i] else { continue };
+                        // SAFETY: `start_of` has seen to the kernel, whose gradient is this piece's alone.
+                        unsafe { to.add(tap).write(taps[i][half * BLOCK + lane]) };
                     }
                 }
             }

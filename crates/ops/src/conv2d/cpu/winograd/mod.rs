@@ -1,4 +1,4 @@
-//! Winograd convolution of kernels up to 3x3 at stride 1 and up to 4x4 at stride 2, in all three directions.
+//! Winograd convolution of kernels up to 4x4 at strides 1 and 2, in all three directions.
 //!
 //! An image is cut into tiles of m x m results. Of each, `B^T x B` is a column of values at (m + r - 1)^2 points; at every
 //! point the columns of all tiles make a matrix (tiles, channels in), which is multiplied by the matrix (channels in,
@@ -10,6 +10,7 @@
 #![allow(unsafe_code, reason = "pieces of work read and write strided blocks of shared memory")]
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
 
+mod four_taps;
 mod gradient;
 mod lattice;
 mod passes;
@@ -20,6 +21,7 @@ use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
+use self::four_taps::{F4x4, F5x4};
 use self::gradient::{Block, KernelGradient, Part, SumsOfPoint};
 use self::lattice::Lattice;
 use self::passes::{Kernel, Layout, Pass, Tiling};
@@ -38,8 +40,11 @@ const FEW_TILES: usize = 256;
 /// Kernels (channels in times channels out) from which on it pays to use each once.
 const MANY_KERNELS: usize = 128 * 128;
 
-/// Channels in whose kernels are transformed at once, into a cache.
+/// Channels in that are worked on at once, so that what comes of them stays in a cache; a multiple of the blocks of all phases.
 const DEPTH: usize = 128;
+
+/// Floats that the kernels of one panel take at all points, transformed at once into a cache.
+const KERNEL_VALUES: usize = 36 * DEPTH * PANEL;
 
 /// Panels that are computed at once, from the same values.
 const PANELS: usize = 2;
@@ -62,6 +67,8 @@ const PARTS_LEN: usize = 1 << 21;
 /// The transforms to choose among, by what a kernel's phases have along one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Choice {
+    F5x4,
+    F4x4,
     F4x3,
     F4x2,
     F3x2,
@@ -85,6 +92,8 @@ fn choose(g: &Geometry, results: (usize, usize)) -> Option<Choice> {
         2 if products(3, 4) < products(4, 5) => (Choice::F3x2, products(3, 4)),
         2 => (Choice::F4x2, products(4, 5)),
         3 => (Choice::F4x3, products(4, 6)),
+        4 if products(5, 8) < products(4, 7) => (Choice::F5x4, products(5, 8)),
+        4 => (Choice::F4x4, products(4, 7)),
         _ => return None,
     };
     let directly = results.0 * results.1 * g.taps();
@@ -95,24 +104,15 @@ fn choose(g: &Geometry, results: (usize, usize)) -> Option<Choice> {
 /// Evaluates an expression with `$transform` the type of a choice.
 macro_rules! with_transform {
     ($choice:expr, $transform:ident => $work:expr) => {
-        match $choice {
-            Choice::F4x3 => {
-                type $transform = F4x3;
+        with_transform!(@ [F5x4 F4x4 F4x3 F4x2 F3x2 F1x1] $choice, $transform, $work)
+    };
+    (@ [$($name:ident)*] $choice:expr, $transform:ident, $work:expr) => {
+        match $choice {$(
+            Choice::$name => {
+                type $transform = $name;
                 $work
             }
-            Choice::F4x2 => {
-                type $transform = F4x2;
-                $work
-            }
-            Choice::F3x2 => {
-                type $transform = F3x2;
-                $work
-            }
-            Choice::F1x1 => {
-                type $transform = F1x1;
-                $work
-            }
-        }
+        )*}
     };
 }
 
@@ -174,7 +174,8 @@ fn correlate<T: Transform + Send + Sync>(
     ending: Ending,
 ) -> Vec<f32> {
     let points = T::POINTS * T::POINTS;
-    let tiles = (VALUES / (points * input.blocks() * 8)).clamp(32, 1152 / points);
+    let most = 1152 / points;
+    let tiles = (VALUES / (points * input.blocks() * 8)).clamp(most.min(32), most.max(32));
     let tiling = Tiling::new::<T>(images, results, tiles);
     let pass = Pass::<T> { tiling, input, output, transform: PhantomData };
     let write = |y: Shared| {
@@ -251,20 +252,26 @@ fn point_by_point<T: Transform + Send + Sync>(
     });
 }
 
-fn adjoint<T: Transform + Send + Sync>(
+fn adjoint<T: Transform + Send + Sync>(g: &Geometry, lattices: (Lattice, Lattice), x: &[f32], y: &[f32]) -> Vec<f32> {
+    let len = g.out_channels * g.in_channels * g.taps();
+    let write = |to: Shared| write_adjoint::<T>(g, lattices, x, y, to);
+    // SAFETY: each tap belongs to one phase, and each phase's kernels from all channels to all are written.
+    unsafe { written(len, |to| write(Shared::new(to.as_mut_ptr().cast(), len))) }
+}
+
+fn write_adjoint<T: Transform + Send + Sync>(
     g: &Geometry,
     (input, output): (Lattice, Lattice),
     x: &[f32],
     y: &[f32],
-) -> Vec<f32> {
+    gradient: Shared,
+) {
     let (level, points) = (g.level, T::POINTS * T::POINTS);
     let channels = input.blocks() * 8 + output.channels;
     let most = (2 * VALUES / (points * channels)).clamp(32, (3456 / points).min(LONGEST_SUM));
     let tiling = Tiling::new::<T>(g.batch, g.output, most);
     let pass = Pass::<T> { tiling, input, output, transform: PhantomData };
     let (depth, panels) = (pass.depth(), pass.panels());
-    let mut weight = vec![0.; g.out_channels * g.in_channels * g.taps()];
-    let gradient = Shared::new(weight.as_mut_ptr(), weight.len());
     let kernel = kernel_of(g, &[]);
     let panel_len = points * depth * PANEL;
     let finish = |sums: &[f32]| {
@@ -289,7 +296,7 @@ fn adjoint<T: Transform + Send + Sync>(
                 let ins = first..(first + GRADIENT_DEPTH).min(depth);
                 run(level, Block { pass, xs: &xs, x_layout, ys: &ys, y_layout, panel, ins, kernel, gradient });
             });
-            return weight;
+            return;
         }
         let mut sums = Scratch::new(panels * panel_len);
         let shared = Shared::new(sums.as_mut_ptr(), sums.len());
@@ -300,7 +307,7 @@ fn adjoint<T: Transform + Send + Sync>(
             run(level, SumsOfPoint { pass, xs: &xs, x_layout, ys: &ys, y_layout, point, ins, sums: shared });
         });
         finish(&sums);
-        return weight;
+        return;
     }
     let step = tiling.units_of(most);
     let chunks = tiling.units().div_ceil(step);
@@ -320,5 +327,4 @@ fn adjoint<T: Transform + Send + Sync>(
         }
     });
     finish(total);
-    weight
 }

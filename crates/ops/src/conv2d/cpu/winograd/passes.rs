@@ -240,7 +240,7 @@ impl<T: Transform> Pass<T> {
     /// Transforms the kernels from the channels `ins` to a panel's, to `to`.
     ///
     /// # Safety
-    /// `to` has room for [`Self::kernels_of_panel`] of these channels, and is this thread's alone.
+    /// `to` has room for [`Self::kernels_of_panel`] of these channels, whole sets of phases, and is this thread's alone.
     #[inline(always)]
     pub(super) unsafe fn transform_kernels<I: Isa>(
         &self,
@@ -250,34 +250,53 @@ impl<T: Transform> Pass<T> {
         to: *mut f32,
     ) {
         let plane = Self::kernel_plane(ins.len());
-        let mut all = [I::V::splat(0.); MOST_TAPS];
-        let mut taps = [[0.; PANEL]; 9];
-        for at in ins.clone() {
-            let (first_in, count, in_phase) = self.input.block(at / BLOCK);
-            let channel = first_in + at % BLOCK;
-            for half in 0..PANEL / BLOCK {
-                let out = panel * (PANEL / BLOCK) + half;
-                let (first_out, outs, out_phase) =
-                    if out < self.output.blocks() { self.output.block(out) } else { (0, 0, (0, 0)) };
-                let outs = if at % BLOCK < count { outs } else { 0 };
-                let phase = (in_phase.0 + out_phase.0, in_phase.1 + out_phase.1);
-                kernel.read(first_out * kernel.out_step + channel * kernel.in_step, outs, &mut all);
-                for i in 0..T::TAPS {
-                    for j in 0..T::TAPS {
-                        let tap = match kernel.tap::<T>((i, j), phase) {
-                            Some(tap) => all[tap],
-                            None => I::V::splat(0.),
-                        };
-                        // SAFETY: eight of the sixteen floats.
-                        unsafe { tap.store(taps[i * T::TAPS + j][half * BLOCK..][..BLOCK].as_mut_ptr()) };
-                    }
+        let mut all = [[I::V::splat(0.); MOST_TAPS]; PANEL / BLOCK];
+        let mut taps = [[0.; PANEL]; MOST_TAPS];
+        let phases = self.input.stride * self.input.stride;
+        let mut outs = [(0, 0, (0, 0)); PANEL / BLOCK];
+        for half in 0..outs.len() {
+            let block = panel * (PANEL / BLOCK) + half;
+            if block < self.output.blocks() {
+                outs[half] = self.output.block(block);
+            }
+        }
+        // All phases of a channel see one kernel, which is read once.
+        for step in 0..ins.len() / phases {
+            let (first, lane) = (ins.start + step / BLOCK * phases * BLOCK, step % BLOCK);
+            let (first_in, count, _) = self.input.block(first / BLOCK);
+            for half in 0..outs.len() {
+                let (first_out, count_out, _) = outs[half];
+                if half > 0 && outs[half].0 == outs[half - 1].0 && outs[half].1 == outs[half - 1].1 {
+                    all[half] = all[half - 1];
+                } else {
+                    let count_out = if lane < count { count_out } else { 0 };
+                    let start = first_out * kernel.out_step + (first_in + lane) * kernel.in_step;
+                    kernel.read(start, count_out, &mut all[half]);
                 }
             }
-            let to = to.wrapping_add((at - ins.start) * PANEL);
-            let from = Square { start: taps.as_ptr().cast(), row: T::TAPS * PANEL, column: PANEL, next: BLOCK };
-            let to = Square { start: to, row: T::POINTS * plane, column: plane, next: BLOCK };
-            // SAFETY: arrays of a panel; the kernel's place in `to`.
-            unsafe { both::<Taps<T>, I>(true, from, to, None) };
+            for phase in 0..phases {
+                let at = first + phase * BLOCK + lane;
+                let (_, _, in_phase) = self.input.block(at / BLOCK);
+                for half in 0..outs.len() {
+                    let (_, _, out_phase) = outs[half];
+                    let phase = (in_phase.0 + out_phase.0, in_phase.1 + out_phase.1);
+                    for i in 0..T::TAPS {
+                        for j in 0..T::TAPS {
+                            let tap = match kernel.tap::<T>((i, j), phase) {
+                                Some(tap) => all[half][tap],
+                                None => I::V::splat(0.),
+                            };
+                            // SAFETY: eight of the sixteen floats.
+                            unsafe { tap.store(taps[i * T::TAPS + j][half * BLOCK..][..BLOCK].as_mut_ptr()) };
+                        }
+                    }
+                }
+                let to = to.wrapping_add((at - ins.start) * PANEL);
+                let to = Square { start: to, row: T::POINTS * plane, column: plane, next: BLOCK };
+                let from = Square { start: taps.as_ptr().cast(), row: T::TAPS * PANEL, column: PANEL, next: BLOCK };
+                // SAFETY: arrays of a panel; the kernel's place in `to`.
+                unsafe { both::<Taps<T>, I>(true, from, to, None) };
+            }
         }
     }
 

@@ -5,9 +5,10 @@
 
 use std::ops::Range;
 
-use super::DEPTH;
+use super::lattice::BLOCK;
 use super::passes::{Kernel, Layout, Pass};
 use super::transform::{Input, OutputAdjoint, Transform};
+use super::{DEPTH, KERNEL_VALUES};
 use crate::conv2d::cpu::Ending;
 use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared};
 
@@ -113,13 +114,14 @@ impl<T: Transform> Piece for FromFewTiles<'_, T> {
         let tiles = pass.tiling.tiles();
         let products_layout = Layout::new::<T>(tiles, PANEL);
         let mut products = Scratch::new(panels.len() * products_layout.len);
-        let len = Pass::<T>::kernels_of_panel(DEPTH.min(pass.depth()));
+        let step = (KERNEL_VALUES / (Pass::<T>::POINTS * PANEL) / BLOCK * BLOCK).min(DEPTH);
+        let len = Pass::<T>::kernels_of_panel(step.min(pass.depth()));
         let mut kernels = Scratch::new(panels.len() * len);
         // SAFETY: all are large enough for the tiles, points and channels; the panels' results are this piece's.
         unsafe {
             let (products, kernels) = (products.as_mut_ptr(), kernels.as_mut_ptr());
-            for first in (0..pass.depth()).step_by(DEPTH) {
-                let ins = first..(first + DEPTH).min(pass.depth());
+            for first in (0..pass.depth()).step_by(step) {
+                let ins = first..(first + step).min(pass.depth());
                 for (at, panel) in panels.clone().enumerate() {
                     pass.transform_kernels::<I>(&kernel, panel, ins.clone(), kernels.add(at * len));
                 }

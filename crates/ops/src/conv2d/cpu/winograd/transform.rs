@@ -1,6 +1,6 @@
 //! The transforms of Winograd's minimal filtering F(m x m, r x r): `y = A^T ((G w G^T) . (B^T x B)) A` (Lavin and Gray
-//! 2016, section 4), one direction at a time. The matrices are those of Toom and Cook with the points 0, 1, -1, 2, -2 and
-//! infinity, as many as it takes.
+//! 2016, section 4), one direction at a time. The matrices are those of Toom and Cook with the points 0, 1, -1, 2, -2, 1/2, -1/2
+//! and infinity, as many as it takes.
 #![allow(unsafe_code, reason = "squares of vectors lie strided in shared memory")]
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
 #![allow(clippy::manual_map, reason = "closures would not be compiled for the level")]
@@ -13,9 +13,9 @@ use crate::Activation;
 use crate::kernel::{Isa, Lanes, PANEL};
 
 /// The largest `m + r - 1`; smaller transforms leave the rest of an array alone.
-pub(super) const LARGEST: usize = 6;
+pub(super) const LARGEST: usize = 8;
 
-type Values<V> = [V; LARGEST];
+pub(super) type Values<V> = [V; LARGEST];
 
 /// One F(m, r).
 pub(super) trait Transform {
@@ -47,9 +47,9 @@ impl Transform for F4x3 {
     const POINTS: usize = 6;
 
     #[inline(always)]
-    fn input<V: Lanes>([a, b, c, d, e, f]: Values<V>) -> Values<V> {
+    fn input<V: Lanes>([a, b, c, d, e, f, ..]: Values<V>) -> Values<V> {
         let (even, odd) = (c.mul_add(-4., e), b.mul_add(-4., d));
-        let (even2, odd2) = (e.sub(c), d.sub(b));
+        let (even2, odd2, zero) = (e.sub(c), d.sub(b), V::splat(0.));
         [
             a.mul_add(4., c.mul_add(-5., e)),
             even.add(odd),
@@ -57,6 +57,8 @@ impl Transform for F4x3 {
             odd2.mul_add(2., even2),
             odd2.mul_add(-2., even2),
             b.mul_add(4., d.mul_add(-5., f)),
+            zero,
+            zero,
         ]
     }
 
@@ -64,6 +66,7 @@ impl Transform for F4x3 {
     fn kernel<V: Lanes>([a, b, c, ..]: Values<V>) -> Values<V> {
         let outer = a.add(c).mul(V::splat(-1. / 6.));
         let outer2 = a.mul_add(1. / 24., c.mul(V::splat(1. / 6.)));
+        let zero = V::splat(0.);
         [
             a.mul(V::splat(0.25)),
             b.mul_add(-1. / 6., outer),
@@ -71,11 +74,13 @@ impl Transform for F4x3 {
             b.mul_add(1. / 12., outer2),
             b.mul_add(-1. / 12., outer2),
             c,
+            zero,
+            zero,
         ]
     }
 
     #[inline(always)]
-    fn output<V: Lanes>([a, b, c, d, e, f]: Values<V>) -> Values<V> {
+    fn output<V: Lanes>([a, b, c, d, e, f, ..]: Values<V>) -> Values<V> {
         let (sum, difference, sum2, difference2) = (b.add(c), b.sub(c), d.add(e), d.sub(e));
         let zero = V::splat(0.);
         [
@@ -85,24 +90,28 @@ impl Transform for F4x3 {
             difference2.mul_add(8., difference).add(f),
             zero,
             zero,
+            zero,
+            zero,
         ]
     }
 
     #[inline(always)]
     fn output_adjoint<V: Lanes>([a, b, c, d, ..]: Values<V>) -> Values<V> {
         let (even, odd) = (a.add(c), b.add(d));
-        let (even2, odd2) = (c.mul_add(4., a), d.mul_add(4., b));
-        [a, even.add(odd), even.sub(odd), odd2.mul_add(2., even2), odd2.mul_add(-2., even2), d]
+        let (even2, odd2, zero) = (c.mul_add(4., a), d.mul_add(4., b), V::splat(0.));
+        [a, even.add(odd), even.sub(odd), odd2.mul_add(2., even2), odd2.mul_add(-2., even2), d, zero, zero]
     }
 
     #[inline(always)]
-    fn kernel_adjoint<V: Lanes>([a, b, c, d, e, f]: Values<V>) -> Values<V> {
+    fn kernel_adjoint<V: Lanes>([a, b, c, d, e, f, ..]: Values<V>) -> Values<V> {
         let (sum, difference, sum2, difference2) = (b.add(c), c.sub(b), d.add(e), d.sub(e));
         let (sum, zero) = (sum.mul(V::splat(-1. / 6.)), V::splat(0.));
         [
             a.mul_add(0.25, sum2.mul_add(1. / 24., sum)),
             difference.mul_add(1. / 6., difference2.mul(V::splat(1. / 12.))),
             sum2.mul_add(1. / 6., sum).add(f),
+            zero,
+            zero,
             zero,
             zero,
             zero,
@@ -119,49 +128,55 @@ impl Transform for F4x2 {
     const POINTS: usize = 5;
 
     #[inline(always)]
-    fn input<V: Lanes>([a, b, c, d, e, _]: Values<V>) -> Values<V> {
-        let inner = c.mul_add(-2., d);
+    fn input<V: Lanes>([a, b, c, d, e, ..]: Values<V>) -> Values<V> {
+        let (inner, zero) = (c.mul_add(-2., d), V::splat(0.));
         [
             a.mul_add(2., inner.sub(b)),
             b.mul_add(-2., d).sub(c),
             b.mul_add(2., c.mul_add(-3., d)),
             d.sub(b),
             b.mul_add(2., d.mul_add(-2., e)).sub(c),
-            V::splat(0.),
+            zero,
+            zero,
+            zero,
         ]
     }
 
     #[inline(always)]
     fn kernel<V: Lanes>([a, b, ..]: Values<V>) -> Values<V> {
+        let zero = V::splat(0.);
         [
             a.mul(V::splat(0.5)),
             a.add(b).mul(V::splat(-0.5)),
             b.sub(a).mul(V::splat(1. / 6.)),
             b.mul_add(2., a).mul(V::splat(1. / 6.)),
             b,
-            V::splat(0.),
+            zero,
+            zero,
+            zero,
         ]
     }
 
     #[inline(always)]
-    fn output<V: Lanes>([a, b, c, d, e, _]: Values<V>) -> Values<V> {
+    fn output<V: Lanes>([a, b, c, d, e, ..]: Values<V>) -> Values<V> {
         let (sum, difference, zero) = (b.add(c), b.sub(c), V::splat(0.));
-        [a.add(sum).add(d), d.mul_add(2., difference), d.mul_add(4., sum), d.mul_add(8., difference).add(e), zero, zero]
+        let last = d.mul_add(8., difference).add(e);
+        [a.add(sum).add(d), d.mul_add(2., difference), d.mul_add(4., sum), last, zero, zero, zero, zero]
     }
 
     #[inline(always)]
     fn output_adjoint<V: Lanes>([a, b, c, d, ..]: Values<V>) -> Values<V> {
         let (even, odd) = (a.add(c), b.add(d));
-        let odd2 = d.mul_add(4., b);
-        [a, even.add(odd), even.sub(odd), odd2.mul_add(2., c.mul_add(4., a)), d, V::splat(0.)]
+        let (odd2, zero) = (d.mul_add(4., b), V::splat(0.));
+        [a, even.add(odd), even.sub(odd), odd2.mul_add(2., c.mul_add(4., a)), d, zero, zero, zero]
     }
 
     #[inline(always)]
-    fn kernel_adjoint<V: Lanes>([a, b, c, d, e, _]: Values<V>) -> Values<V> {
+    fn kernel_adjoint<V: Lanes>([a, b, c, d, e, ..]: Values<V>) -> Values<V> {
         let (rest, zero) = (d.sub(c).mul(V::splat(1. / 6.)), V::splat(0.));
         let first = a.sub(b).mul_add(0.5, rest);
         let last = d.mul_add(2., c).mul_add(1. / 6., b.mul_add(-0.5, e));
-        [first, last, zero, zero, zero, zero]
+        [first, last, zero, zero, zero, zero, zero, zero]
     }
 }
 
@@ -176,31 +191,31 @@ impl Transform for F3x2 {
     #[inline(always)]
     fn input<V: Lanes>([a, b, c, d, ..]: Values<V>) -> Values<V> {
         let zero = V::splat(0.);
-        [a.sub(c), b.add(c), c.sub(b), d.sub(b), zero, zero]
+        [a.sub(c), b.add(c), c.sub(b), d.sub(b), zero, zero, zero, zero]
     }
 
     #[inline(always)]
     fn kernel<V: Lanes>([a, b, ..]: Values<V>) -> Values<V> {
         let (half, zero) = (V::splat(0.5), V::splat(0.));
-        [a, a.add(b).mul(half), a.sub(b).mul(half), b, zero, zero]
+        [a, a.add(b).mul(half), a.sub(b).mul(half), b, zero, zero, zero, zero]
     }
 
     #[inline(always)]
     fn output<V: Lanes>([a, b, c, d, ..]: Values<V>) -> Values<V> {
         let (sum, zero) = (b.add(c), V::splat(0.));
-        [a.add(sum), b.sub(c), sum.add(d), zero, zero, zero]
+        [a.add(sum), b.sub(c), sum.add(d), zero, zero, zero, zero, zero]
     }
 
     #[inline(always)]
     fn output_adjoint<V: Lanes>([a, b, c, ..]: Values<V>) -> Values<V> {
         let (even, zero) = (a.add(c), V::splat(0.));
-        [a, even.add(b), even.sub(b), c, zero, zero]
+        [a, even.add(b), even.sub(b), c, zero, zero, zero, zero]
     }
 
     #[inline(always)]
     fn kernel_adjoint<V: Lanes>([a, b, c, d, ..]: Values<V>) -> Values<V> {
         let (half, zero) = (V::splat(0.5), V::splat(0.));
-        [b.add(c).mul(half).add(a), b.sub(c).mul(half).add(d), zero, zero, zero, zero]
+        [b.add(c).mul(half).add(a), b.sub(c).mul(half).add(d), zero, zero, zero, zero, zero, zero]
     }
 }
 
@@ -365,6 +380,7 @@ unsafe fn of_lanes<M: Matrix, L: Lanes>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::four_taps::{F4x4, F5x4};
     use super::*;
 
     type Plain = [f32; 8];
@@ -379,8 +395,8 @@ mod tests {
 
     /// What the transforms compute along one direction, and that their adjoints are adjoint.
     fn check<T: Transform>() {
-        let x = [3., -1., 4., 1., -5., 9.];
-        let w = [2., 7., -1.];
+        let x = [3., -1., 4., 1., -5., 9., -2., 6.];
+        let w = [2., 7., -1., 8.];
         let (x, w) = (&x[..T::POINTS], &w[..T::TAPS]);
         let [points, taps] = [T::input(values(x)), T::kernel(values(w))].map(first);
         let products: Vec<f32> = points.iter().zip(taps).map(|(a, b)| (a * b) as f32).collect();
@@ -399,6 +415,8 @@ mod tests {
 
     #[test]
     fn transforms_correlate() {
+        check::<F5x4>();
+        check::<F4x4>();
         check::<F4x3>();
         check::<F4x2>();
         check::<F3x2>();

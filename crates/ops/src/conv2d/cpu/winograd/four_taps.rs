@@ -1,0 +1,172 @@
+//! The transforms for four taps, of seven and eight points. Each evaluates a polynomial at the points, or does the adjoint of that.
+#![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
+#![allow(clippy::needless_range_loop, reason = "closures would not be compiled for the level")]
+
+use super::transform::{F4x3, LARGEST, Transform, Values};
+use crate::kernel::Lanes;
+
+/// Four taps, five results, eight products.
+pub(super) struct F5x4;
+
+/// Four taps, four results, seven products.
+pub(super) struct F4x4;
+
+/// The even powers of a polynomial of `count` coefficients (`odd` 0), or the odd ones less one x (`odd` 1).
+#[inline(always)]
+fn powers<V: Lanes>(c: &Values<V>, count: usize, odd: usize, square: f32) -> V {
+    let mut at = (count - 1 - odd) / 2 * 2 + odd;
+    let mut sum = c[at];
+    while at >= 2 {
+        at -= 2;
+        sum = sum.mul_add(square, c[at]);
+    }
+    sum
+}
+
+/// A polynomial's values at x and -x, from its even powers and its odd ones less one x.
+#[inline(always)]
+fn pair<V: Lanes>(even: V, odd: V, x: f32) -> (V, V) {
+    (odd.mul_add(x, even), odd.mul_add(-x, even))
+}
+
+#[inline(always)]
+fn at_pair<V: Lanes>(c: &Values<V>, count: usize, x: f32) -> (V, V) {
+    pair(powers(c, count, 0, x * x), powers(c, count, 1, x * x), x)
+}
+
+/// What a polynomial of `count` coefficients is worth at 0, 1, -1, 2, -2, 1/2, -1/2 and infinity.
+#[inline(always)]
+fn evaluate<V: Lanes>(c: &Values<V>, count: usize) -> Values<V> {
+    let (one, two, half) = (at_pair(c, count, 1.), at_pair(c, count, 2.), at_pair(c, count, 0.5));
+    [c[0], one.0, one.1, two.0, two.1, half.0, half.1, c[count - 1]]
+}
+
+/// The adjoint of [`evaluate`].
+#[inline(always)]
+fn gather<V: Lanes>(
+    [zero, one, minus_one, two, minus_two, half, minus_half, last]: Values<V>,
+    count: usize,
+) -> Values<V> {
+    let even = [one.add(minus_one), two.add(minus_two), half.add(minus_half)];
+    let odd = [one.sub(minus_one), two.sub(minus_two), half.sub(minus_half)];
+    let mut coefficients = [V::splat(0.); LARGEST];
+    let mut power = 1.;
+    for k in 0..count {
+        let [one, two, half] = if k % 2 == 0 { even } else { odd };
+        coefficients[k] = half.mul_add(1. / power, two.mul_add(power, one));
+        power *= 2.;
+    }
+    coefficients[0] = coefficients[0].add(zero);
+    coefficients[count - 1] = coefficients[count - 1].add(last);
+    coefficients
+}
+
+#[inline(always)]
+fn scale<V: Lanes>(mut values: Values<V>, factors: [f32; LARGEST]) -> Values<V> {
+    for i in 0..LARGEST {
+        values[i] = values[i].mul(V::splat(factors[i]));
+    }
+    values
+}
+
+impl F5x4 {
+    /// Divides by the products of a point's differences to all others.
+    #[inline(always)]
+    fn divide<V: Lanes>(values: Values<V>) -> Values<V> {
+        scale(values, [1., -2. / 9., -2. / 9., 1. / 90., 1. / 90., 32. / 45., 32. / 45., 1.])
+    }
+}
+
+impl Transform for F5x4 {
+    const RESULTS: usize = 5;
+    const TAPS: usize = 4;
+    const POINTS: usize = 8;
+
+    #[inline(always)]
+    fn input<V: Lanes>([a, b, c, d, e, f, g, h]: Values<V>) -> Values<V> {
+        // Rows are the products of `x - point` over all other points; for the pairs, x and the two of x^2 - 1, x^2 - 4 and x^2 - 1/4 that
+        // are not theirs, times x + point.
+        let one = pair(e.mul_add(-4.25, c.add(g)), d.mul_add(-4.25, b.add(f)), 1.);
+        let two = pair(c.mul_add(0.25, e.mul_add(-1.25, g)), b.mul_add(0.25, d.mul_add(-1.25, f)), 2.);
+        let half = pair(c.mul_add(4., e.mul_add(-5., g)), b.mul_add(4., d.mul_add(-5., f)), 0.5);
+        let (zero, last) = (e.sub(c).mul_add(5.25, a.sub(g)), d.sub(f).mul_add(5.25, h.sub(b)));
+        [zero, one.0, one.1, two.0, two.1, half.0, half.1, last]
+    }
+
+    #[inline(always)]
+    fn kernel<V: Lanes>(w: Values<V>) -> Values<V> {
+        Self::divide(evaluate(&w, 4))
+    }
+
+    #[inline(always)]
+    fn output<V: Lanes>(m: Values<V>) -> Values<V> {
+        gather(m, 5)
+    }
+
+    #[inline(always)]
+    fn output_adjoint<V: Lanes>(y: Values<V>) -> Values<V> {
+        evaluate(&y, 5)
+    }
+
+    #[inline(always)]
+    fn kernel_adjoint<V: Lanes>(u: Values<V>) -> Values<V> {
+        gather(Self::divide(u), 4)
+    }
+}
+
+impl F4x4 {
+    /// [`evaluate`], without the point -1/2.
+    #[inline(always)]
+    fn evaluate<V: Lanes>(c: &Values<V>) -> Values<V> {
+        let [zero, one, minus_one, two, minus_two, half, _, last] = evaluate(c, 4);
+        [zero, one, minus_one, two, minus_two, half, last, V::splat(0.)]
+    }
+
+    #[inline(always)]
+    fn gather<V: Lanes>([zero, one, minus_one, two, minus_two, half, last, _]: Values<V>) -> Values<V> {
+        gather([zero, one, minus_one, two, minus_two, half, V::splat(0.), last], 4)
+    }
+
+    #[inline(always)]
+    fn divide<V: Lanes>(values: Values<V>) -> Values<V> {
+        scale(values, [-1. / 2., -1. / 3., 1. / 9., 1. / 36., -1. / 60., 32. / 45., 1., 1.])
+    }
+}
+
+impl Transform for F4x4 {
+    const RESULTS: usize = 4;
+    const TAPS: usize = 4;
+    const POINTS: usize = 7;
+
+    /// The products of `x - point` over five points and infinity are those of F(4, 3), of which all but that of 1/2 take the factor
+    /// `x - 1/2` besides.
+    #[inline(always)]
+    fn input<V: Lanes>([a, b, c, d, e, f, g, _]: Values<V>) -> Values<V> {
+        let nothing = V::splat(0.);
+        let of_half = b.mul_add(4., d.mul_add(-5., f));
+        let (a, b, c) = (a.mul_add(-0.5, b), b.mul_add(-0.5, c), c.mul_add(-0.5, d));
+        let (d, e, f) = (d.mul_add(-0.5, e), e.mul_add(-0.5, f), f.mul_add(-0.5, g));
+        let [zero, one, minus_one, two, minus_two, last, ..] = F4x3::input([a, b, c, d, e, f, nothing, nothing]);
+        [zero, one, minus_one, two, minus_two, of_half, last, nothing]
+    }
+
+    #[inline(always)]
+    fn kernel<V: Lanes>(w: Values<V>) -> Values<V> {
+        Self::divide(Self::evaluate(&w))
+    }
+
+    #[inline(always)]
+    fn output<V: Lanes>(m: Values<V>) -> Values<V> {
+        Self::gather(m)
+    }
+
+    #[inline(always)]
+    fn output_adjoint<V: Lanes>(y: Values<V>) -> Values<V> {
+        Self::evaluate(&y)
+    }
+
+    #[inline(always)]
+    fn kernel_adjoint<V: Lanes>(u: Values<V>) -> Values<V> {
+        Self::gather(Self::divide(u))
+    }
+}
