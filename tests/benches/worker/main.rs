@@ -27,11 +27,10 @@ struct Case {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.first().is_none_or(|first| first == "--bench") {
-        eprintln!("worker: run by cargo xtask bench");
-        return ExitCode::SUCCESS;
-    }
-    match serve(&arguments) {
+    // Without a case, as `cargo test` and `cargo bench` run it, every kind is tried that needs no data.
+    let alone = arguments.first().is_none_or(|first| first == "--bench");
+    let done = if alone { try_cases() } else { serve(&arguments) };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("error {}", format!("{error:#}").replace('\n', " "));
@@ -61,6 +60,22 @@ fn serve(arguments: &[String]) -> Result<()> {
         }
         device.synchronize()?;
         answer(&format!("{:.6}", start.elapsed().as_secs_f64() * 1e3))?;
+    }
+    Ok(())
+}
+
+/// One step of small cases.
+fn try_cases() -> Result<()> {
+    for case in [
+        "train unet 2 64 1",
+        "infer unet 2 64 1",
+        "train cgan 2 64 1",
+        "infer cgan 2 64 1",
+        "layer conv 3 1 1 2 3 8 1",
+        "layer conv-transpose 2 2 0 3 2 4 1",
+    ] {
+        let words: Vec<&str> = case.split(' ').collect();
+        (build(&words, &Device::Cpu).context(case)?.step)().context(case)?;
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ pub(crate) fn build(train: bool, network: &str, [base, size, batch]: [usize; 3],
 fn recipe(network: &str, base: usize, size: usize) -> Result<RunConfig> {
     let (name, widths) = match network {
         "unet" => ("lab-unet", &["task.segmentation.network.unet"][..]),
-        "cgan" => ("lab-cgan", &["task.adversarial.generator", "task.adversarial.discriminator"][..]),
+        "cgan" => ("lab-cgan", &["task.adversarial.generator.lab", "task.adversarial.discriminator.lab"][..]),
         _ => bail!("{network}: not one of unet, cgan"),
     };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../data/recipes/{name}.toml"));
