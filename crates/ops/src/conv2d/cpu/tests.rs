@@ -109,6 +109,14 @@ fn layers_of_networks() {
     check((2, 20, 30, 31), (19, 20, 1, 1), Conv2d::default());
     check((2, 130, 8, 8), (140, 130, 4, 4), Conv2d::default());
     check((2, 9, 61, 49), (20, 9, 4, 4), Conv2d::new(1, 2));
+    // Gradients of images that are spread from few tiles: odd sizes, a row that no kernel sees, and so many tiles that points take turns.
+    check((2, 150, 19, 16), (130, 150, 4, 4), Conv2d::new(2, 1));
+    check((2, 130, 13, 10), (135, 130, 4, 4), Conv2d::new(2, 0));
+    check((1, 130, 12, 15), (129, 130, 4, 4), Conv2d::new(1, 0));
+    check((1, 130, 7, 9), (129, 130, 3, 3), Conv2d::default());
+    check((2, 130, 15, 17), (129, 130, 3, 3), Conv2d::new(2, 1));
+    check((1, 130, 18, 14), (129, 130, 4, 3), Conv2d { padding: (2, 0), ..Conv2d::new(2, 0) });
+    check((4, 12, 56, 57), (400, 12, 4, 4), Conv2d::new(2, 1));
     // A sum over many pixels that few others average out.
     check((1, 1, 36, 60), (10, 1, 1, 1), Conv2d { padding: (2, 1), ..Conv2d::default() });
     // Large kernels and few pixels.

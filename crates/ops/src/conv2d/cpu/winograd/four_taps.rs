@@ -90,12 +90,30 @@ impl Transform for F5x4 {
         let two = pair(c.mul_add(0.25, e.mul_add(-1.25, g)), b.mul_add(0.25, d.mul_add(-1.25, f)), 2.);
         let half = pair(c.mul_add(4., e.mul_add(-5., g)), b.mul_add(4., d.mul_add(-5., f)), 0.5);
         let (zero, last) = (e.sub(c).mul_add(5.25, a.sub(g)), d.sub(f).mul_add(5.25, h.sub(b)));
-        [zero, one.0, one.1, two.0, two.1, half.0, half.1, last]
+        Self::divide([zero, one.0, one.1, two.0, two.1, half.0, half.1, last])
+    }
+
+    #[inline(always)]
+    fn input_adjoint<V: Lanes>(p: Values<V>) -> Values<V> {
+        let [zero, one, minus_one, two, minus_two, half, minus_half, last] = Self::divide(p);
+        let (even, odd) = (one.add(minus_one), one.sub(minus_one));
+        let (even2, odd2) = (two.add(minus_two), two.sub(minus_two).mul(V::splat(2.)));
+        let (even_half, odd_half) = (half.add(minus_half), half.sub(minus_half).mul(V::splat(0.5)));
+        [
+            zero,
+            odd2.mul_add(0.25, odd_half.mul_add(4., odd.sub(last))),
+            zero.mul_add(-5.25, even2.mul_add(0.25, even_half.mul_add(4., even))),
+            odd.mul_add(-4.25, odd2.mul_add(-1.25, odd_half.mul_add(-5., last.mul(V::splat(5.25))))),
+            even.mul_add(-4.25, even2.mul_add(-1.25, even_half.mul_add(-5., zero.mul(V::splat(5.25))))),
+            last.mul_add(-5.25, odd.add(odd2).add(odd_half)),
+            even.add(even2).add(even_half).sub(zero),
+            last,
+        ]
     }
 
     #[inline(always)]
     fn kernel<V: Lanes>(w: Values<V>) -> Values<V> {
-        Self::divide(evaluate(&w, 4))
+        evaluate(&w, 4)
     }
 
     #[inline(always)]
@@ -110,7 +128,7 @@ impl Transform for F5x4 {
 
     #[inline(always)]
     fn kernel_adjoint<V: Lanes>(u: Values<V>) -> Values<V> {
-        gather(Self::divide(u), 4)
+        gather(u, 4)
     }
 }
 
@@ -147,12 +165,30 @@ impl Transform for F4x4 {
         let (a, b, c) = (a.mul_add(-0.5, b), b.mul_add(-0.5, c), c.mul_add(-0.5, d));
         let (d, e, f) = (d.mul_add(-0.5, e), e.mul_add(-0.5, f), f.mul_add(-0.5, g));
         let [zero, one, minus_one, two, minus_two, last, ..] = F4x3::input([a, b, c, d, e, f, nothing, nothing]);
-        [zero, one, minus_one, two, minus_two, of_half, last, nothing]
+        Self::divide([zero, one, minus_one, two, minus_two, of_half, last, nothing])
+    }
+
+    #[inline(always)]
+    fn input_adjoint<V: Lanes>(p: Values<V>) -> Values<V> {
+        let nothing = V::splat(0.);
+        let [zero, one, minus_one, two, minus_two, of_half, last, _] = Self::divide(p);
+        let [a, b, c, d, e, f, ..] =
+            F4x3::input_adjoint([zero, one, minus_one, two, minus_two, last, nothing, nothing]);
+        [
+            a.mul(V::splat(-0.5)),
+            of_half.mul_add(4., b.mul_add(-0.5, a)),
+            c.mul_add(-0.5, b),
+            of_half.mul_add(-5., d.mul_add(-0.5, c)),
+            e.mul_add(-0.5, d),
+            of_half.add(f.mul_add(-0.5, e)),
+            f,
+            nothing,
+        ]
     }
 
     #[inline(always)]
     fn kernel<V: Lanes>(w: Values<V>) -> Values<V> {
-        Self::divide(Self::evaluate(&w))
+        Self::evaluate(&w)
     }
 
     #[inline(always)]
@@ -167,6 +203,6 @@ impl Transform for F4x4 {
 
     #[inline(always)]
     fn kernel_adjoint<V: Lanes>(u: Values<V>) -> Values<V> {
-        Self::gather(Self::divide(u))
+        Self::gather(u)
     }
 }

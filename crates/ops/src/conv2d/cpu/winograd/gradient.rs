@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::lattice::BLOCK;
 use super::passes::{Kernel, Layout, MOST_TAPS, Pass};
-use super::transform::{Input, OutputAdjoint, Square, TapsAdjoint, Transform, both};
+use super::transform::{Input, OutputAdjoint, Square, TapsAdjoint, Then, Transform, both};
 use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared};
 
 /// Sums, over the tiles of some units, of the transformed kernel's gradient: for each panel of channels out and each
@@ -74,38 +74,30 @@ impl<T: Transform> Piece for KernelGradient<'_, T> {
     fn run<I: Isa>(self) {
         let Self { pass, sums, panel, ins, kernel, gradient } = self;
         let plane = ins.len() * PANEL;
-        let blocks = panel * (PANEL / BLOCK)..((panel + 1) * (PANEL / BLOCK)).min(pass.output.blocks());
-        for at in ins.clone() {
-            let (first_in, count, phase) = pass.input.block(at / BLOCK);
-            if at % BLOCK >= count {
+        let blocks = pass.blocks_of(panel);
+        let phases = pass.input.stride * pass.input.stride;
+        let (places, mut taps) = (kernel.places::<T>(), [[0.; PANEL]; MOST_TAPS]);
+        // All phases of a channel have parts of one kernel, which is written once.
+        for step in 0..ins.len() / phases {
+            let (first, lane) = (ins.start + step / BLOCK * phases * BLOCK, step % BLOCK);
+            let (first_in, count, _) = pass.input.block(first / BLOCK);
+            if lane >= count {
                 continue;
             }
-            let from = &sums[(at - ins.start) * PANEL..];
-            let mut taps = [[0.; PANEL]; MOST_TAPS];
-            assert!((Pass::<T>::POINTS - 1) * plane + PANEL <= from.len(), "sums of some points are missing");
-            let from = Square { start: from.as_ptr(), row: T::POINTS * plane, column: plane, next: BLOCK };
-            let to = Square { start: taps.as_mut_ptr().cast(), row: T::TAPS * PANEL, column: PANEL, next: BLOCK };
-            // SAFETY: the slice has the sums as far as the last point's; arrays of a panel.
-            unsafe { both::<TapsAdjoint<T>, I>(true, from, to, None) };
-            let mut places = [None; MOST_TAPS];
-            for i in 0..T::TAPS {
-                for j in 0..T::TAPS {
-                    places[i * T::TAPS + j] = kernel.tap::<T>((i, j), phase);
-                }
+            for phase in 0..phases {
+                let at = first + phase * BLOCK + lane;
+                let (_, _, phase) = pass.input.block(at / BLOCK);
+                let from = &sums[(at - ins.start) * PANEL..];
+                assert!((Pass::<T>::POINTS - 1) * plane + PANEL <= from.len(), "sums of some points are missing");
+                let from = Square { start: from.as_ptr(), row: T::POINTS * plane, column: plane, next: BLOCK };
+                let to = taps.as_mut_ptr().cast::<f32>().wrapping_add(kernel.first::<T>(phase) * PANEL);
+                // SAFETY: the slice has the sums as far as the last point's; a square of all phases' taps is no larger than the array.
+                unsafe { both::<TapsAdjoint<T>, I>(true, from, kernel.square::<T, _>(to, BLOCK), Then::Write) };
             }
-            let area = kernel.size.0 * kernel.size.1;
             for (half, block) in blocks.clone().enumerate() {
                 let (first_out, outs, _) = pass.output.block(block);
-                for lane in 0..outs {
-                    let (out, channel) = (first_out + lane, first_in + at % BLOCK);
-                    // All taps of one kernel together: kernels lie so far apart that their cache lines drive each other out.
-                    let to = gradient.start_of(out * kernel.out_step + channel * kernel.in_step, area);
-                    for i in 0..T::TAPS * T::TAPS {
-                        let Some(tap) = places[i] else { continue };
-                        // SAFETY: `start_of` has seen to the kernel, whose gradient is this piece's alone.
-                        unsafe { to.add(tap).write(taps[i][half * BLOCK + lane]) };
-                    }
-                }
+                let at = first_out * kernel.out_step + (first_in + lane) * kernel.in_step;
+                kernel.write::<I::V>(&taps, &places, half * BLOCK, outs, at, gradient);
             }
         }
     }

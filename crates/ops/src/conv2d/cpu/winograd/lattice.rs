@@ -37,11 +37,11 @@ impl Strip {
         self.start.wrapping_add((row * self.width + column) * BLOCK)
     }
 
-    /// The vectors from this column on, and those of the next strip.
+    /// The vectors from this row and column on, and those of the next strip.
     #[inline(always)]
-    pub(super) fn square(self, column: usize, next: Self) -> Square<*mut f32> {
+    pub(super) fn square(self, (row, column): (usize, usize), next: Self) -> Square<*mut f32> {
         let next = next.start as usize - self.start as usize;
-        Square { start: self.at(0, column), row: self.width * BLOCK, column: BLOCK, next: next / size_of::<f32>() }
+        Square { start: self.at(row, column), row: self.width * BLOCK, column: BLOCK, next: next / size_of::<f32>() }
     }
 
     /// # Safety
@@ -81,6 +81,12 @@ impl Lattice {
         let phases = self.stride * self.stride;
         let (first, phase) = (block / phases * BLOCK, block % phases);
         (first, (self.channels - first).min(BLOCK), (phase / self.stride, phase % self.stride))
+    }
+
+    /// How many positions down and across it takes to see the last row and column.
+    pub(super) fn positions(&self) -> (usize, usize) {
+        let along = |size: usize, origin: isize| (size as isize - 1 - origin) as usize / self.stride + 1;
+        (along(self.height, self.origin.0), along(self.width, self.origin.1))
     }
 
     pub(super) fn image_len(&self) -> usize {

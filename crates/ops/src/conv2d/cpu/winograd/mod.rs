@@ -3,8 +3,8 @@
 //! An image is cut into tiles of m x m results. Of each, `B^T x B` is a column of values at (m + r - 1)^2 points; at every
 //! point the columns of all tiles make a matrix (tiles, channels in), which is multiplied by the matrix (channels in,
 //! channels out) of the transformed kernel; `A^T m A` of the product is the tile's result. The input gradient is the same
-//! with the kernel turned round, the weight gradient its exact adjoint: at every point the product of the transposed matrix
-//! of the image with that of `A y A^T`, and `G^T u G` of that.
+//! with the kernel turned round, or, where that takes fewer tiles, the exact adjoint ([`spread`]). The weight gradient is the adjoint
+//! in the kernel: at every point the product of the transposed matrix of the image with that of `A y A^T`, and `G^T u G` of that.
 //!
 //! Work is cut by shape alone, and each number is summed in one order: results have the same bits for any number of threads.
 #![allow(unsafe_code, reason = "pieces of work read and write strided blocks of shared memory")]
@@ -15,6 +15,7 @@ mod gradient;
 mod lattice;
 mod passes;
 mod results;
+mod spread;
 mod transform;
 
 use std::marker::PhantomData;
@@ -55,8 +56,8 @@ const LONGEST_SUM: usize = 256;
 /// Tiles that are multiplied by all kernels of one point at once.
 const TILES_OF_POINT: usize = 128;
 
-/// Channels in whose kernels' gradients are summed at once, into a cache.
-const GRADIENT_DEPTH: usize = 48;
+/// Channels in whose kernels' gradients are summed at once, into a cache; a multiple of the blocks of all phases.
+const GRADIENT_DEPTH: usize = 64;
 
 /// Parts that the sums of a weight gradient are dealt into: as many as keep a usual number of threads busy, or as memory
 /// for so many floats allows.
@@ -75,8 +76,9 @@ enum Choice {
     F1x1,
 }
 
-/// The transform for this convolution with so many results, if one serves better than im2col.
-fn choose(g: &Geometry, results: (usize, usize)) -> Option<Choice> {
+/// The transform for this convolution with so many results, if one serves better than im2col, and the products that it takes for
+/// each pair of channels and phase.
+fn choose(g: &Geometry, results: (usize, usize)) -> Option<(Choice, usize)> {
     let stride = g.stride.0;
     if g.groups != 1 || g.dilation != (1, 1) || g.stride.1 != stride || stride > 2 {
         return None;
@@ -88,7 +90,7 @@ fn choose(g: &Geometry, results: (usize, usize)) -> Option<Choice> {
     // Products of each pair of channels.
     let products = |m: usize, points: usize| results.0.div_ceil(m) * results.1.div_ceil(m) * points * points;
     let choice = match taps {
-        1 => return Some(Choice::F1x1),
+        1 => return Some((Choice::F1x1, products(1, 1))),
         2 if products(3, 4) < products(4, 5) => (Choice::F3x2, products(3, 4)),
         2 => (Choice::F4x2, products(4, 5)),
         3 => (Choice::F4x3, products(4, 6)),
@@ -97,8 +99,7 @@ fn choose(g: &Geometry, results: (usize, usize)) -> Option<Choice> {
         _ => return None,
     };
     let directly = results.0 * results.1 * g.taps();
-    let (choice, products) = choice;
-    (g.exactness == Exactness::Fast && products * stride * stride * 4 <= directly * 3).then_some(choice)
+    (g.exactness == Exactness::Fast && choice.1 * stride * stride * 4 <= directly * 3).then_some(choice)
 }
 
 /// Evaluates an expression with `$transform` the type of a choice.
@@ -133,9 +134,12 @@ fn kernel_of<'a>(g: &Geometry, values: &'a [f32]) -> Kernel<'a> {
 
 /// `(n, out, h', w')` from `x` `(n, in, h, w)`, or none where Winograd does not serve.
 pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], ending: Ending) -> Option<Vec<f32>> {
-    let choice = choose(g, g.output)?;
-    let (input, output, kernel) = (image_of(g), result_of(g), kernel_of(g, weight));
-    Some(with_transform!(choice, T => correlate::<T>(g.level, g.batch, g.output, (input, output), x, kernel, ending)))
+    let (choice, _) = choose(g, g.output)?;
+    let kernel = kernel_of(g, weight);
+    Some(with_transform!(choice, T => {
+        let pass = pass_of::<T>(g.batch, g.output, (image_of(g), result_of(g)), false);
+        correlate(g.level, pass, x, kernel, ending)
+    }))
 }
 
 /// The adjoint of [`forward`] in x: `(n, in, h, w)` from `y` `(n, out, h', w')`.
@@ -145,46 +149,74 @@ pub(super) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], ending: En
     let first = (g.padding.0 / stride, g.padding.1 / stride);
     let positions = |size: usize, padding: usize, first: usize| (size - 1 + padding) / stride + 1 - first;
     let results = (positions(g.input.0, g.padding.0, first.0), positions(g.input.1, g.padding.1, first.1));
-    let choice = choose(g, results)?;
-    let taps = with_transform!(choice, T => T::TAPS);
-    // Every position sees as many results as there are taps, the last one its own.
-    let origin = (first.0 as isize - (taps as isize - 1), first.1 as isize - (taps as isize - 1));
-    let input = Lattice { origin, ..result_of(g) };
+    let turned = choose(g, results);
+    let spread = choose(g, g.output).filter(|&(_, products)| turned.is_none_or(|(_, of_turned)| products < of_turned));
+    let forth = kernel_of(g, weight);
+    let kernel = Kernel { out_step: forth.in_step, in_step: forth.out_step, ..forth };
+    if let Some((choice, _)) = spread {
+        let done = with_transform!(choice, T => {
+            let pass = pass_of::<T>(g.batch, g.output, (result_of(g), image_of(g)), true);
+            few_tiles(&pass).then(|| correlate(g.level, pass, y, kernel, ending))
+        });
+        if done.is_some() {
+            return done;
+        }
+    }
+    let (choice, _) = turned?;
+    let kernel = Kernel { flipped: true, ..kernel };
     let start = |first: usize, padding: usize| (stride * first) as isize - padding as isize;
     let output = Lattice { origin: (start(first.0, g.padding.0), start(first.1, g.padding.1)), ..image_of(g) };
-    let forth = kernel_of(g, weight);
-    let kernel = Kernel { out_step: forth.in_step, in_step: forth.out_step, flipped: true, ..forth };
-    Some(with_transform!(choice, T => correlate::<T>(g.level, g.batch, results, (input, output), y, kernel, ending)))
+    Some(with_transform!(choice, T => {
+        // Every position sees as many results as there are taps, the last one its own.
+        let origin = (first.0 as isize - (T::TAPS as isize - 1), first.1 as isize - (T::TAPS as isize - 1));
+        let pass = pass_of::<T>(g.batch, results, (Lattice { origin, ..result_of(g) }, output), false);
+        correlate(g.level, pass, y, kernel, ending)
+    }))
 }
 
 /// The gradient of the kernel, `(out, in, kh, kw)`.
 pub(super) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Option<Vec<f32>> {
-    let choice = choose(g, g.output)?;
+    let (choice, _) = choose(g, g.output)?;
     let lattices = (image_of(g), result_of(g));
     Some(with_transform!(choice, T => adjoint::<T>(g, lattices, x, y)))
 }
 
-fn correlate<T: Transform + Send + Sync>(
-    level: Level,
+fn pass_of<T: Transform>(
     images: usize,
     results: (usize, usize),
     (input, output): (Lattice, Lattice),
+    spread: bool,
+) -> Pass<T> {
+    let tiling = Tiling::new::<T>(images, results, tiles_at_once::<T>(&input));
+    Pass { tiling, input, output, spread, transform: PhantomData }
+}
+
+/// Tiles of one piece of work.
+fn tiles_at_once<T: Transform>(input: &Lattice) -> usize {
+    let points = T::POINTS * T::POINTS;
+    let most = 1152 / points;
+    (VALUES / (points * input.blocks() * 8)).clamp(most.min(32), most.max(32))
+}
+
+fn correlate<T: Transform + Send + Sync>(
+    level: Level,
+    pass: Pass<T>,
     x: &[f32],
     kernel: Kernel,
     ending: Ending,
 ) -> Vec<f32> {
-    let points = T::POINTS * T::POINTS;
-    let most = 1152 / points;
-    let tiles = (VALUES / (points * input.blocks() * 8)).clamp(most.min(32), most.max(32));
-    let tiling = Tiling::new::<T>(images, results, tiles);
-    let pass = Pass::<T> { tiling, input, output, transform: PhantomData };
+    let Pass { tiling, input, output, .. } = pass;
     let write = |y: Shared| {
         if few_tiles(&pass) {
             let layout = Layout::new::<T>(tiling.tiles(), pass.depth());
             let mut values = layout.scratch();
             let to = Shared::new(values.as_mut_ptr(), values.len());
             (0..tiling.units()).into_par_iter().for_each(|unit| {
-                run(level, Tiles::<T, false> { pass, images: x, unit, to, layout });
+                if pass.spread {
+                    run(level, Tiles::<T, true> { pass, lattice: input, images: x, unit, to, layout });
+                } else {
+                    run(level, Tiles::<T, false> { pass, lattice: input, images: x, unit, to, layout });
+                }
             });
             if by_points(&pass) {
                 let kernels = transformed_kernels(level, &pass, kernel);
@@ -197,14 +229,14 @@ fn correlate<T: Transform + Send + Sync>(
             });
         } else {
             let kernels = transformed_kernels(level, &pass, kernel);
-            let step = tiling.units_of(tiles);
+            let step = tiling.units_of(tiles_at_once::<T>(&input));
             (0..tiling.units().div_ceil(step)).into_par_iter().for_each(|at| {
                 let units = at * step..((at + 1) * step).min(tiling.units());
                 run(level, Chunk { pass, x, kernels: &kernels, ending, units, y });
             });
         }
     };
-    let len = images * output.image_len();
+    let len = tiling.grid().0 * output.image_len();
     // SAFETY: tiles cover all results, and each is scattered to its place in the image.
     unsafe { written(len, |y| write(Shared::new(y.as_mut_ptr().cast(), len))) }
 }
@@ -270,7 +302,7 @@ fn write_adjoint<T: Transform + Send + Sync>(
     let channels = input.blocks() * 8 + output.channels;
     let most = (2 * VALUES / (points * channels)).clamp(32, (3456 / points).min(LONGEST_SUM));
     let tiling = Tiling::new::<T>(g.batch, g.output, most);
-    let pass = Pass::<T> { tiling, input, output, transform: PhantomData };
+    let pass = Pass::<T> { tiling, input, output, spread: false, transform: PhantomData };
     let (depth, panels) = (pass.depth(), pass.panels());
     let kernel = kernel_of(g, &[]);
     let panel_len = points * depth * PANEL;
@@ -286,8 +318,12 @@ fn write_adjoint<T: Transform + Send + Sync>(
         let (mut xs, mut ys) = (x_layout.scratch(), y_layout.scratch());
         let to = [Shared::new(xs.as_mut_ptr(), xs.len()), Shared::new(ys.as_mut_ptr(), ys.len())];
         (0..2 * tiling.units()).into_par_iter().for_each(|at| match (at / 2, at % 2) {
-            (unit, 0) => run(level, Tiles::<T, false> { pass, images: x, unit, to: to[0], layout: x_layout }),
-            (unit, _) => run(level, Tiles::<T, true> { pass, images: y, unit, to: to[1], layout: y_layout }),
+            (unit, 0) => {
+                run(level, Tiles::<T, false> { pass, lattice: input, images: x, unit, to: to[0], layout: x_layout });
+            }
+            (unit, _) => {
+                run(level, Tiles::<T, true> { pass, lattice: output, images: y, unit, to: to[1], layout: y_layout });
+            }
         });
         if !by_points(&pass) {
             let block = |panel| (0..depth).step_by(GRADIENT_DEPTH).map(move |ins| (panel, ins));

@@ -6,9 +6,9 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::lattice::{BLOCK, Lattice, Strip};
-use super::transform::{Matrix, Output, PanelEnding, Square, Taps, Transform, both};
+use super::transform::{Matrix, Output, PanelEnding, Square, Taps, Then, Transform, both};
 use crate::conv2d::cpu::Ending;
-use crate::kernel::{Isa, Lanes, PANEL, Scratch, Shared, Vector};
+use crate::kernel::{Isa, PANEL, Scratch, Shared, Vector};
 
 /// Results cut into tiles, tiles into units: pieces of a row of tiles.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +35,11 @@ impl Tiling {
     pub(super) fn new<T: Transform>(images: usize, results: (usize, usize), most: usize) -> Self {
         let (rows, columns) = (results.0.div_ceil(T::RESULTS), results.1.div_ceil(T::RESULTS));
         Self { images, rows, columns, segment: columns.div_ceil(columns.div_ceil(most)) }
+    }
+
+    /// Images, rows of tiles of each, tiles of a row.
+    pub(super) fn grid(&self) -> (usize, usize, usize) {
+        (self.images, self.rows, self.columns)
     }
 
     pub(super) fn tiles(&self) -> usize {
@@ -101,6 +106,9 @@ const AHEAD: usize = 4;
 /// Taps of a kernel, at most.
 pub(super) const MOST_TAPS: usize = 16;
 
+/// Phases of a kernel, at most.
+const MOST_PHASES: usize = 4;
+
 /// A kernel as virtual channels see it.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel<'a> {
@@ -117,21 +125,42 @@ pub(super) struct Kernel<'a> {
 }
 
 impl Kernel<'_> {
-    /// Where tap (i, j) of these phases is in the kernel, if it is.
+    /// Where each tap stands in a square of all phases' taps, row by row. Those of one phase are in their order of use, `stride` places apart.
     #[inline(always)]
-    pub(super) fn tap<T: Transform>(&self, (i, j): (usize, usize), phase: (usize, usize)) -> Option<usize> {
-        let turn = |i: usize| if self.flipped { T::TAPS - 1 - i } else { i };
-        let (i, j) = (self.stride * turn(i) + phase.0, self.stride * turn(j) + phase.1);
-        (i < self.size.0 && j < self.size.1).then_some(i * self.size.1 + j)
+    pub(super) fn places<T: Transform>(&self) -> [usize; MOST_TAPS] {
+        let turned = |i: usize| (T::TAPS - 1 - i / self.stride) * self.stride + i % self.stride;
+        let along = |i: usize| if self.flipped { turned(i) } else { i };
+        let mut places = [0; MOST_TAPS];
+        for i in 0..self.size.0 {
+            for j in 0..self.size.1 {
+                places[i * self.size.1 + j] = along(i) * self.stride * T::TAPS + along(j);
+            }
+        }
+        places
     }
 
-    /// Reads all taps of the kernel at `from` and of those to the next channels out, `outs` in all and beside each other.
+    /// Where the first tap of these phases stands in that square.
     #[inline(always)]
-    fn read<V: Vector>(&self, from: usize, outs: usize, taps: &mut [V; MOST_TAPS]) {
-        if outs == 0 {
-            *taps = [V::splat(0.); MOST_TAPS];
-            return;
-        }
+    pub(super) fn first<T: Transform>(&self, phase: (usize, usize)) -> usize {
+        phase.0 * self.stride * T::TAPS + phase.1
+    }
+
+    /// The taps of one phase, in a square of all phases' taps that begins at `start`.
+    #[inline(always)]
+    pub(super) fn square<T: Transform, P>(&self, start: P, next: usize) -> Square<P> {
+        let column = self.stride * PANEL;
+        Square { start, row: self.stride * T::TAPS * column, column, next }
+    }
+
+    /// Reads all taps of the kernel at `from` and of those to the next channels out, `outs` in all, to eight lanes of their places.
+    #[inline(always)]
+    fn read<V: Vector>(
+        &self,
+        from: usize,
+        outs: usize,
+        places: &[usize; MOST_TAPS],
+        taps: &mut [[f32; PANEL]; MOST_TAPS],
+    ) {
         let count = self.size.0 * self.size.1;
         let mut at = 0;
         while at < count {
@@ -155,10 +184,53 @@ impl Kernel<'_> {
             let kernels = V::transpose(kernels);
             for i in 0..BLOCK {
                 if i < some {
-                    taps[at + i] = kernels[i];
+                    // SAFETY: eight of the sixteen floats.
+                    unsafe { kernels[i].store(taps[places[at + i]].as_mut_ptr()) };
                 }
             }
             at += BLOCK;
+        }
+    }
+
+    /// The adjoint of [`Self::read`], from the lanes from `lane` on: writes the kernel at `to` and those to the next channels out, `outs` in all.
+    #[inline(always)]
+    pub(super) fn write<V: Vector>(
+        &self,
+        taps: &[[f32; PANEL]; MOST_TAPS],
+        places: &[usize; MOST_TAPS],
+        lane: usize,
+        outs: usize,
+        to: usize,
+        kernels: Shared,
+    ) {
+        let count = self.size.0 * self.size.1;
+        for from in (0..count).step_by(BLOCK) {
+            // The last eight of a larger kernel step back to end with it.
+            let from = if count < BLOCK { 0 } else { from.min(count - BLOCK) };
+            let mut values = [V::splat(0.); BLOCK];
+            for i in 0..BLOCK {
+                if from + i < count {
+                    // SAFETY: eight of the sixteen floats.
+                    values[i] = unsafe { V::load(taps[places[from + i]][lane..][..BLOCK].as_ptr()) };
+                }
+            }
+            let values = V::transpose(values);
+            for out in 0..BLOCK {
+                if out < outs {
+                    let some = BLOCK.min(count - from);
+                    let start = kernels.start_of(to + out * self.out_step + from, some);
+                    // SAFETY: `start_of` has seen to the room, which is this thread's alone.
+                    unsafe {
+                        if some == BLOCK {
+                            values[out].store(start);
+                        } else {
+                            let mut rest = [0.; BLOCK];
+                            values[out].store(rest.as_mut_ptr());
+                            start.copy_from_nonoverlapping(rest.as_ptr(), some);
+                        }
+                    }
+                }
+            }
         }
     }
 }
@@ -168,6 +240,8 @@ pub(super) struct Pass<T> {
     pub(super) tiling: Tiling,
     pub(super) input: Lattice,
     pub(super) output: Lattice,
+    /// Whether tiles are of `input`, and each adds to all of `output` that it reaches; otherwise they are of `output`.
+    pub(super) spread: bool,
     pub(super) transform: PhantomData<T>,
 }
 
@@ -228,10 +302,10 @@ impl<T: Transform> Pass<T> {
                 unsafe { lattice.gather::<I::V>(image, (block, two), at, side, strips) };
                 let to = to.wrapping_add((unit.index - first) * layout.tile + block * BLOCK);
                 for tile in 0..unit.tiles {
-                    let from = strips[0].square(tile * T::RESULTS, strips[1]);
+                    let from = strips[0].square((0, tile * T::RESULTS), strips[1]);
                     let to = layout.square::<T, _>(to.wrapping_add(tile * layout.tile));
                     // SAFETY: the tile's part of the strips; the tile's place in `to`.
-                    unsafe { both::<M, I>(two, from.read(), to, None) };
+                    unsafe { both::<M, I>(two, from.read(), to, Then::Write) };
                 }
             }
         }
@@ -250,8 +324,6 @@ impl<T: Transform> Pass<T> {
         to: *mut f32,
     ) {
         let plane = Self::kernel_plane(ins.len());
-        let mut all = [[I::V::splat(0.); MOST_TAPS]; PANEL / BLOCK];
-        let mut taps = [[0.; PANEL]; MOST_TAPS];
         let phases = self.input.stride * self.input.stride;
         let mut outs = [(0, 0, (0, 0)); PANEL / BLOCK];
         for half in 0..outs.len() {
@@ -260,44 +332,60 @@ impl<T: Transform> Pass<T> {
                 outs[half] = self.output.block(block);
             }
         }
+        let mut starts = [0; MOST_PHASES];
+        for phase in 0..phases {
+            let (_, _, in_phase) = self.input.block(phase);
+            starts[phase] = kernel.first::<T>((in_phase.0 + outs[0].2.0, in_phase.1 + outs[0].2.1)) * PANEL;
+        }
+        // Both halves of a panel are neighbouring phases of the same channels, or different channels.
+        let same = outs[0].2 != outs[1].2;
+        let (places, mut taps) = (kernel.places::<T>(), [[[0.; PANEL]; MOST_TAPS]; PANEL / BLOCK]);
         // All phases of a channel see one kernel, which is read once.
         for step in 0..ins.len() / phases {
             let (first, lane) = (ins.start + step / BLOCK * phases * BLOCK, step % BLOCK);
             let (first_in, count, _) = self.input.block(first / BLOCK);
             for half in 0..outs.len() {
-                let (first_out, count_out, _) = outs[half];
-                if half > 0 && outs[half].0 == outs[half - 1].0 && outs[half].1 == outs[half - 1].1 {
-                    all[half] = all[half - 1];
-                } else {
-                    let count_out = if lane < count { count_out } else { 0 };
-                    let start = first_out * kernel.out_step + (first_in + lane) * kernel.in_step;
-                    kernel.read(start, count_out, &mut all[half]);
+                if half > 0 && same {
+                    break;
                 }
+                let (first_out, count_out, _) = outs[half];
+                let count_out = if lane < count { count_out } else { 0 };
+                let start = first_out * kernel.out_step + (first_in + lane) * kernel.in_step;
+                kernel.read::<I::V>(start, count_out, &places, &mut taps[half]);
             }
             for phase in 0..phases {
-                let at = first + phase * BLOCK + lane;
-                let (_, _, in_phase) = self.input.block(at / BLOCK);
-                for half in 0..outs.len() {
-                    let (_, _, out_phase) = outs[half];
-                    let phase = (in_phase.0 + out_phase.0, in_phase.1 + out_phase.1);
-                    for i in 0..T::TAPS {
-                        for j in 0..T::TAPS {
-                            let tap = match kernel.tap::<T>((i, j), phase) {
-                                Some(tap) => all[half][tap],
-                                None => I::V::splat(0.),
-                            };
-                            // SAFETY: eight of the sixteen floats.
-                            unsafe { tap.store(taps[i * T::TAPS + j][half * BLOCK..][..BLOCK].as_mut_ptr()) };
-                        }
+                let from = taps.as_ptr().cast::<f32>().wrapping_add(starts[phase]);
+                let to = to.wrapping_add((first - ins.start + phase * BLOCK + lane) * PANEL);
+                let to = Square { start: to, row: T::POINTS * plane, column: plane, next: BLOCK };
+                // SAFETY: a square of all phases' taps is no larger than an array of them; the kernel's place in `to`.
+                unsafe {
+                    if same {
+                        both::<Taps<T>, I>(true, kernel.square::<T, _>(from, PANEL), to, Then::Write);
+                    } else {
+                        both::<Taps<T>, I>(true, kernel.square::<T, _>(from, MOST_TAPS * PANEL), to, Then::Write);
                     }
                 }
-                let to = to.wrapping_add((at - ins.start) * PANEL);
-                let to = Square { start: to, row: T::POINTS * plane, column: plane, next: BLOCK };
-                let from = Square { start: taps.as_ptr().cast(), row: T::TAPS * PANEL, column: PANEL, next: BLOCK };
-                // SAFETY: arrays of a panel; the kernel's place in `to`.
-                unsafe { both::<Taps<T>, I>(true, from, to, None) };
             }
         }
+    }
+
+    /// A panel's blocks of channels out.
+    pub(super) fn blocks_of(&self, panel: usize) -> Range<usize> {
+        panel * (PANEL / BLOCK)..((panel + 1) * (PANEL / BLOCK)).min(self.output.blocks())
+    }
+
+    /// What becomes of the results of a panel's channels.
+    pub(super) fn ending_of(&self, panel: usize, ending: Ending) -> PanelEnding {
+        let mut of_panel = PanelEnding { scale: [1.; PANEL], shift: [0.; PANEL], activation: ending.activation };
+        for (half, block) in self.blocks_of(panel).enumerate() {
+            let (channel, count, _) = self.output.block(block);
+            for (to, from) in [(&mut of_panel.scale, ending.scale), (&mut of_panel.shift, ending.shift)] {
+                if let Some(from) = from {
+                    to[half * BLOCK..][..count].copy_from_slice(&from[channel..channel + count]);
+                }
+            }
+        }
+        of_panel
     }
 
     /// Turns the products of the tiles of `units` into results of a panel's channels.
@@ -316,25 +404,16 @@ impl<T: Transform> Pass<T> {
     ) {
         let mut space = Scratch::new(2 * T::RESULTS * self.tiling.segment * T::RESULTS * BLOCK);
         let first = self.tiling.unit(units.start).index;
-        let blocks = panel * (PANEL / BLOCK)..((panel + 1) * (PANEL / BLOCK)).min(self.output.blocks());
-        let mut of_panel = PanelEnding { scale: [1.; PANEL], shift: [0.; PANEL], activation: ending.activation };
-        for (half, block) in blocks.clone().enumerate() {
-            let (channel, count, _) = self.output.block(block);
-            for (to, from) in [(&mut of_panel.scale, ending.scale), (&mut of_panel.shift, ending.shift)] {
-                if let Some(from) = from {
-                    to[half * BLOCK..][..count].copy_from_slice(&from[channel..channel + count]);
-                }
-            }
-        }
+        let (blocks, of_panel) = (self.blocks_of(panel), self.ending_of(panel, ending));
         for unit in units.map(|at| self.tiling.unit(at)) {
             let strips = strips(&mut space, unit.tiles * T::RESULTS, T::RESULTS);
             let at = ((unit.row * T::RESULTS) as isize, (unit.column * T::RESULTS) as isize);
             let two = blocks.len() == 2;
             for tile in 0..unit.tiles {
                 let from = products.wrapping_add((unit.index - first + tile) * layout.tile);
-                let to = strips[0].square(tile * T::RESULTS, strips[1]);
+                let to = strips[0].square((0, tile * T::RESULTS), strips[1]);
                 // SAFETY: the tile's products; the tile's part of the strips.
-                unsafe { both::<Output<T>, I>(two, layout.square::<T, _>(from), to, Some(&of_panel)) };
+                unsafe { both::<Output<T>, I>(two, layout.square::<T, _>(from), to, Then::End(&of_panel)) };
             }
             let image = y.start_of(unit.image * self.output.image_len(), self.output.image_len());
             // SAFETY: `start_of` has seen that the image is in `y`; its pixels are ours as the caller vouches.
@@ -344,7 +423,7 @@ impl<T: Transform> Pass<T> {
 }
 
 /// Two strips of this width and `rows` rows.
-fn strips(space: &mut Scratch, width: usize, rows: usize) -> [Strip; 2] {
+pub(super) fn strips(space: &mut Scratch, width: usize, rows: usize) -> [Strip; 2] {
     assert!(2 * width * rows * BLOCK <= space.len(), "strips exceed their memory");
     let start = space.as_mut_ptr();
     [Strip { start, width }, Strip { start: start.wrapping_add(width * rows * BLOCK), width }]

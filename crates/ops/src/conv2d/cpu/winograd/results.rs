@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::lattice::BLOCK;
+use super::lattice::{BLOCK, Lattice};
 use super::passes::{Kernel, Layout, Pass};
 use super::transform::{Input, OutputAdjoint, Transform};
 use super::{DEPTH, KERNEL_VALUES};
@@ -70,9 +70,10 @@ impl<T: Transform> Piece for Chunk<'_, T> {
     }
 }
 
-/// Transforms the tiles of a unit of images, or with `ADJOINT` of results.
+/// Transforms the tiles of a unit of images as seen through `lattice`, or with `ADJOINT` of results.
 pub(super) struct Tiles<'a, T, const ADJOINT: bool> {
     pub(super) pass: Pass<T>,
+    pub(super) lattice: Lattice,
     pub(super) images: &'a [f32],
     pub(super) unit: usize,
     pub(super) to: Shared,
@@ -82,15 +83,15 @@ pub(super) struct Tiles<'a, T, const ADJOINT: bool> {
 impl<T: Transform, const ADJOINT: bool> Piece for Tiles<'_, T, ADJOINT> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { pass, images, unit, to, layout } = self;
+        let Self { pass, lattice, images, unit, to, layout } = self;
         let index = pass.tiling.unit(unit).index * layout.tile;
         let to = to.start_of(index, layout.len - index);
         // SAFETY: the layout has room for all tiles; a unit's tiles are this piece's.
         unsafe {
             if ADJOINT {
-                pass.transform::<OutputAdjoint<T>, I>(&pass.output, images, unit..unit + 1, to, layout);
+                pass.transform::<OutputAdjoint<T>, I>(&lattice, images, unit..unit + 1, to, layout);
             } else {
-                pass.transform::<Input<T>, I>(&pass.input, images, unit..unit + 1, to, layout);
+                pass.transform::<Input<T>, I>(&lattice, images, unit..unit + 1, to, layout);
             }
         }
     }
@@ -138,7 +139,7 @@ impl<T: Transform> Piece for FromFewTiles<'_, T> {
             }
             for (at, panel) in panels.enumerate() {
                 let products = products.add(at * products_layout.len);
-                pass.finish::<I>(products, products_layout, panel, 0..pass.tiling.units(), ending, y);
+                pass.finish_all::<I>(products, products_layout, panel, ending, y);
             }
         }
     }
@@ -192,6 +193,6 @@ impl<T: Transform> Piece for Results<'_, T> {
         let Self { pass, products, products_layout, ending, panel, y } = self;
         let products = products[panel * products_layout.len..][..products_layout.len].as_ptr();
         // SAFETY: the slice has all tiles and points; a panel's results are this piece's.
-        unsafe { pass.finish::<I>(products, products_layout, panel, 0..pass.tiling.units(), ending, y) };
+        unsafe { pass.finish_all::<I>(products, products_layout, panel, ending, y) };
     }
 }

@@ -7,6 +7,7 @@
 #![allow(clippy::needless_range_loop, reason = "two indices say which of rows and columns is meant")]
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use super::lattice::BLOCK;
 use crate::Activation;
@@ -28,6 +29,8 @@ pub(super) trait Transform {
 
     /// `B^T`, from points to points.
     fn input<V: Lanes>(x: Values<V>) -> Values<V>;
+    /// `B`, from points to points.
+    fn input_adjoint<V: Lanes>(p: Values<V>) -> Values<V>;
     /// `G`, from taps to points.
     fn kernel<V: Lanes>(w: Values<V>) -> Values<V>;
     /// `A^T`, from points to results.
@@ -57,6 +60,22 @@ impl Transform for F4x3 {
             odd2.mul_add(2., even2),
             odd2.mul_add(-2., even2),
             b.mul_add(4., d.mul_add(-5., f)),
+            zero,
+            zero,
+        ]
+    }
+
+    #[inline(always)]
+    fn input_adjoint<V: Lanes>([a, b, c, d, e, f, ..]: Values<V>) -> Values<V> {
+        let (sum, difference, sum2, difference2) = (b.add(c), b.sub(c), d.add(e), d.sub(e));
+        let zero = V::splat(0.);
+        [
+            a.mul(V::splat(4.)),
+            difference.mul_add(-4., difference2.mul_add(-2., f.mul(V::splat(4.)))),
+            a.mul_add(-5., sum.mul_add(-4., zero.sub(sum2))),
+            f.mul_add(-5., difference2.mul_add(2., difference)),
+            a.add(sum).add(sum2),
+            f,
             zero,
             zero,
         ]
@@ -129,13 +148,29 @@ impl Transform for F4x2 {
 
     #[inline(always)]
     fn input<V: Lanes>([a, b, c, d, e, ..]: Values<V>) -> Values<V> {
-        let (inner, zero) = (c.mul_add(-2., d), V::splat(0.));
+        let (rise, zero) = (d.sub(b), V::splat(0.));
         [
-            a.mul_add(2., inner.sub(b)),
-            b.mul_add(-2., d).sub(c),
-            b.mul_add(2., c.mul_add(-3., d)),
-            d.sub(b),
-            b.mul_add(2., d.mul_add(-2., e)).sub(c),
+            rise.mul_add(0.5, a.sub(c)),
+            c.sub(d).mul_add(0.5, b),
+            c.mul_add(-0.5, rise.mul_add(1. / 6., b.mul(V::splat(0.5)))),
+            rise.mul(V::splat(1. / 6.)),
+            rise.mul_add(-2., e.sub(c)),
+            zero,
+            zero,
+            zero,
+        ]
+    }
+
+    #[inline(always)]
+    fn input_adjoint<V: Lanes>([a, b, c, d, e, ..]: Values<V>) -> Values<V> {
+        let zero = V::splat(0.);
+        let rise = a.mul_add(0.5, c.add(d).mul_add(1. / 6., e.mul(V::splat(-2.))));
+        [
+            a,
+            c.mul_add(0.5, b.sub(rise)),
+            b.sub(c).mul_add(0.5, zero.sub(a).sub(e)),
+            b.mul_add(-0.5, rise),
+            e,
             zero,
             zero,
             zero,
@@ -145,16 +180,7 @@ impl Transform for F4x2 {
     #[inline(always)]
     fn kernel<V: Lanes>([a, b, ..]: Values<V>) -> Values<V> {
         let zero = V::splat(0.);
-        [
-            a.mul(V::splat(0.5)),
-            a.add(b).mul(V::splat(-0.5)),
-            b.sub(a).mul(V::splat(1. / 6.)),
-            b.mul_add(2., a).mul(V::splat(1. / 6.)),
-            b,
-            zero,
-            zero,
-            zero,
-        ]
+        [a, a.add(b), b.sub(a), b.mul_add(2., a), b, zero, zero, zero]
     }
 
     #[inline(always)]
@@ -173,9 +199,8 @@ impl Transform for F4x2 {
 
     #[inline(always)]
     fn kernel_adjoint<V: Lanes>([a, b, c, d, e, ..]: Values<V>) -> Values<V> {
-        let (rest, zero) = (d.sub(c).mul(V::splat(1. / 6.)), V::splat(0.));
-        let first = a.sub(b).mul_add(0.5, rest);
-        let last = d.mul_add(2., c).mul_add(1. / 6., b.mul_add(-0.5, e));
+        let (zero, inner) = (V::splat(0.), b.add(d));
+        let (first, last) = (inner.add(a.sub(c)), inner.add(c.add(d.add(e))));
         [first, last, zero, zero, zero, zero, zero, zero]
     }
 }
@@ -190,14 +215,20 @@ impl Transform for F3x2 {
 
     #[inline(always)]
     fn input<V: Lanes>([a, b, c, d, ..]: Values<V>) -> Values<V> {
+        let (half, zero) = (c.mul(V::splat(0.5)), V::splat(0.));
+        [a.sub(c), b.mul_add(0.5, half), b.mul_add(-0.5, half), d.sub(b), zero, zero, zero, zero]
+    }
+
+    #[inline(always)]
+    fn input_adjoint<V: Lanes>([a, b, c, d, ..]: Values<V>) -> Values<V> {
         let zero = V::splat(0.);
-        [a.sub(c), b.add(c), c.sub(b), d.sub(b), zero, zero, zero, zero]
+        [a, b.sub(c).mul_add(0.5, zero.sub(d)), b.add(c).mul_add(0.5, zero.sub(a)), d, zero, zero, zero, zero]
     }
 
     #[inline(always)]
     fn kernel<V: Lanes>([a, b, ..]: Values<V>) -> Values<V> {
-        let (half, zero) = (V::splat(0.5), V::splat(0.));
-        [a, a.add(b).mul(half), a.sub(b).mul(half), b, zero, zero, zero, zero]
+        let zero = V::splat(0.);
+        [a, a.add(b), a.sub(b), b, zero, zero, zero, zero]
     }
 
     #[inline(always)]
@@ -214,8 +245,8 @@ impl Transform for F3x2 {
 
     #[inline(always)]
     fn kernel_adjoint<V: Lanes>([a, b, c, d, ..]: Values<V>) -> Values<V> {
-        let (half, zero) = (V::splat(0.5), V::splat(0.));
-        [b.add(c).mul(half).add(a), b.sub(c).mul(half).add(d), zero, zero, zero, zero, zero, zero]
+        let zero = V::splat(0.);
+        [b.add(c).add(a), b.sub(c).add(d), zero, zero, zero, zero, zero, zero]
     }
 }
 
@@ -230,6 +261,11 @@ impl Transform for F1x1 {
     #[inline(always)]
     fn input<V: Lanes>(x: Values<V>) -> Values<V> {
         x
+    }
+
+    #[inline(always)]
+    fn input_adjoint<V: Lanes>(p: Values<V>) -> Values<V> {
+        p
     }
 
     #[inline(always)]
@@ -279,6 +315,7 @@ macro_rules! matrices {
 
 matrices! {
     Input: input, POINTS to POINTS;
+    InputAdjoint: input_adjoint, POINTS to POINTS;
     Taps: kernel, TAPS to POINTS;
     Output: output, POINTS to RESULTS;
     OutputAdjoint: output_adjoint, RESULTS to POINTS;
@@ -310,40 +347,60 @@ pub(super) struct PanelEnding {
     pub(super) activation: Activation,
 }
 
-/// Writes `M x M^T`, ended if it is to be, to `to`, for one block of channels or, if `two`, for the next as well.
+/// What becomes of `M x M^T`.
+#[derive(Clone, Copy)]
+pub(super) enum Then<'a> {
+    /// It is written.
+    Write,
+    /// It is written as this ends it.
+    End(&'a PanelEnding),
+    /// It is added to what is there.
+    Add,
+}
+
+impl PanelEnding {
+    /// Ends values of the channels from `first` on.
+    #[inline(always)]
+    pub(super) fn end<L: Lanes>(&self, value: L, first: usize) -> L {
+        // SAFETY: the lanes' part of the arrays.
+        let (scale, shift) = unsafe {
+            let [scale, shift] = [self.scale[first..].as_ptr(), self.shift[first..].as_ptr()];
+            (L::load_apart(scale, BLOCK), L::load_apart(shift, BLOCK))
+        };
+        let value = value.mul(scale).add(shift);
+        match self.activation {
+            Activation::None => value,
+            Activation::Relu => L::splat(0.).max(value),
+            Activation::LeakyRelu(slope) => value.mul(L::splat(slope as f32)).max(value),
+        }
+    }
+}
+
+/// Takes `M x M^T` to `to`, for one block of channels or, if `two`, for the next as well.
 ///
 /// # Safety
 /// All vectors of `from` can be read and all of `to` written.
 #[inline(always)]
-pub(super) unsafe fn both<M: Matrix, I: Isa>(
-    two: bool,
-    from: Square<*const f32>,
-    to: Square<*mut f32>,
-    ending: Option<&PanelEnding>,
-) {
+pub(super) unsafe fn both<M: Matrix, I: Isa>(two: bool, from: Square<*const f32>, to: Square<*mut f32>, then: Then) {
     // SAFETY: as the caller vouches.
     unsafe {
         if two && I::IS_WIDE {
-            return of_lanes::<M, I::Wide>(from, to, ending, 0);
+            return of_lanes::<M, I::Wide>(from, to, then, 0);
         }
-        of_lanes::<M, I::V>(from, to, ending, 0);
+        of_lanes::<M, I::V>(from, to, then, 0);
         if two {
             let from = Square { start: from.start.wrapping_add(from.next), ..from };
             let to = Square { start: to.start.wrapping_add(to.next), ..to };
-            of_lanes::<M, I::V>(from, to, ending, BLOCK);
+            of_lanes::<M, I::V>(from, to, then, BLOCK);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn of_lanes<M: Matrix, L: Lanes>(
-    from: Square<*const f32>,
-    to: Square<*mut f32>,
-    ending: Option<&PanelEnding>,
-    first: usize,
-) {
+unsafe fn of_lanes<M: Matrix, L: Lanes>(from: Square<*const f32>, to: Square<*mut f32>, then: Then, first: usize) {
     let zero = L::splat(0.);
-    let mut columns = [[zero; LARGEST]; LARGEST];
+    // Zeros would be written for every tile, at a cost that shows in the time of a step.
+    let mut columns = [[MaybeUninit::<L>::uninit(); LARGEST]; LARGEST];
     for j in 0..M::COLUMNS {
         let mut column = [zero; LARGEST];
         for i in 0..M::COLUMNS {
@@ -352,28 +409,27 @@ unsafe fn of_lanes<M: Matrix, L: Lanes>(
         }
         let column = M::apply(column);
         for i in 0..M::ROWS {
-            columns[i][j] = column[i];
+            columns[i][j].write(column[i]);
         }
     }
     for i in 0..M::ROWS {
-        let row = M::apply(columns[i]);
+        let mut row = [zero; LARGEST];
+        for j in 0..M::COLUMNS {
+            // SAFETY: written above, for all rows and columns.
+            row[j] = unsafe { columns[i][j].assume_init() };
+        }
+        let row = M::apply(row);
         for j in 0..M::ROWS {
-            let mut value = row[j];
-            if let Some(ending) = ending {
-                // SAFETY: the lanes' part of the arrays.
-                let (scale, shift) = unsafe {
-                    let [scale, shift] = [ending.scale[first..].as_ptr(), ending.shift[first..].as_ptr()];
-                    (L::load_apart(scale, BLOCK), L::load_apart(shift, BLOCK))
-                };
-                value = value.mul(scale).add(shift);
-                match ending.activation {
-                    Activation::None => {}
-                    Activation::Relu => value = zero.max(value),
-                    Activation::LeakyRelu(slope) => value = value.mul(L::splat(slope as f32)).max(value),
-                }
-            }
+            let place = to.start.wrapping_add(i * to.row + j * to.column);
             // SAFETY: (i, j) is in the square.
-            unsafe { value.store_apart(to.start.wrapping_add(i * to.row + j * to.column), to.next) };
+            unsafe {
+                let value = match then {
+                    Then::Write => row[j],
+                    Then::End(ending) => ending.end(row[j], first),
+                    Then::Add => L::load_apart(place, to.next).add(row[j]),
+                };
+                value.store_apart(place, to.next);
+            }
         }
     }
 }
@@ -409,6 +465,9 @@ mod tests {
         let given = &x[..T::RESULTS];
         let [forth, back] = [first(T::output(values(&products))), first(T::output_adjoint(values(given)))];
         assert!((dot(forth, given) - dot(back, &products[..T::POINTS])).abs() < 1e-2);
+        let z = [7., 2., -3., 6., 1., -4., 8., 5.];
+        let [forth, back] = [first(T::input(values(x))), first(T::input_adjoint(values(&z[..T::POINTS])))];
+        assert!((dot(forth, &z[..T::POINTS]) - dot(back, x)).abs() < 1e-3, "B of {} results", T::RESULTS);
         let [forth, back] = [first(T::kernel(values(w))), first(T::kernel_adjoint(values(x)))];
         assert!((dot(forth, x) - dot(back, w)).abs() < 1e-4);
     }
