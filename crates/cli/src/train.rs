@@ -117,6 +117,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             signal => ExitCode::from(128 + signal as u8),
         });
     }
+    // The run is whole, and its scores and page can be made at any time: from here on the first signal ends the program.
+    signals.requests.stop.store(true, Ordering::Relaxed);
     finish(&directory, &root, &arguments.device, &outcome)?;
     Ok(ExitCode::SUCCESS)
 }
