@@ -237,7 +237,7 @@ fn correlate<T: Transform + Send + Sync>(
         }
     };
     let len = tiling.grid().0 * output.image_len();
-    // SAFETY: tiles cover all results, and each is scattered to its place in the image.
+    // SAFETY: tiles cover all results, or what is spread all positions, and each is scattered to its place in the image.
     unsafe { written(len, |y| write(Shared::new(y.as_mut_ptr().cast(), len))) }
 }
 
