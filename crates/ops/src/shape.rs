@@ -108,7 +108,7 @@ fn part(x: &[f32], range: std::ops::Range<usize>, whole: usize) -> Vec<f32> {
 
 /// Fills each first slice with the second, which is as long.
 fn copy(pieces: Vec<(&mut [MaybeUninit<f32>], &[f32])>) {
-    pieces.into_par_iter().for_each(|(out, x)| {
+    pieces.into_par_iter().with_max_len(1).for_each(|(out, x)| {
         out.write_copy_of_slice(x);
     });
 }

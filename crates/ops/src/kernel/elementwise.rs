@@ -11,6 +11,12 @@ use super::sums::sums_of_pairs;
 /// Elements of one piece of work.
 pub(crate) const CHUNK: usize = 1 << 14;
 
+/// Pieces of work, handed out one at a time. rayon left alone hands out runs of up to a quarter of them, and threads that are done
+/// early wait for the end of the last run.
+pub(crate) fn pieces(count: usize) -> impl IndexedParallelIterator<Item = usize> {
+    (0..count).into_par_iter().with_max_len(1)
+}
+
 /// Work with loops. A closure's body is inlined where the compiler likes, this one's, if `run` is `#[inline(always)]`, for sure.
 pub(crate) trait Work {
     /// What it gives.

@@ -52,7 +52,7 @@ pub fn sgd_steps(parameters: &[SgdParameter], settings: &SgdStep) -> Result<()> 
             refuse!("{OP}: parameter and velocity are not two variables");
         }
     }
-    parameters.par_iter().try_for_each(|of| {
+    parameters.par_iter().with_max_len(1).try_for_each(|of| {
         let settings = SgdStep { weight_decay: if of.decays { settings.weight_decay } else { 0. }, ..*settings };
         if has_kernel(of.parameter) { in_one_pass(of, settings) } else { composed(of, settings) }
     })

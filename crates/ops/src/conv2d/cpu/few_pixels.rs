@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::columns::from_image;
 use crate::conv2d::Geometry;
-use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared, Vector, run, written};
+use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared, Vector, pieces, run, written};
 
 /// Results of all images that are few.
 const FEW: usize = 1024;
@@ -49,7 +49,7 @@ fn seen(g: &Geometry, x: &[f32]) -> Pixels {
     let mut seen = Pixels::new(g.batch * pixels, g.in_channels * taps);
     let row = seen.row;
     let shared = Shared::new(seen.values.as_mut_ptr(), seen.values.len());
-    (0..g.batch * g.in_channels).into_par_iter().for_each(|at| {
+    pieces(g.batch * g.in_channels).for_each(|at| {
         let (image, channel) = (at / g.in_channels, at % g.in_channels);
         let mut columns = Scratch::new(taps * pixels);
         from_image(g, &x[at * g.input_pixels()..][..g.input_pixels()], &(0..pixels), &mut columns);
@@ -82,7 +82,7 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f3
     let pixels = seen(g, x);
     let len = g.batch * g.out_channels * g.output_pixels();
     let write = |y: Shared| {
-        (0..g.out_channels.div_ceil(PANEL)).into_par_iter().for_each(|panel| {
+        pieces(g.out_channels.div_ceil(PANEL)).for_each(|panel| {
             run(g.level, Outs { g, pixels: &pixels, weight, bias, panel, y });
         });
     };
@@ -168,7 +168,7 @@ pub(super) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Opti
     let mut x = vec![0.; g.batch * g.in_channels * plane];
     let shared = Shared::new(x.as_mut_ptr(), x.len());
     // Sixteen channels have a whole number of panels.
-    (0..g.in_channels.div_ceil(PANEL)).into_par_iter().for_each(|at| {
+    pieces(g.in_channels.div_ceil(PANEL)).for_each(|at| {
         let channels = at * PANEL..((at + 1) * PANEL).min(g.in_channels);
         for image in 0..g.batch {
             for channel in channels.clone() {
@@ -243,7 +243,7 @@ pub(super) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
             .step_by(PANELS * PANEL)
             .flat_map(|tap| (0..g.out_channels).step_by(OUTS).map(move |out| (tap, out)))
             .collect();
-        pieces.into_par_iter().for_each(|(tap, out)| {
+        pieces.into_par_iter().with_max_len(1).for_each(|(tap, out)| {
             let taps = tap..(tap + PANELS * PANEL).min(depth);
             let outs = out..(out + OUTS).min(g.out_channels);
             run(g.level, Weights { rows: g.batch * g.output_pixels(), depth, xs: &xs, ys: &ys, taps, outs, gradient });

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use super::Geometry;
 use crate::Activation;
 use crate::activation::{Activate, ForActivation};
-use crate::kernel::{Matrix, Shared, lanes, vectorised, written};
+use crate::kernel::{Matrix, Shared, lanes, pieces, vectorised, written};
 use columns::{TILE, add_to_image, from_image, with_buffer};
 
 /// Channels of the result that one piece of work computes: enough to outweigh filling the columns again for the next.
@@ -135,7 +135,7 @@ fn by_columns(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> 
     };
     let write = |out: &mut [MaybeUninit<f32>]| {
         let out = Shared::new(out.as_mut_ptr().cast(), len);
-        (0..g.batch * g.groups * blocks * g.tiles()).into_par_iter().for_each(|at| piece(out, at));
+        pieces(g.batch * g.groups * blocks * g.tiles()).for_each(|at| piece(out, at));
     };
     // SAFETY: the pieces cover all images, groups, channels and tiles, and each product writes all of its block.
     unsafe { written(len, write) }
@@ -222,7 +222,7 @@ fn scattered(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> V
         .enumerate()
         .flat_map(|(at, x)| x.chunks_mut(block * planes).enumerate().map(move |(share, x)| (at, share * block, x)))
         .collect();
-    pieces.into_par_iter().for_each(|(at, first, x)| {
+    pieces.into_par_iter().with_max_len(1).for_each(|(at, first, x)| {
         let (image, group) = (at / g.groups, at % g.groups);
         let count = x.len() / planes;
         if let Some(bias) = bias {
@@ -272,7 +272,7 @@ pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
     let (row, column) = if transposed { (1, g.group_out()) } else { (depth, 1) };
     let mut sums = vec![0.; parts * len];
     let shared = Shared::new(sums.as_mut_ptr(), sums.len());
-    (0..blocks * parts).into_par_iter().for_each(|at| {
+    pieces(blocks * parts).for_each(|at| {
         let (block, part) = (at / parts, at % parts);
         let (block, first_in) = (block / in_blocks, block % in_blocks * in_block);
         let (group, first_out) = (block / out_blocks, block % out_blocks * out_block);

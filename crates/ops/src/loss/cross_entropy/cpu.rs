@@ -67,7 +67,7 @@ fn mean(blocks: Vec<Block>, labels: &Labels, classes: usize, pixels: usize) -> f
             gradient,
         })
     };
-    let sums: Vec<f64> = blocks.into_par_iter().map(sum_of).collect();
+    let sums: Vec<f64> = blocks.into_par_iter().with_max_len(1).map(sum_of).collect();
     sums.iter().sum::<f64>() / total
 }
 

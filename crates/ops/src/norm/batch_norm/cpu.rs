@@ -96,12 +96,16 @@ pub(super) fn train(
         Channel::new(mean, variance, weight[at], bias[at], epsilon)
     };
     let write = |out: &mut [MaybeUninit<f32>]| {
-        size.channels(out).into_par_iter().zip(&mut moments).enumerate().with_min_len(size.min_channels()).for_each(
-            |(at, (out, moments))| {
+        size.channels(out)
+            .into_par_iter()
+            .zip(&mut moments)
+            .enumerate()
+            .with_max_len(size.min_channels())
+            .with_min_len(size.min_channels())
+            .for_each(|(at, (out, moments))| {
                 *moments = self::moments(size.planes(x, at), count);
                 activation.choose(Normalise { x: size.planes(x, at), y: out, channel: channel_of(at, *moments) });
-            },
-        );
+            });
     };
     // SAFETY: each plane is in one channel, and `Normalise` writes all of it.
     let y = unsafe { written(size.len(), write) };
@@ -115,11 +119,15 @@ pub(super) fn train(
 
 pub(super) fn eval(size: Size, x: &[f32], channels: &[Channel], activation: Activation) -> Vec<f32> {
     let write = |out: &mut [MaybeUninit<f32>]| {
-        size.channels(out).into_par_iter().zip(channels).enumerate().with_min_len(size.min_channels()).for_each(
-            |(at, (out, &channel))| {
+        size.channels(out)
+            .into_par_iter()
+            .zip(channels)
+            .enumerate()
+            .with_max_len(size.min_channels())
+            .with_min_len(size.min_channels())
+            .for_each(|(at, (out, &channel))| {
                 activation.choose(Normalise { x: size.planes(x, at), y: out, channel });
-            },
-        );
+            });
     };
     // SAFETY: each plane is in one channel, and `Normalise` writes all of it.
     unsafe { written(size.len(), write) }
@@ -208,21 +216,27 @@ pub(super) fn backward(normalisation: &Normalisation, x: &[f32], gradient: &[f32
     let both = |at: usize| size.planes(x, at).zip(size.planes(gradient, at));
     let x = if needs_x {
         let write = |out: &mut [MaybeUninit<f32>]| {
-            size.channels(out).into_par_iter().zip(&mut sums).enumerate().with_min_len(size.min_channels()).for_each(
-                |(at, (out, sums))| {
+            size.channels(out)
+                .into_par_iter()
+                .zip(&mut sums)
+                .enumerate()
+                .with_max_len(size.min_channels())
+                .with_min_len(size.min_channels())
+                .for_each(|(at, (out, sums))| {
                     let channel = channels[at];
                     *sums = activation.choose(Sums { planes: both(at), channel });
                     let mean = if through_statistics { sums.map(|sum| sum / count) } else { [0.; 2] };
                     activation.choose(Spread { planes: both(at), out, channel, mean });
-                },
-            );
+                });
         };
         // SAFETY: each plane is in one channel, and `Spread` writes all of it.
         Some(unsafe { written(size.len(), write) })
     } else {
-        sums.par_iter_mut().enumerate().with_min_len(size.min_channels()).for_each(|(at, sums)| {
-            *sums = activation.choose(Sums { planes: both(at), channel: channels[at] });
-        });
+        sums.par_iter_mut().enumerate().with_max_len(size.min_channels()).with_min_len(size.min_channels()).for_each(
+            |(at, sums)| {
+                *sums = activation.choose(Sums { planes: both(at), channel: channels[at] });
+            },
+        );
         None
     };
     let weight = sums.iter().zip(channels).map(|(sums, channel)| sums[1] * f64::from(channel.inverse_deviation));

@@ -108,7 +108,7 @@ pub fn adam_steps(parameters: &[AdamParameter], step: u64, settings: &AdamStep) 
     }
     let decaying = settings.factors(step);
     let lasting = AdamStep { weight_decay: 0., ..*settings }.factors(step);
-    parameters.par_iter().try_for_each(|of| {
+    parameters.par_iter().with_max_len(1).try_for_each(|of| {
         let factors = if of.decays { &decaying } else { &lasting };
         let gradient = of.gradient.detach();
         if has_kernel(of.parameter) {

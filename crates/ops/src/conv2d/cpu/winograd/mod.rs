@@ -30,7 +30,7 @@ use self::results::{Chunk, FromFewTiles, Kernels, ProductsOfPoint, Results, Tile
 use self::transform::{F1x1, F3x2, F4x2, F4x3, Transform};
 use super::Ending;
 use crate::conv2d::{Exactness, Geometry};
-use crate::kernel::{CHUNK, Level, PANEL, Scratch, Shared, run, written};
+use crate::kernel::{CHUNK, Level, PANEL, Scratch, Shared, pieces, run, vectorised, written};
 
 /// Floats that the tiles of one piece of work take at all points: what stays in a second-level cache.
 const VALUES: usize = 110_000;
@@ -211,7 +211,7 @@ fn correlate<T: Transform + Send + Sync>(
             let layout = Layout::new::<T>(tiling.tiles(), pass.depth());
             let mut values = layout.scratch();
             let to = Shared::new(values.as_mut_ptr(), values.len());
-            (0..tiling.units()).into_par_iter().for_each(|unit| {
+            pieces(tiling.units()).for_each(|unit| {
                 if pass.spread {
                     run(level, Tiles::<T, true> { pass, lattice: input, images: x, unit, to, layout });
                 } else {
@@ -223,14 +223,14 @@ fn correlate<T: Transform + Send + Sync>(
                 point_by_point(level, &pass, (&values, layout), &kernels, ending, y);
                 return;
             }
-            (0..pass.panels().div_ceil(PANELS)).into_par_iter().for_each(|at| {
+            pieces(pass.panels().div_ceil(PANELS)).for_each(|at| {
                 let panels = at * PANELS..((at + 1) * PANELS).min(pass.panels());
                 run(level, FromFewTiles { pass, values: &values, layout, kernel, ending, panels, y });
             });
         } else {
             let kernels = transformed_kernels(level, &pass, kernel);
             let step = tiling.units_of(tiles_at_once::<T>(&input));
-            (0..tiling.units().div_ceil(step)).into_par_iter().for_each(|at| {
+            pieces(tiling.units().div_ceil(step)).for_each(|at| {
                 let units = at * step..((at + 1) * step).min(tiling.units());
                 run(level, Chunk { pass, x, kernels: &kernels, ending, units, y });
             });
@@ -256,7 +256,7 @@ fn by_points<T: Transform>(pass: &Pass<T>) -> bool {
 fn transformed_kernels<T: Transform + Send + Sync>(level: Level, pass: &Pass<T>, kernel: Kernel) -> Scratch {
     let mut kernels = Scratch::new(pass.panels() * Pass::<T>::kernels_of_panel(pass.depth()));
     let to = Shared::new(kernels.as_mut_ptr(), kernels.len());
-    (0..pass.panels()).into_par_iter().for_each(|panel| run(level, Kernels { pass: *pass, kernel, panel, to }));
+    pieces(pass.panels()).for_each(|panel| run(level, Kernels { pass: *pass, kernel, panel, to }));
     kernels
 }
 
@@ -274,12 +274,12 @@ fn point_by_point<T: Transform + Send + Sync>(
     let mut products = Scratch::new(pass.panels() * products_layout.len);
     let shared = Shared::new(products.as_mut_ptr(), products.len());
     let steps = tiles.div_ceil(TILES_OF_POINT);
-    (0..T::POINTS * T::POINTS * steps).into_par_iter().for_each(|at| {
+    pieces(T::POINTS * T::POINTS * steps).for_each(|at| {
         let (point, first) = (at / steps, at % steps * TILES_OF_POINT);
         let tiles = first..(first + TILES_OF_POINT).min(tiles);
         run(level, ProductsOfPoint { pass, values, layout, kernels, point, tiles, products: shared, products_layout });
     });
-    (0..pass.panels()).into_par_iter().for_each(|panel| {
+    pieces(pass.panels()).for_each(|panel| {
         run(level, Results { pass, products: &products, products_layout, ending, panel, y });
     });
 }
@@ -307,7 +307,7 @@ fn write_adjoint<T: Transform + Send + Sync>(
     let kernel = kernel_of(g, &[]);
     let panel_len = points * depth * PANEL;
     let finish = |sums: &[f32]| {
-        (0..panels).into_par_iter().for_each(|panel| {
+        pieces(panels).for_each(|panel| {
             let sums = &sums[panel * panel_len..][..panel_len];
             run(level, KernelGradient { pass, sums, panel, ins: 0..depth, kernel, gradient });
         });
@@ -317,7 +317,7 @@ fn write_adjoint<T: Transform + Send + Sync>(
         let y_layout = Layout::new::<T>(tiling.tiles(), panels * PANEL);
         let (mut xs, mut ys) = (x_layout.scratch(), y_layout.scratch());
         let to = [Shared::new(xs.as_mut_ptr(), xs.len()), Shared::new(ys.as_mut_ptr(), ys.len())];
-        (0..2 * tiling.units()).into_par_iter().for_each(|at| match (at / 2, at % 2) {
+        pieces(2 * tiling.units()).for_each(|at| match (at / 2, at % 2) {
             (unit, 0) => {
                 run(level, Tiles::<T, false> { pass, lattice: input, images: x, unit, to: to[0], layout: x_layout });
             }
@@ -328,7 +328,7 @@ fn write_adjoint<T: Transform + Send + Sync>(
         if !by_points(&pass) {
             let block = |panel| (0..depth).step_by(GRADIENT_DEPTH).map(move |ins| (panel, ins));
             let blocks: Vec<_> = (0..panels).flat_map(block).collect();
-            blocks.into_par_iter().for_each(|(panel, first)| {
+            blocks.into_par_iter().with_max_len(1).for_each(|(panel, first)| {
                 let ins = first..(first + GRADIENT_DEPTH).min(depth);
                 run(level, Block { pass, xs: &xs, x_layout, ys: &ys, y_layout, panel, ins, kernel, gradient });
             });
@@ -337,7 +337,7 @@ fn write_adjoint<T: Transform + Send + Sync>(
         let mut sums = Scratch::new(panels * panel_len);
         let shared = Shared::new(sums.as_mut_ptr(), sums.len());
         let steps = depth.div_ceil(DEPTH);
-        (0..points * steps).into_par_iter().for_each(|at| {
+        pieces(points * steps).for_each(|at| {
             let (point, first) = (at / steps, at % steps * DEPTH);
             let ins = first..(first + DEPTH).min(depth);
             run(level, SumsOfPoint { pass, xs: &xs, x_layout, ys: &ys, y_layout, point, ins, sums: shared });
@@ -351,7 +351,7 @@ fn write_adjoint<T: Transform + Send + Sync>(
     let parts = (PARTS_LEN / len).clamp(FEWEST_PARTS, PARTS).min(chunks);
     let mut sums = Scratch::new(parts * len);
     let shared = Shared::new(sums.as_mut_ptr(), sums.len());
-    (0..parts).into_par_iter().for_each(|part| {
+    pieces(parts).for_each(|part| {
         let units = chunks * part / parts * step..(chunks * (part + 1) / parts * step).min(tiling.units());
         run(level, Part { pass, x, y, units, step, sums: shared, offset: part * len });
     });
@@ -359,7 +359,7 @@ fn write_adjoint<T: Transform + Send + Sync>(
     let total = &mut total[..];
     total.par_chunks_mut(CHUNK).enumerate().for_each(|(at, total)| {
         for part in rest.chunks_exact(len) {
-            total.iter_mut().zip(&part[at * CHUNK..]).for_each(|(total, part)| *total += part);
+            vectorised(|| total.iter_mut().zip(&part[at * CHUNK..]).for_each(|(total, part)| *total += part));
         }
     });
     finish(total);
