@@ -113,7 +113,7 @@ impl Trunk {
         }
         x = bottleneck.forward_t(&self.bottleneck.forward_t(&x, train)?, train)?;
         for ((up, block), skip) in self.decoder.iter().zip(skips.iter().rev()) {
-            x = block.forward_t(&ops::cat(&[&up.forward(&x)?, skip])?, train)?;
+            x = block.forward_t([&up.forward(&x)?, skip], train)?;
         }
         Ok(x)
     }

@@ -29,7 +29,7 @@ mod verify;
 
 pub use activation::{Activation, add, leaky_relu, relu, sigmoid, soft_clamp, tanh};
 pub use conv_transpose2d::{ConvTranspose2d, conv_transpose2d, conv_transpose2d_norm_eval};
-pub use conv2d::{Conv2d, Exactness, conv2d, conv2d_norm_eval, cudnn_refusal};
+pub use conv2d::{Conv2d, Exactness, Images, conv2d, conv2d_norm_eval, cudnn_refusal};
 pub use dropout::dropout;
 pub use kernel::{Gradients, arithmetic, backward, cpu_features, limit_arithmetic};
 pub use loss::*;

@@ -7,7 +7,7 @@ use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::{InputGradients, Values, has_kernel, node, values, written};
+use crate::kernel::{InputGradients, has_kernel, node, values, written};
 
 /// Values that one piece of work copies: a share of a processor's second cache.
 const PIECE: usize = 1 << 16;
@@ -43,11 +43,11 @@ pub fn cat(images: &[&Tensor]) -> Result<Tensor> {
     let lens: Vec<usize> = images.iter().map(|image| image.elem_count() / n).collect();
     let y = {
         let images = images.iter().map(values).collect::<Result<Vec<_>>>()?;
-        stacked(&images, &lens)
+        stacked(&images.iter().map(|image| &**image).collect::<Vec<_>>(), &lens)
     };
     node(OP, &images.iter().collect::<Vec<_>>(), y, (n, channels, h, w), move |pass| {
         let gradient = values(pass.gradient)?;
-        let mut gradients = InputGradients::default();
+        let mut gradients: InputGradients = InputGradients::default();
         let mut start = 0;
         for (at, (shape, &len)) in shapes.iter().zip(&lens).enumerate() {
             if pass.needed[at] {
@@ -78,7 +78,7 @@ pub fn reshape(x: &Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
 }
 
 /// Of each image `lens[i]` values of the `i`-th tensor, one after the other.
-fn stacked(images: &[Values], lens: &[usize]) -> Vec<f32> {
+pub(crate) fn stacked(images: &[&[f32]], lens: &[usize]) -> Vec<f32> {
     let whole: usize = lens.iter().sum();
     let len = images.iter().map(|image| image.len()).sum();
     let write = |out: &mut [MaybeUninit<f32>]| {
@@ -97,7 +97,7 @@ fn stacked(images: &[Values], lens: &[usize]) -> Vec<f32> {
 }
 
 /// The values `range` of each run of `whole` values.
-fn part(x: &[f32], range: std::ops::Range<usize>, whole: usize) -> Vec<f32> {
+pub(crate) fn part(x: &[f32], range: std::ops::Range<usize>, whole: usize) -> Vec<f32> {
     let write = |out: &mut [MaybeUninit<f32>]| {
         let parts = out.chunks_exact_mut(range.len()).zip(x.chunks_exact(whole));
         copy(parts.flat_map(|(out, x)| out.chunks_mut(PIECE).zip(x[range.clone()].chunks(PIECE))).collect());

@@ -1,5 +1,5 @@
 use candle_core::{Result, Tensor};
-use img2seg_ops::{self as ops, Activation};
+use img2seg_ops::{self as ops, Activation, Images};
 
 use super::Norm;
 use crate::{Init, Parameters};
@@ -56,13 +56,19 @@ impl Conv2d {
         })
     }
 
-    /// (n, in, h, w) to (n, out, h', w').
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// (n, in, h, w), or two images whose channels are stacked, to (n, out, h', w').
+    pub fn forward<'a>(&self, x: impl Into<Images<'a>>) -> Result<Tensor> {
         ops::conv2d(x, &self.weight, self.bias.as_ref(), self.spec)
     }
 
     /// [`Conv2d::forward`], then [`Norm::forward_t`]; where a batch norm only predicts, both at once.
-    pub fn forward_norm_t(&self, x: &Tensor, norm: &Norm, activation: Activation, train: bool) -> Result<Tensor> {
+    pub fn forward_norm_t<'a>(
+        &self,
+        x: impl Into<Images<'a>>,
+        norm: &Norm,
+        activation: Activation,
+        train: bool,
+    ) -> Result<Tensor> {
         match norm {
             Norm::Batch(norm) if !train => norm
                 .eval(|norm| ops::conv2d_norm_eval(x, &self.weight, self.bias.as_ref(), self.spec, norm, activation)),

@@ -1,5 +1,5 @@
 use candle_core::{Result, Tensor};
-use img2seg_ops::{self as ops, Activation};
+use img2seg_ops::{self as ops, Activation, Images};
 
 use super::{BlockKind, NormConfig, UNetConfig};
 use crate::Parameters;
@@ -60,13 +60,14 @@ impl Block {
         })
     }
 
-    /// (n, in, h, w) to (n, out, h, w).
-    pub(super) fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+    /// (n, in, h, w), or two images whose channels are stacked, to (n, out, h, w).
+    pub(super) fn forward_t<'a>(&self, x: impl Into<Images<'a>>, train: bool) -> Result<Tensor> {
+        let x = x.into();
         let y = self.conv1.forward_norm_t(x, &self.norm1, Activation::Relu, train)?;
         let last = |activation| self.conv2.forward_norm_t(&y, &self.norm2, activation, train);
         match &self.shortcut {
             Shortcut::Nothing => last(Activation::Relu),
-            Shortcut::Input => ops::add(&last(Activation::None)?, x, Activation::Relu),
+            Shortcut::Input => ops::add(&last(Activation::None)?, &x.stacked()?, Activation::Relu),
             Shortcut::Projected(conv) => ops::add(&last(Activation::None)?, &conv.forward(x)?, Activation::Relu),
         }
     }

@@ -4,14 +4,17 @@ mod composed;
 pub(crate) mod cpu;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod cuda;
+mod images;
 #[cfg(test)]
 mod tests;
 
 use candle_core::{Device, Result, Tensor};
 
+pub use images::Images;
+
 use crate::Activation;
 use crate::check::{self, refuse};
-use crate::kernel::{Level, has_kernel, is_tracked, node, values};
+use crate::kernel::{InputGradients, Level, has_kernel, is_tracked, node, values};
 use crate::norm::NormEval;
 
 /// What a convolution may round on the way, in f32 on the CPU and, by cuDNN, on a CUDA device. Elsewhere both are the same.
@@ -81,19 +84,21 @@ fn positions(input: usize, kernel: usize, stride: usize, padding: usize, dilatio
     Some((input + 2 * padding).checked_sub(reach)? / stride + 1)
 }
 
-/// Convolves `x` `(n, in, h, w)` with `weight` `(out, in / groups, kh, kw)` and adds `bias` `(out)`, to `(n, out, h', w')`
-/// with `h' = (h + 2 padding - dilation (kh - 1) - 1) / stride + 1`, rounded down.
+/// Convolves `x` `(n, in, h, w)`, or two images whose channels are stacked ([`Images`]), with `weight` `(out, in / groups, kh, kw)` and adds
+/// `bias` `(out)`, to `(n, out, h', w')` with `h' = (h + 2 padding - dilation (kh - 1) - 1) / stride + 1`, rounded down.
 ///
 /// candle's own goes without a bias, takes square settings only, and its backward pass is naive; on Metal it gives wrong
 /// weight gradients for batches.
 ///
 /// # Errors
 /// Empty or mismatching arguments, and kernels larger than the padded image.
-pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) -> Result<Tensor> {
+pub fn conv2d<'a>(x: impl Into<Images<'a>>, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) -> Result<Tensor> {
+    let x = x.into();
     let geometry = geometry(x, weight, bias, spec)?;
-    if has_kernel(x) {
+    if has_kernel(weight) {
         return kernels(x, weight, bias, geometry);
     }
+    let x = &x.stacked()?;
     #[cfg(feature = "cuda")]
     if let Some(y) = cuda::apply("conv2d", cuda::Direction::Forward, x, weight, bias, &geometry)? {
         return Ok(y);
@@ -119,68 +124,83 @@ pub fn cudnn_refusal(device: &Device) -> Option<String> {
 ///
 /// # Errors
 /// Those of both.
-pub fn conv2d_norm_eval(
-    x: &Tensor,
+pub fn conv2d_norm_eval<'a>(
+    x: impl Into<Images<'a>>,
     weight: &Tensor,
     bias: Option<&Tensor>,
     spec: Conv2d,
     norm: &NormEval,
     activation: Activation,
 ) -> Result<Tensor> {
-    let tracked = is_tracked(&[x, weight]) || bias.is_some_and(|bias| is_tracked(&[bias])) || norm.is_tracked();
-    if tracked || !has_kernel(x) {
+    let x = x.into();
+    let tracked = x.are_tracked() || is_tracked(&[weight]) || bias.is_some_and(|bias| is_tracked(&[bias]));
+    if tracked || norm.is_tracked() || !has_kernel(weight) {
         return norm.apply(&conv2d(x, weight, bias, spec)?, activation);
     }
     let g = geometry(x, weight, bias, spec)?;
-    let (scale, shift) = norm.factors("conv2d_norm_eval", x, g.out_channels, bias)?;
-    let [x, weight] = [x.contiguous()?, weight.contiguous()?];
+    let (scale, shift) = norm.factors("conv2d_norm_eval", weight, g.out_channels, bias)?;
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let ending = cpu::Ending { scale: Some(&scale), shift: Some(&shift), activation };
-    let y = cpu::forward_to(&g, &values(&x)?, &values(&weight)?, ending);
-    Tensor::from_vec(y, (g.batch, g.out_channels, g.output.0, g.output.1), x.device())
+    let y = x.with_values(&g, |x| Ok(cpu::forward_to(&g, x, &values(&weight)?, ending)))?;
+    Tensor::from_vec(y, (g.batch, g.out_channels, g.output.0, g.output.1), weight.device())
 }
 
-fn kernels(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> Result<Tensor> {
-    let [x, weight] = [x.contiguous()?, weight.contiguous()?];
+fn kernels(x: Images, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> Result<Tensor> {
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let bias = bias.map(Tensor::contiguous).transpose()?;
     let y = {
         let bias = bias.as_ref().map(values).transpose()?;
-        cpu::forward(&g, &values(&x)?, &values(&weight)?, bias.as_deref())
+        x.with_values(&g, |x| Ok(cpu::forward(&g, x, &values(&weight)?, bias.as_deref())))?
     };
-    let mut inputs = vec![&x, &weight];
+    let mut inputs: Vec<&Tensor> = x.tensors().iter().collect();
+    inputs.push(&weight);
     inputs.extend(&bias);
-    let (input, kernel) = (x.detach(), weight.detach());
+    let (images, kernel) = (x.detach(), weight.detach());
     node("conv2d", &inputs, y, (g.batch, g.out_channels, g.output.0, g.output.1), move |pass| {
-        let [needs_x, needs_weight, needs_bias] = pass.needed;
-        let y = values(pass.gradient)?;
-        let x =
-            || Tensor::from_vec(cpu::input_gradient(&g, &y, &values(&kernel)?, None), input.shape(), input.device());
-        let weight =
-            || Tensor::from_vec(cpu::weight_gradient(&g, &values(&input)?, &y), kernel.shape(), kernel.device());
-        let bias = || {
+        let count = images.tensors().len();
+        let (needed, y) = (pass.needed, values(pass.gradient)?);
+        let mut gradients = InputGradients::<4>::default();
+        if needed[..count].contains(&true) {
+            let parts = cpu::input_gradients(&g, &y, &values(&kernel)?, None, images.first_channels(&g));
+            for ((at, image), part) in images.tensors().iter().enumerate().zip(parts) {
+                gradients[at] =
+                    needed[at].then(|| Tensor::from_vec(part, image.shape(), image.device())).transpose()?;
+            }
+        }
+        if needed[count] {
+            let weight = images.with_values(&g, |x| Ok(cpu::weight_gradient(&g, x, &y)))?;
+            gradients[count] = Some(Tensor::from_vec(weight, kernel.shape(), kernel.device())?);
+        }
+        if needed.get(count + 1) == Some(&true) {
             let bias = cpu::bias_gradient(&y, g.out_channels, g.output.0 * g.output.1);
-            Tensor::from_vec(bias, g.out_channels, input.device())
-        };
-        Ok([needs_x.then(x).transpose()?, needs_weight.then(weight).transpose()?, needs_bias.then(bias).transpose()?])
+            gradients[count + 1] = Some(Tensor::from_vec(bias, g.out_channels, kernel.device())?);
+        }
+        Ok(gradients)
     })
 }
 
-fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) -> Result<Geometry> {
+fn geometry<'a>(x: impl Into<Images<'a>>, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) -> Result<Geometry> {
     const OP: &str = "conv2d";
-    let (batch, in_channels, h, w) = check::image(OP, "x", x)?;
+    let x = x.into();
+    let (batch, in_channels, h, w) = x.size(OP)?;
     let (out_channels, group_channels, kh, kw) = check::image(OP, "weight", weight)?;
     let Conv2d { stride, padding, dilation, groups, exactness } = spec;
     check::positive(OP, "stride", stride)?;
     check::positive(OP, "dilation", dilation)?;
-    check::same_kind(OP, "weight", weight, x)?;
+    let like = x.first();
+    check::same_kind(OP, "weight", weight, like)?;
     if groups == 0 || in_channels % groups != 0 || out_channels % groups != 0 {
         refuse!("{OP}: {groups} groups divide not both {in_channels} channels of x and {out_channels} of weight");
     }
     if group_channels * groups != in_channels {
-        let (x, weight) = (x.dims(), weight.dims());
-        refuse!("{OP}: weight {weight:?} in {groups} groups takes {} channels, x is {x:?}", group_channels * groups);
+        let (weight, takes) = (weight.dims(), group_channels * groups);
+        refuse!(
+            "{OP}: weight {weight:?} in {groups} groups takes {takes} channels, x is {:?}",
+            [batch, in_channels, h, w]
+        );
     }
     if let Some(bias) = bias {
-        check::vector(OP, "bias", bias, out_channels, x)?;
+        check::vector(OP, "bias", bias, out_channels, like)?;
     }
     let (Some(output_h), Some(output_w)) =
         (positions(h, kh, stride.0, padding.0, dilation.0), positions(w, kw, stride.1, padding.1, dilation.1))
@@ -188,7 +208,7 @@ fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) ->
         refuse!(
             "{OP}: weight {:?} with dilation {dilation:?} exceeds x {:?} with padding {padding:?}",
             weight.dims(),
-            x.dims()
+            [batch, in_channels, h, w]
         );
     };
     let (kernel, input, output) = ((kh, kw), (h, w), (output_h, output_w));

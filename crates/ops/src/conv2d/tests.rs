@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use crate::Exactness::{Direct, Fast};
 use crate::verify::{self, Case, draw, refusal};
-use crate::{Conv2d, conv2d, cudnn_refusal};
+use crate::{Conv2d, cat, conv2d, cudnn_refusal};
 
 fn op(spec: Conv2d) -> impl Fn(&[Tensor]) -> candle_core::Result<Tensor> + Sync {
     move |inputs| conv2d(&inputs[0], &inputs[1], inputs.get(2), spec)
@@ -64,6 +64,77 @@ fn holds_across_tiles_and_blocks() {
         let inputs = [draw(x, 4), draw(weight, 5), draw(weight.0, 6)];
         verify::assert_within(bounds(spec), &op(spec), &inputs);
         verify::assert_any_pool(&op(spec), &inputs);
+    }
+}
+
+fn of_pair(spec: Conv2d) -> impl Fn(&[Tensor]) -> candle_core::Result<Tensor> + Sync {
+    move |inputs| conv2d([&inputs[0], &inputs[1]], &inputs[2], inputs.get(3), spec)
+}
+
+/// Two images with channels of their own; sums of theirs are those of the stack, in the same order.
+#[test]
+fn two_images_are_seen_as_their_stack() {
+    let direct = Conv2d { exactness: Direct, ..Conv2d::new(1, 1) };
+    let many_kernels = [(1, 112, 9, 9), (1, 32, 9, 9)];
+    for (spec, [x, below], weight) in [
+        // Winograd's: many tiles, few tiles with many kernels, a kernel of one tap, phases, and a stack that it cannot read in two places.
+        (Conv2d::new(1, 1), [(2, 16, 37, 35), (2, 5, 37, 35)], (18, 21, 3, 3)),
+        (Conv2d::new(1, 1), many_kernels, (130, 144, 3, 3)),
+        (Conv2d::default(), [(2, 32, 9, 10), (2, 16, 9, 10)], (7, 48, 1, 1)),
+        (Conv2d::new(2, 1), [(1, 16, 18, 16), (1, 9, 18, 16)], (5, 25, 4, 4)),
+        (Conv2d::new(1, 1), [(2, 5, 13, 12), (2, 16, 13, 12)], (9, 21, 3, 3)),
+        // Without tiles: sums of products, few pixels, groups that the border between both divides.
+        (direct, [(2, 16, 9, 8), (2, 3, 9, 8)], (4, 19, 3, 3)),
+        (Conv2d::default(), [(1, 144, 6, 6), (1, 16, 6, 6)], (160, 160, 5, 5)),
+        (Conv2d { groups: 2, ..Conv2d::new(1, 1) }, [(2, 16, 7, 6), (2, 8, 7, 6)], (4, 12, 3, 3)),
+    ] {
+        let inputs = [draw(x, 1), draw(below, 2), draw(weight, 3), draw(weight.0, 4)];
+        let op = of_pair(spec);
+        verify::assert_within(bounds(spec), &op, &inputs);
+        verify::assert_any_pool(&op, &inputs);
+        let stacked = |inputs: &[Tensor]| conv2d(&cat(&[&inputs[0], &inputs[1]])?, &inputs[2], inputs.get(3), spec);
+        let cotangent = op(&inputs).unwrap().cos().unwrap();
+        let (y, gradients) = verify::differentiate(&op, &inputs, &cotangent);
+        let (expected, expected_gradients) = verify::differentiate(&stacked, &inputs, &cotangent);
+        assert_eq!(verify::values(&y), verify::values(&expected));
+        for (gradient, expected) in gradients.iter().zip(&expected_gradients) {
+            assert_eq!(verify::values(gradient), verify::values(expected));
+        }
+    }
+}
+
+#[test]
+fn two_images_hold_everywhere() {
+    for channels in [(16, 3), (3, 2)] {
+        let inputs = [
+            draw((2, channels.0, 6, 5), 1),
+            draw((2, channels.1, 6, 5), 2),
+            draw((3, channels.0 + channels.1, 3, 3), 3),
+            draw(3, 4),
+        ];
+        let op = of_pair(Conv2d::new(1, 1));
+        verify::assert_op_within(verify::FAST, &op, &inputs);
+        verify::assert_op_within(verify::FAST, &op, &inputs[..3]);
+    }
+    // One image twice gets both gradients.
+    let twice = |inputs: &[Tensor]| conv2d([&inputs[0], &inputs[0]], &inputs[1], None, Conv2d::new(1, 1));
+    verify::assert_within(verify::FAST, &twice, &[draw((1, 16, 6, 5), 1), draw((4, 32, 3, 3), 2)]);
+}
+
+/// candle's graph knows the last two inputs of four by a link, which needs a gradient even where only the very last takes one.
+#[test]
+fn each_of_four_inputs_may_be_the_only_variable() {
+    let inputs = [draw((1, 16, 5, 6), 1), draw((1, 2, 5, 6), 2), draw((3, 18, 3, 3), 3), draw(3, 4)];
+    let op = of_pair(Conv2d::new(1, 1));
+    let (_, all) = verify::differentiate(&op, &inputs, &op(&inputs).unwrap());
+    for (at, expected) in all.iter().enumerate() {
+        let only = |variable: &[Tensor]| {
+            let mut inputs = inputs.clone();
+            inputs[at] = variable[0].clone();
+            op(&inputs)
+        };
+        let (_, gradients) = verify::differentiate(&only, &inputs[at..=at], &op(&inputs).unwrap());
+        assert_eq!(verify::values(&gradients[0]), verify::values(expected), "input {at}");
     }
 }
 
@@ -150,6 +221,11 @@ fn what_does_not_fit_is_refused_by_name() {
     assert_eq!(refused(&x, &weight, None, Conv2d { stride: (1, 0), ..plain }), "conv2d: stride (1, 0) has a zero");
     let wide = weight.to_dtype(DType::F64).unwrap();
     assert_eq!(refused(&x, &wide, None, plain), "conv2d: weight is F64 where F32 is expected");
+    let pair = |below: &Tensor| refusal(conv2d([&x, below], &weight, None, plain));
+    assert_eq!(pair(&draw((1, 4, 5, 6), 3)), "conv2d: x[1] has shape [1, 4, 5, 6], x[0] [1, 4, 5, 5]");
+    assert_eq!(pair(&zeros(&[1, 0, 5, 5])), "conv2d: x[1] is empty: its shape is [1, 0, 5, 5]");
+    assert_eq!(pair(&x), "conv2d: weight [6, 4, 3, 3] in 1 groups takes 4 channels, x is [1, 8, 5, 5]");
+    assert_eq!(pair(&x.to_dtype(DType::F64).unwrap()), "conv2d: x[1] is F64 where F32 is expected");
 }
 
 /// Both endings, with and without a graph, for layers of every algorithm.
@@ -189,6 +265,11 @@ fn normalisation_may_end_a_convolution() {
         let image = draw(x, 5);
         compare(weight.0, &|kernel, bias, norm| {
             conv2d_norm_eval(&image, kernel, Some(bias), spec, norm, activation).unwrap()
+        });
+        let [upper, lower] =
+            [(0, x.1 / 2), (x.1 / 2, x.1 - x.1 / 2)].map(|(at, len)| image.narrow(1, at, len).unwrap());
+        compare(weight.0, &|kernel, bias, norm| {
+            conv2d_norm_eval([&upper, &lower], kernel, Some(bias), spec, norm, activation).unwrap()
         });
         let spec = ConvTranspose2d::new(spec.stride.0, spec.padding.0);
         let image = draw((x.0, weight.0, 5, 6), 8);

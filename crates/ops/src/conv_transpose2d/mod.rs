@@ -109,11 +109,13 @@ fn kernels(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> R
     inputs.extend(&bias);
     let (input, kernel) = (x.detach(), weight.detach());
     node("conv_transpose2d", &inputs, y, (g.batch, g.in_channels, g.input.0, g.input.1), move |pass| {
-        let [needs_x, needs_weight, needs_bias] = pass.needed;
+        let [needs_x, needs_weight, needs_bias, ..] = pass.needed;
         let y = values(pass.gradient)?;
-        let x = || Tensor::from_vec(cpu::forward(&g, &y, &values(&kernel)?, None), input.shape(), input.device());
-        let weight =
-            || Tensor::from_vec(cpu::weight_gradient(&g, &y, &values(&input)?), kernel.shape(), kernel.device());
+        let x =
+            || Tensor::from_vec(cpu::forward(&g, g.images(&y), &values(&kernel)?, None), input.shape(), input.device());
+        let weight = || {
+            Tensor::from_vec(cpu::weight_gradient(&g, g.images(&y), &values(&input)?), kernel.shape(), kernel.device())
+        };
         let bias = || {
             let bias = cpu::bias_gradient(&y, g.in_channels, g.input.0 * g.input.1);
             Tensor::from_vec(bias, g.in_channels, input.device())

@@ -18,7 +18,7 @@ pub(crate) use elementwise::{
 pub(crate) use matmul::{Matrix, Shared};
 #[cfg(test)]
 pub(crate) use node::Source;
-pub(crate) use node::{InputGradients, Pass, Values, has_kernel, is_tracked, lend, node, values};
+pub(crate) use node::{InputGradients, Pass, has_kernel, is_tracked, lend, node, values};
 pub(crate) use scratch::Scratch;
 pub(crate) use simd::{Isa, Lanes, Level, PANEL, Piece, Rows, Vector, run};
 pub(crate) use sums::{BLOCK, block_sums, sums_of_pairs};

@@ -76,40 +76,51 @@ pub(crate) struct Pass<'a> {
     /// The gradient of the node's value, contiguous.
     pub(crate) gradient: &'a Tensor,
     /// Which inputs take a gradient.
-    pub(crate) needed: [bool; 3],
+    pub(crate) needed: [bool; MOST_INPUTS],
 }
 
-/// Gradients of up to three inputs, none for those that are not needed. They have to come from detached tensors, or each
+/// Inputs of a node, at most.
+const MOST_INPUTS: usize = 4;
+
+/// Gradients of the inputs, none for those that are not needed. They have to come from detached tensors, or each
 /// would keep the whole graph alive; and nothing else may use their storage, since gradients of other uses are added to
 /// them in place. The node's own gradient may be handed on.
-pub(crate) type InputGradients = [Option<Tensor>; 3];
+pub(crate) type InputGradients<const N: usize = 3> = [Option<Tensor>; N];
 
 /// Whether a result of these takes part in a graph.
 pub(crate) fn is_tracked(inputs: &[&Tensor]) -> bool {
     inputs.iter().any(|x| x.track_op())
 }
 
-type Backward = dyn Fn(&Pass) -> Result<InputGradients> + Send + Sync;
+type Backward = dyn Fn(&Pass) -> Result<InputGradients<MOST_INPUTS>> + Send + Sync;
 
-/// A result that kernels have computed from up to three inputs, in both graphs if one of them is.
-pub(crate) fn node(
+/// A result that kernels have computed from up to [`MOST_INPUTS`] inputs, in both graphs if one of them is. `backward` gives as many
+/// gradients as there are inputs, or none for what follows them.
+pub(crate) fn node<const N: usize>(
     name: &'static str,
     inputs: &[&Tensor],
     result: Vec<f32>,
     shape: impl Into<Shape>,
-    backward: impl Fn(&Pass) -> Result<InputGradients> + Send + Sync + 'static,
+    backward: impl Fn(&Pass) -> Result<InputGradients<N>> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     let shape = shape.into();
     if !is_tracked(inputs) {
         return Tensor::from_vec(result, shape, &Device::Cpu);
     }
+    let backward = move |pass: &Pass| {
+        let mut gradients = backward(pass)?.into_iter();
+        Ok(std::array::from_fn(|_| gradients.next().flatten()))
+    };
     let record = Arc::new(Record::new(inputs, Box::new(backward)));
-    let node = Node { name, result: Mutex::new(Some((CpuStorage::F32(result), shape))), record: record.clone() };
-    let result = match inputs {
+    let last = Arc::default();
+    let result = Mutex::new(Some((CpuStorage::F32(result), shape)));
+    let node = Node { name, result, record: record.clone(), last: Arc::clone(&last) };
+    let result = match *inputs {
         [a] => a.apply_op1(node),
         [a, b] => a.apply_op2(b, node),
         [a, b, c] => a.apply_op3(b, c, node),
-        _ => refuse!("{name}: candle's nodes have one to three inputs, not {}", inputs.len()),
+        [a, b, c, d] => a.apply_op3(b, &c.apply_op2(d, Link { gradient: last })?, node),
+        _ => refuse!("{name}: nodes have one to {MOST_INPUTS} inputs, not {}", inputs.len()),
     }?;
     record.id.get_or_init(|| result.id());
     records().insert(result.id(), Arc::downgrade(&record));
@@ -160,8 +171,8 @@ impl Record {
     }
 
     /// Gradients of the inputs, given that of the result.
-    pub(super) fn pass(&self, gradient: &Tensor) -> Result<InputGradients> {
-        let mut needed = [false; 3];
+    pub(super) fn pass(&self, gradient: &Tensor) -> Result<InputGradients<MOST_INPUTS>> {
+        let mut needed = [false; MOST_INPUTS];
         for (needed, input) in needed.iter_mut().zip(&self.inputs) {
             *needed = !matches!(input, Source::Constant);
         }
@@ -181,6 +192,8 @@ struct Node {
     name: &'static str,
     result: Mutex<Option<(CpuStorage, Shape)>>,
     record: Arc<Record>,
+    /// Where the gradient of a fourth input waits for its [`Link`].
+    last: Arc<Mutex<Option<Tensor>>>,
 }
 
 impl Drop for Node {
@@ -226,7 +239,7 @@ impl CustomOp2 for Node {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [a, b, _] = self.record.pass(gradient)?;
+        let [a, b, ..] = self.record.pass(gradient)?;
         Ok((a, b))
     }
 }
@@ -252,12 +265,37 @@ impl CustomOp3 for Node {
         &self,
         _: &Tensor,
         _: &Tensor,
-        _: &Tensor,
+        third: &Tensor,
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [a, b, c] = self.record.pass(gradient)?;
+        let [a, b, c, d] = self.record.pass(gradient)?;
+        // candle goes on to a link only with a gradient of its own.
+        let c = if d.is_some() && c.is_none() { Some(third.zeros_like()?) } else { c };
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = d;
         Ok((a, b, c))
+    }
+}
+
+/// candle's nodes have three inputs at most: of four, the last two come by way of a link. It has the shape of the first of them, whose
+/// gradient is its own, and no values, since the node has read theirs before.
+struct Link {
+    /// That of the second, which the node leaves here.
+    gradient: Arc<Mutex<Option<Tensor>>>,
+}
+
+impl CustomOp2 for Link {
+    fn name(&self) -> &'static str {
+        "link"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, layout: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(Vec::new()), layout.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let last = self.gradient.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok((Some(gradient.clone()), last))
     }
 }
 

@@ -73,7 +73,7 @@ fn mean_of_differences(
             let gradient = map2(&values(&p)?, &values(&t)?, move |p, t| slope(p - t) * (sign * scale));
             Tensor::from_vec(gradient, p.shape(), p.device())
         };
-        let [for_prediction, for_target, _] = pass.needed;
+        let [for_prediction, for_target, ..] = pass.needed;
         Ok([for_prediction.then(|| towards(1.)).transpose()?, for_target.then(|| towards(-1.)).transpose()?, None])
     })
 }

@@ -28,7 +28,7 @@ pub fn gaussian_kl(mean: &Tensor, log_variance: &Tensor) -> Result<Tensor> {
     let (m, v) = (mean.detach(), log_variance.detach());
     node(OP, &[&mean, &log_variance], vec![(0.5 * total / n) as f32], (), move |pass| {
         let scale = (f64::from(pass.gradient.to_scalar::<f32>()?) / n) as f32;
-        let [for_mean, for_log_variance, _] = pass.needed;
+        let [for_mean, for_log_variance, ..] = pass.needed;
         let tensor = |gradient: Vec<f32>| Tensor::from_vec(gradient, m.shape(), m.device());
         let for_mean = for_mean.then(|| tensor(map(&values(&m)?, move |m| m * scale)));
         let for_log_variance =
@@ -55,7 +55,7 @@ pub fn reparameterize(mean: &Tensor, log_variance: &Tensor, noise: &Tensor) -> R
     let deviation = map2(&values(&log_variance)?, &values(&noise)?, |v, noise| exp(0.5 * v) * noise);
     let sample = map2(&values(&mean)?, &deviation, |m, deviation| m + deviation);
     node(OP, &[&mean, &log_variance], sample, mean.shape(), move |pass| {
-        let [for_mean, for_log_variance, _] = pass.needed;
+        let [for_mean, for_log_variance, ..] = pass.needed;
         let for_log_variance = for_log_variance.then(|| {
             let gradient = map2(&values(pass.gradient)?, &deviation, |gradient, deviation| 0.5 * gradient * deviation);
             Tensor::from_vec(gradient, pass.gradient.shape(), pass.gradient.device())

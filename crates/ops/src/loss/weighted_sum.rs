@@ -43,7 +43,7 @@ pub fn weighted_sum(terms: &[(&Tensor, f64)]) -> Result<Tensor> {
     }
     node(OP, &losses, vec![sum], (), move |pass| {
         let gradient = pass.gradient.to_scalar::<f32>()?;
-        let mut gradients = InputGradients::default();
+        let mut gradients: InputGradients = InputGradients::default();
         for (at, weight) in weights.iter().enumerate().filter(|&(at, _)| pass.needed[at]) {
             gradients[at] = Some(Tensor::new(gradient * weight, pass.gradient.device())?);
         }

@@ -19,12 +19,12 @@ impl Geometry {
     }
 
     /// Pixels of a plane of the image.
-    pub(super) fn input_pixels(&self) -> usize {
+    pub(in crate::conv2d) fn input_pixels(&self) -> usize {
         self.input.0 * self.input.1
     }
 
     /// Pixels of a plane of the result.
-    pub(super) fn output_pixels(&self) -> usize {
+    pub(in crate::conv2d) fn output_pixels(&self) -> usize {
         self.output.0 * self.output.1
     }
 

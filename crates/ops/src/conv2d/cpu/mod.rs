@@ -7,6 +7,7 @@
 
 mod columns;
 mod few_pixels;
+mod stack;
 #[cfg(test)]
 mod tests;
 mod winograd;
@@ -21,6 +22,8 @@ use crate::Activation;
 use crate::activation::{Activate, ForActivation};
 use crate::kernel::{Matrix, Shared, lanes, pieces, vectorised, written};
 use columns::{TILE, add_to_image, from_image, with_buffer};
+pub(crate) use stack::Stack;
+use stack::parted;
 
 /// Channels of the result that one piece of work computes: enough to outweigh filling the columns again for the next.
 const OUT_BLOCK: usize = 128;
@@ -76,18 +79,19 @@ impl ForActivation for Finish<'_> {
 }
 
 /// `(n, out, h', w')` from `x` `(n, in, h, w)`.
-pub(crate) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(crate) fn forward(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     if let Some(y) = winograd::forward(g, x, weight, Ending::bias(bias)) {
         return y;
     }
+    let x = x.joined();
     if few_pixels::serves(g) {
-        return few_pixels::forward(g, x, weight, bias);
+        return few_pixels::forward(g, &x, weight, bias);
     }
-    by_columns(g, x, weight, bias)
+    by_columns(g, &x, weight, bias)
 }
 
 /// [`forward`] with another ending than a bias.
-pub(crate) fn forward_to(g: &Geometry, x: &[f32], weight: &[f32], ending: Ending) -> Vec<f32> {
+pub(crate) fn forward_to(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], ending: Ending) -> Vec<f32> {
     winograd::forward(g, x, weight, ending).unwrap_or_else(|| {
         let mut y = forward(g, x, weight, None);
         ending.apply(&mut y, g.out_channels, g.output_pixels());
@@ -144,9 +148,23 @@ fn by_columns(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> 
 /// The adjoint of [`forward`] in x: `(n, in, h, w)` from `y` `(n, out, h', w')`. `bias` `(in)` is added for the transposed
 /// convolution.
 pub(crate) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-    if let Some(x) = winograd::input_gradient(g, y, weight, Ending::bias(bias)) {
-        return x;
-    }
+    let [x, _] = input_gradients(g, y, weight, bias, g.in_channels);
+    x
+}
+
+/// [`input_gradient`], the first `first` channels apart from the others.
+pub(crate) fn input_gradients(
+    g: &Geometry,
+    y: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    first: usize,
+) -> [Vec<f32>; 2] {
+    winograd::input_gradient(g, y, weight, Ending::bias(bias), first)
+        .unwrap_or_else(|| parted(without_tiles(g, y, weight, bias), first, g.in_channels, g.input_pixels()))
+}
+
+fn without_tiles(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     if few_pixels::serves(g) {
         return few_pixels::input_gradient(g, y, weight, bias);
     }
@@ -160,11 +178,12 @@ pub(crate) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Opti
 
 /// [`input_gradient`] with another ending than a bias, for the transposed convolution.
 pub(crate) fn input_gradient_to(g: &Geometry, y: &[f32], weight: &[f32], ending: Ending) -> Vec<f32> {
-    winograd::input_gradient(g, y, weight, ending).unwrap_or_else(|| {
-        let mut x = input_gradient(g, y, weight, None);
-        ending.apply(&mut x, g.in_channels, g.input_pixels());
-        x
-    })
+    if let Some([x, _]) = winograd::input_gradient(g, y, weight, ending, g.in_channels) {
+        return x;
+    }
+    let mut x = without_tiles(g, y, weight, None);
+    ending.apply(&mut x, g.in_channels, g.input_pixels());
+    x
 }
 
 /// With stride 1 the adjoint is a convolution with the flipped kernel, if its padding is not negative. It is not worth it
@@ -249,10 +268,11 @@ fn scattered(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> V
 }
 
 /// The gradient of the kernel, `(out, in / groups, kh, kw)`.
-pub(crate) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
+pub(crate) fn weight_gradient(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> Vec<f32> {
     if let Some(weight) = winograd::weight_gradient(g, x, y) {
         return weight;
     }
+    let x = &*x.joined();
     if few_pixels::serves(g) {
         return few_pixels::weight_gradient(g, x, y);
     }

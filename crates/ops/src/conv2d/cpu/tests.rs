@@ -78,9 +78,9 @@ fn check(x: (usize, usize, usize, usize), weight: (usize, usize, usize, usize), 
             let g = Geometry { exactness, level, ..g };
             let (output, gradients) = if exactness == Exactness::Fast { (1e-5, 2e-5) } else { (1e-6, 1e-6) };
             let results = [
-                forward(&g, &x, &kernel, Some(&bias)),
+                forward(&g, g.images(&x), &kernel, Some(&bias)),
                 input_gradient(&g, &y, &kernel, Some(&bias_back)),
-                weight_gradient(&g, &x, &y),
+                weight_gradient(&g, g.images(&x), &y),
             ];
             assert_near(&format!("forward of {g:?}"), &results[0], &forth, noise[0], output);
             assert_near(&format!("input gradient of {g:?}"), &results[1], &back, noise[1], gradients);

@@ -89,9 +89,9 @@ impl CustomOp2 for Node {
         let (a, b) = (&a.as_slice::<f32>()?[a_start..a_end], &b.as_slice::<f32>()?[b_start..b_end]);
         let g = &self.geometry;
         let y = match self.direction {
-            Direction::Forward => cpu::forward(g, a, b, None),
+            Direction::Forward => cpu::forward(g, g.images(a), b, None),
             Direction::InputGradient => cpu::input_gradient(g, a, b, None),
-            Direction::WeightGradient => cpu::weight_gradient(g, a, b),
+            Direction::WeightGradient => cpu::weight_gradient(g, g.images(a), b),
         };
         let [_, _, shape] = self.direction.shapes(g);
         Ok((CpuStorage::F32(y), Shape::from(&shape[..])))

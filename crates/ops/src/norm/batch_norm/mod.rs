@@ -192,7 +192,7 @@ pub fn batch_norm_eval(
 }
 
 fn backward(pass: &Pass, x: &Tensor, done: &Normalisation) -> Result<InputGradients> {
-    let [needs_x, needs_weight, needs_bias] = pass.needed;
+    let [needs_x, needs_weight, needs_bias, ..] = pass.needed;
     let gradients = cpu::backward(done, &values(x)?, &values(pass.gradient)?, needs_x);
     let vector =
         |needed: bool, values: Vec<f32>| needed.then(|| Tensor::from_vec(values, done.weights, x.device())).transpose();

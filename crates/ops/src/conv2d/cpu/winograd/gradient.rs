@@ -8,14 +8,15 @@ use std::ops::Range;
 use super::lattice::BLOCK;
 use super::passes::{Kernel, Layout, MOST_TAPS, Pass};
 use super::transform::{Input, OutputAdjoint, Square, TapsAdjoint, Then, Transform, both};
+use crate::conv2d::cpu::Stack;
 use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared};
 
 /// Sums, over the tiles of some units, of the transformed kernel's gradient: for each panel of channels out and each
 /// point a matrix (channels in, [`PANEL`]).
 pub(super) struct Part<'a, T> {
     pub(super) pass: Pass<T>,
-    pub(super) x: &'a [f32],
-    pub(super) y: &'a [f32],
+    pub(super) x: Stack<&'a [f32]>,
+    pub(super) y: Stack<&'a [f32]>,
     pub(super) units: Range<usize>,
     /// Units that are transformed at once.
     pub(super) step: usize,

@@ -89,15 +89,11 @@ impl Lattice {
         (along(self.height, self.origin.0), along(self.width, self.origin.1))
     }
 
-    pub(super) fn image_len(&self) -> usize {
-        self.channels * self.height * self.width
-    }
-
     /// Copies `rows` rows from position `at` on of the block and, if `two`, of the next, to one strip each. At stride 2 there
     /// are always two.
     ///
     /// # Safety
-    /// `image` has the planes of the lattice; `strips` have `rows` rows and are this thread's alone.
+    /// `image` has the planes of these blocks; `strips` have `rows` rows and are this thread's alone.
     #[inline(always)]
     pub(super) unsafe fn gather<V: Vector>(
         &self,
@@ -146,7 +142,7 @@ impl Lattice {
     /// planes is left out.
     ///
     /// # Safety
-    /// `image` has the planes of the lattice, and no other thread writes these pixels; `strips` have `rows` rows.
+    /// `image` has the planes of these blocks, and no other thread writes these pixels; `strips` have `rows` rows.
     #[inline(always)]
     pub(super) unsafe fn scatter<V: Vector>(
         &self,

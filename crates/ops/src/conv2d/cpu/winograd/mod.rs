@@ -28,7 +28,8 @@ use self::lattice::Lattice;
 use self::passes::{Kernel, Layout, Pass, Tiling};
 use self::results::{Chunk, FromFewTiles, Kernels, ProductsOfPoint, Results, Tiles};
 use self::transform::{F1x1, F3x2, F4x2, F4x3, Transform};
-use super::Ending;
+use super::stack::parted;
+use super::{Ending, Stack};
 use crate::conv2d::{Exactness, Geometry};
 use crate::kernel::{CHUNK, Level, PANEL, Scratch, Shared, pieces, run, vectorised, written};
 
@@ -133,17 +134,31 @@ fn kernel_of<'a>(g: &Geometry, values: &'a [f32]) -> Kernel<'a> {
 }
 
 /// `(n, out, h', w')` from `x` `(n, in, h, w)`, or none where Winograd does not serve.
-pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], ending: Ending) -> Option<Vec<f32>> {
+pub(super) fn forward(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], ending: Ending) -> Option<Vec<f32>> {
     let (choice, _) = choose(g, g.output)?;
     let kernel = kernel_of(g, weight);
-    Some(with_transform!(choice, T => {
+    let joined = if x.has_whole(PANEL) { None } else { Some(x.joined()) };
+    let x = joined.as_deref().map_or(x, |x| g.images(x));
+    let [y, _] = with_transform!(choice, T => {
         let pass = pass_of::<T>(g.batch, g.output, (image_of(g), result_of(g)), false);
-        correlate(g.level, pass, x, kernel, ending)
-    }))
+        correlate(g.level, pass, x, kernel, ending, g.out_channels)
+    });
+    Some(y)
 }
 
-/// The adjoint of [`forward`] in x: `(n, in, h, w)` from `y` `(n, out, h', w')`.
-pub(super) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], ending: Ending) -> Option<Vec<f32>> {
+/// The adjoint of [`forward`] in x: `(n, in, h, w)` from `y` `(n, out, h', w')`, the first `first` channels apart from the others.
+pub(super) fn input_gradient(
+    g: &Geometry,
+    y: &[f32],
+    weight: &[f32],
+    ending: Ending,
+    first_channels: usize,
+) -> Option<[Vec<f32>; 2]> {
+    if first_channels != g.in_channels && first_channels % PANEL != 0 {
+        let [x, _] = input_gradient(g, y, weight, ending, g.in_channels)?;
+        return Some(parted(x, first_channels, g.in_channels, g.input_pixels()));
+    }
+    let y = g.results(y);
     // Position m of phase a of the image is the pixel `stride m + a - padding`; the first and the last that are inside:
     let stride = g.stride.0;
     let first = (g.padding.0 / stride, g.padding.1 / stride);
@@ -156,7 +171,7 @@ pub(super) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], ending: En
     if let Some((choice, _)) = spread {
         let done = with_transform!(choice, T => {
             let pass = pass_of::<T>(g.batch, g.output, (result_of(g), image_of(g)), true);
-            few_tiles(&pass).then(|| correlate(g.level, pass, y, kernel, ending))
+            few_tiles(&pass).then(|| correlate(g.level, pass, y, kernel, ending, first_channels))
         });
         if done.is_some() {
             return done;
@@ -170,14 +185,17 @@ pub(super) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], ending: En
         // Every position sees as many results as there are taps, the last one its own.
         let origin = (first.0 as isize - (T::TAPS as isize - 1), first.1 as isize - (T::TAPS as isize - 1));
         let pass = pass_of::<T>(g.batch, results, (Lattice { origin, ..result_of(g) }, output), false);
-        correlate(g.level, pass, y, kernel, ending)
+        correlate(g.level, pass, y, kernel, ending, first_channels)
     }))
 }
 
 /// The gradient of the kernel, `(out, in, kh, kw)`.
-pub(super) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Option<Vec<f32>> {
+pub(super) fn weight_gradient(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> Option<Vec<f32>> {
     let (choice, _) = choose(g, g.output)?;
     let lattices = (image_of(g), result_of(g));
+    let joined = if x.has_whole(PANEL) { None } else { Some(x.joined()) };
+    let x = joined.as_deref().map_or(x, |x| g.images(x));
+    let y = g.results(y);
     Some(with_transform!(choice, T => adjoint::<T>(g, lattices, x, y)))
 }
 
@@ -198,15 +216,19 @@ fn tiles_at_once<T: Transform>(input: &Lattice) -> usize {
     (VALUES / (points * input.blocks() * 8)).clamp(most.min(32), most.max(32))
 }
 
+/// Results of the pass, the first `first` channels apart from the others.
 fn correlate<T: Transform + Send + Sync>(
     level: Level,
     pass: Pass<T>,
-    x: &[f32],
+    x: Stack<&[f32]>,
     kernel: Kernel,
     ending: Ending,
-) -> Vec<f32> {
+    first: usize,
+) -> [Vec<f32>; 2] {
     let Pass { tiling, input, output, .. } = pass;
-    let write = |y: Shared| {
+    let pixels = output.height * output.width;
+    let write = |y: [Shared; 2]| {
+        let y = Stack::new(y, first, output.channels, pixels);
         if few_tiles(&pass) {
             let layout = Layout::new::<T>(tiling.tiles(), pass.depth());
             let mut values = layout.scratch();
@@ -236,9 +258,16 @@ fn correlate<T: Transform + Send + Sync>(
             });
         }
     };
-    let len = tiling.grid().0 * output.image_len();
-    // SAFETY: tiles cover all results, or what is spread all positions, and each is scattered to its place in the image.
-    unsafe { written(len, |y| write(Shared::new(y.as_mut_ptr().cast(), len))) }
+    let lens = [first, output.channels - first].map(|channels| tiling.grid().0 * channels * pixels);
+    let mut others = Vec::new();
+    // SAFETY: tiles cover all results, or what is spread all positions, and each is scattered to its place in its part.
+    unsafe {
+        let first = written(lens[0], |y| {
+            let y = Shared::new(y.as_mut_ptr().cast(), lens[0]);
+            others = written(lens[1], |z| write([y, Shared::new(z.as_mut_ptr().cast(), lens[1])]));
+        });
+        [first, others]
+    }
 }
 
 /// Whether all tiles are transformed before any is multiplied.
@@ -267,7 +296,7 @@ fn point_by_point<T: Transform + Send + Sync>(
     (values, layout): (&[f32], Layout),
     kernels: &[f32],
     ending: Ending,
-    y: Shared,
+    y: Stack<Shared>,
 ) {
     let tiles = pass.tiling.tiles();
     let products_layout = Layout::new::<T>(tiles, PANEL);
@@ -284,7 +313,12 @@ fn point_by_point<T: Transform + Send + Sync>(
     });
 }
 
-fn adjoint<T: Transform + Send + Sync>(g: &Geometry, lattices: (Lattice, Lattice), x: &[f32], y: &[f32]) -> Vec<f32> {
+fn adjoint<T: Transform + Send + Sync>(
+    g: &Geometry,
+    lattices: (Lattice, Lattice),
+    x: Stack<&[f32]>,
+    y: Stack<&[f32]>,
+) -> Vec<f32> {
     let len = g.out_channels * g.in_channels * g.taps();
     let write = |to: Shared| write_adjoint::<T>(g, lattices, x, y, to);
     // SAFETY: each tap belongs to one phase, and each phase's kernels from all channels to all are written.
@@ -294,8 +328,8 @@ fn adjoint<T: Transform + Send + Sync>(g: &Geometry, lattices: (Lattice, Lattice
 fn write_adjoint<T: Transform + Send + Sync>(
     g: &Geometry,
     (input, output): (Lattice, Lattice),
-    x: &[f32],
-    y: &[f32],
+    x: Stack<&[f32]>,
+    y: Stack<&[f32]>,
     gradient: Shared,
 ) {
     let (level, points) = (g.level, T::POINTS * T::POINTS);

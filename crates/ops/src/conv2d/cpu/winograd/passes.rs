@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::lattice::{BLOCK, Lattice, Strip};
 use super::transform::{Matrix, Output, PanelEnding, Square, Taps, Then, Transform, both};
-use crate::conv2d::cpu::Ending;
+use crate::conv2d::cpu::{Ending, Stack};
 use crate::kernel::{Isa, PANEL, Scratch, Shared, Vector};
 
 /// Results cut into tiles, tiles into units: pieces of a row of tiles.
@@ -282,7 +282,7 @@ impl<T: Transform> Pass<T> {
     pub(super) unsafe fn transform<M: Matrix, I: Isa>(
         &self,
         lattice: &Lattice,
-        images: &[f32],
+        images: Stack<&[f32]>,
         units: Range<usize>,
         to: *mut f32,
         layout: Layout,
@@ -292,13 +292,13 @@ impl<T: Transform> Pass<T> {
         let mut space = Scratch::new(2 * side * width * BLOCK);
         let first = self.tiling.unit(units.start).index;
         for unit in units.map(|at| self.tiling.unit(at)) {
-            let image = images[unit.image * lattice.image_len()..].as_ptr();
             let width = unit.tiles * T::RESULTS + side - T::RESULTS;
             let strips = strips(&mut space, width, side);
             let at = ((unit.row * T::RESULTS) as isize, (unit.column * T::RESULTS) as isize);
             for block in (0..lattice.blocks()).step_by(2) {
                 let two = block + 1 < lattice.blocks();
-                // SAFETY: the slice begins with this image; the strips are as large as they say.
+                let image = images.image(unit.image, lattice.block(block).0);
+                // SAFETY: `image` has seen to the planes of the part; the strips are as large as they say.
                 unsafe { lattice.gather::<I::V>(image, (block, two), at, side, strips) };
                 let to = to.wrapping_add((unit.index - first) * layout.tile + block * BLOCK);
                 for tile in 0..unit.tiles {
@@ -400,7 +400,7 @@ impl<T: Transform> Pass<T> {
         panel: usize,
         units: Range<usize>,
         ending: Ending,
-        y: Shared,
+        y: Stack<Shared>,
     ) {
         let mut space = Scratch::new(2 * T::RESULTS * self.tiling.segment * T::RESULTS * BLOCK);
         let first = self.tiling.unit(units.start).index;
@@ -415,8 +415,8 @@ impl<T: Transform> Pass<T> {
                 // SAFETY: the tile's products; the tile's part of the strips.
                 unsafe { both::<Output<T>, I>(two, layout.square::<T, _>(from), to, Then::End(&of_panel)) };
             }
-            let image = y.start_of(unit.image * self.output.image_len(), self.output.image_len());
-            // SAFETY: `start_of` has seen that the image is in `y`; its pixels are ours as the caller vouches.
+            let image = y.image(unit.image, self.output.block(blocks.start).0);
+            // SAFETY: `image` has seen that the planes are in `y`; their pixels are ours as the caller vouches.
             unsafe { self.output.scatter::<I::V>(image, (blocks.start, two), at, T::RESULTS, strips) };
         }
     }

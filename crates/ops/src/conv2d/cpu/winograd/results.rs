@@ -9,7 +9,7 @@ use super::lattice::{BLOCK, Lattice};
 use super::passes::{Kernel, Layout, Pass};
 use super::transform::{Input, OutputAdjoint, Transform};
 use super::{DEPTH, KERNEL_VALUES};
-use crate::conv2d::cpu::Ending;
+use crate::conv2d::cpu::{Ending, Stack};
 use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared};
 
 /// Transforms all kernels of a panel.
@@ -33,11 +33,11 @@ impl<T: Transform> Piece for Kernels<'_, T> {
 /// Computes all results of some units, with all kernels transformed.
 pub(super) struct Chunk<'a, T> {
     pub(super) pass: Pass<T>,
-    pub(super) x: &'a [f32],
+    pub(super) x: Stack<&'a [f32]>,
     pub(super) kernels: &'a [f32],
     pub(super) ending: Ending<'a>,
     pub(super) units: Range<usize>,
-    pub(super) y: Shared,
+    pub(super) y: Stack<Shared>,
 }
 
 impl<T: Transform> Piece for Chunk<'_, T> {
@@ -74,7 +74,7 @@ impl<T: Transform> Piece for Chunk<'_, T> {
 pub(super) struct Tiles<'a, T, const ADJOINT: bool> {
     pub(super) pass: Pass<T>,
     pub(super) lattice: Lattice,
-    pub(super) images: &'a [f32],
+    pub(super) images: Stack<&'a [f32]>,
     pub(super) unit: usize,
     pub(super) to: Shared,
     pub(super) layout: Layout,
@@ -105,7 +105,7 @@ pub(super) struct FromFewTiles<'a, T> {
     pub(super) kernel: Kernel<'a>,
     pub(super) ending: Ending<'a>,
     pub(super) panels: Range<usize>,
-    pub(super) y: Shared,
+    pub(super) y: Stack<Shared>,
 }
 
 impl<T: Transform> Piece for FromFewTiles<'_, T> {
@@ -184,7 +184,7 @@ pub(super) struct Results<'a, T> {
     pub(super) products_layout: Layout,
     pub(super) ending: Ending<'a>,
     pub(super) panel: usize,
-    pub(super) y: Shared,
+    pub(super) y: Stack<Shared>,
 }
 
 impl<T: Transform> Piece for Results<'_, T> {

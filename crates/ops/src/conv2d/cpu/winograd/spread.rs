@@ -9,7 +9,7 @@
 use super::lattice::BLOCK;
 use super::passes::{Layout, Pass, strips};
 use super::transform::{InputAdjoint, Then, Transform, both};
-use crate::conv2d::cpu::Ending;
+use crate::conv2d::cpu::{Ending, Stack};
 use crate::kernel::{Isa, Scratch, Shared, Vector};
 
 impl<T: Transform> Pass<T> {
@@ -24,7 +24,7 @@ impl<T: Transform> Pass<T> {
         layout: Layout,
         panel: usize,
         ending: Ending,
-        y: Shared,
+        y: Stack<Shared>,
     ) {
         // SAFETY: as the caller vouches.
         unsafe {
@@ -47,7 +47,7 @@ impl<T: Transform> Pass<T> {
         layout: Layout,
         panel: usize,
         ending: Ending,
-        y: Shared,
+        y: Stack<Shared>,
     ) {
         let (blocks, of_panel) = (self.blocks_of(panel), self.ending_of(panel, ending));
         let (images, tiles_down, tiles_across) = self.tiling.grid();
@@ -77,8 +77,8 @@ impl<T: Transform> Pass<T> {
                     }
                 }
             }
-            let image = y.start_of(image * self.output.image_len(), self.output.image_len());
-            // SAFETY: `start_of` has seen that the image is in `y`; the panel's channels are ours as the caller vouches.
+            let image = y.image(image, self.output.block(blocks.start).0);
+            // SAFETY: `image` has seen that the planes are in `y`; the panel's channels are ours as the caller vouches.
             unsafe { self.output.scatter::<I::V>(image, (blocks.start, two), (0, 0), rows, strips) };
         }
     }
