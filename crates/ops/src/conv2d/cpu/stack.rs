@@ -71,7 +71,7 @@ impl<P: Planes> Stack<P> {
 
     /// Whether blocks of `block` channels from multiples of it on lie in one part each.
     pub(super) fn has_whole(&self, block: usize) -> bool {
-        self.first == self.channels || self.first % block == 0
+        self.first == self.channels || self.first.is_multiple_of(block)
     }
 }
 

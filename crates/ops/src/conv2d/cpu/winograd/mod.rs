@@ -154,7 +154,7 @@ pub(super) fn input_gradient(
     ending: Ending,
     first_channels: usize,
 ) -> Option<[Vec<f32>; 2]> {
-    if first_channels != g.in_channels && first_channels % PANEL != 0 {
+    if first_channels != g.in_channels && !first_channels.is_multiple_of(PANEL) {
         let [x, _] = input_gradient(g, y, weight, ending, g.in_channels)?;
         return Some(parted(x, first_channels, g.in_channels, g.input_pixels()));
     }

@@ -165,6 +165,14 @@ impl Kernel<'_> {
         let mut at = 0;
         while at < count {
             let some = BLOCK.min(count - at);
+            if some == 1 {
+                // The ninth tap of 3x3: not worth turning a whole square for.
+                let last = &mut taps[places[at]];
+                for out in 0..BLOCK {
+                    last[out] = if out < outs { self.values[from + at + out * self.out_step] } else { 0. };
+                }
+                break;
+            }
             let mut kernels = [V::splat(0.); BLOCK];
             for out in 0..BLOCK {
                 if out < outs {
@@ -205,6 +213,14 @@ impl Kernel<'_> {
     ) {
         let count = self.size.0 * self.size.1;
         for from in (0..count).step_by(BLOCK) {
+            if from + 1 == count {
+                for out in 0..outs {
+                    let last = kernels.start_of(to + out * self.out_step + from, 1);
+                    // SAFETY: `start_of` has seen to the room, which is this thread's alone.
+                    unsafe { last.write(taps[places[from]][lane + out]) };
+                }
+                break;
+            }
             // The last eight of a larger kernel step back to end with it.
             let from = if count < BLOCK { 0 } else { from.min(count - BLOCK) };
             let mut values = [V::splat(0.); BLOCK];
