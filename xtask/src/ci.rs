@@ -11,7 +11,7 @@ use crate::program::workspace_root;
 
 #[derive(clap::Args)]
 pub(crate) struct Ci {
-    /// Also the checks of the release build: parity with PyTorch, golden traces, runs that are killed fifty times or take 20,000 steps, and
+    /// Also the ops under an address sanitizer, and the checks of the release build: parity with PyTorch, golden traces, runs that are killed fifty times or take 20,000 steps, and
     /// a run of each smoke recipe, alone and in a sweep
     #[arg(long)]
     full: bool,
@@ -30,6 +30,7 @@ impl Ci {
         let runs = shell.create_temp_dir()?;
         let mut steps = every_time(shell);
         if self.full {
+            steps.extend(sanitized(shell));
             steps.extend(release_build(shell, runs.path()));
         }
 
@@ -72,6 +73,15 @@ fn every_time(shell: &Shell) -> Vec<Step<'_>> {
         needs(Some("cargo-deny"), cmd!(shell, "cargo deny check")),
         needs(Some("mdbook"), cmd!(shell, "mdbook build docs")),
     ]
+}
+
+/// The tests of the crate with most unsafe code, where every access outside its memory ends the program. The compiler that the project
+/// names has the sanitizer, and calls it unstable.
+fn sanitized(shell: &Shell) -> Option<Step<'_>> {
+    let target = "x86_64-unknown-linux-gnu";
+    let test = cmd!(shell, "cargo test --package img2seg-ops --lib --target {target} --target-dir target/sanitizer");
+    cfg!(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu"))
+        .then(|| needs(None, test.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address")))
 }
 
 /// What takes the optimised program: it must compute what the tests have seen, and train from end to end.

@@ -171,7 +171,7 @@ fn kernels(x: Images, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> Re
             let weight = images.with_values(&g, |x| Ok(cpu::weight_gradient(&g, x, &y)))?;
             gradients[count] = Some(Tensor::from_vec(weight, kernel.shape(), kernel.device())?);
         }
-        if needed.get(count + 1) == Some(&true) {
+        if needed[count + 1] {
             let bias = cpu::bias_gradient(&y, g.out_channels, g.output.0 * g.output.1);
             gradients[count + 1] = Some(Tensor::from_vec(bias, g.out_channels, kernel.device())?);
         }
