@@ -11,8 +11,8 @@ use crate::program::workspace_root;
 
 #[derive(clap::Args)]
 pub(crate) struct Ci {
-    /// Also the ops under an address sanitizer, and the checks of the release build: parity with PyTorch, golden traces, runs that are killed fifty times or take 20,000 steps, and
-    /// a run of each smoke recipe, alone and in a sweep
+    /// Also the ops under an address sanitizer, and the checks of the release build: parity with PyTorch, golden traces, runs that are
+    /// killed fifty times or take 20,000 steps, and a run of each smoke recipe, alone and in a sweep
     #[arg(long)]
     full: bool,
 }

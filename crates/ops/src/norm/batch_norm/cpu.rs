@@ -57,9 +57,10 @@ impl Size {
         x.chunks_exact(self.pixels).skip(channel).step_by(self.c)
     }
 
-    /// Channels that are worth a piece of work.
-    fn min_channels(self) -> usize {
-        CHUNK.div_ceil(self.n * self.pixels)
+    /// What stands for each channel, numbered, and handed out by as many channels as are worth a piece of work.
+    fn pieces<I: IndexedParallelIterator>(self, channels: I) -> impl IndexedParallelIterator<Item = (usize, I::Item)> {
+        let channels_of_piece = CHUNK.div_ceil(self.n * self.pixels);
+        channels.enumerate().with_max_len(channels_of_piece).with_min_len(channels_of_piece)
     }
 
     /// All planes to be written, by channel.
@@ -96,16 +97,10 @@ pub(super) fn train(
         Channel::new(mean, variance, weight[at], bias[at], epsilon)
     };
     let write = |out: &mut [MaybeUninit<f32>]| {
-        size.channels(out)
-            .into_par_iter()
-            .zip(&mut moments)
-            .enumerate()
-            .with_max_len(size.min_channels())
-            .with_min_len(size.min_channels())
-            .for_each(|(at, (out, moments))| {
-                *moments = self::moments(size.planes(x, at), count);
-                activation.choose(Normalise { x: size.planes(x, at), y: out, channel: channel_of(at, *moments) });
-            });
+        size.pieces(size.channels(out).into_par_iter().zip(&mut moments)).for_each(|(at, (out, moments))| {
+            *moments = self::moments(size.planes(x, at), count);
+            activation.choose(Normalise { x: size.planes(x, at), y: out, channel: channel_of(at, *moments) });
+        });
     };
     // SAFETY: each plane is in one channel, and `Normalise` writes all of it.
     let y = unsafe { written(size.len(), write) };
@@ -119,15 +114,9 @@ pub(super) fn train(
 
 pub(super) fn eval(size: Size, x: &[f32], channels: &[Channel], activation: Activation) -> Vec<f32> {
     let write = |out: &mut [MaybeUninit<f32>]| {
-        size.channels(out)
-            .into_par_iter()
-            .zip(channels)
-            .enumerate()
-            .with_max_len(size.min_channels())
-            .with_min_len(size.min_channels())
-            .for_each(|(at, (out, &channel))| {
-                activation.choose(Normalise { x: size.planes(x, at), y: out, channel });
-            });
+        size.pieces(size.channels(out).into_par_iter().zip(channels)).for_each(|(at, (out, &channel))| {
+            activation.choose(Normalise { x: size.planes(x, at), y: out, channel });
+        });
     };
     // SAFETY: each plane is in one channel, and `Normalise` writes all of it.
     unsafe { written(size.len(), write) }
@@ -216,27 +205,19 @@ pub(super) fn backward(normalisation: &Normalisation, x: &[f32], gradient: &[f32
     let both = |at: usize| size.planes(x, at).zip(size.planes(gradient, at));
     let x = if needs_x {
         let write = |out: &mut [MaybeUninit<f32>]| {
-            size.channels(out)
-                .into_par_iter()
-                .zip(&mut sums)
-                .enumerate()
-                .with_max_len(size.min_channels())
-                .with_min_len(size.min_channels())
-                .for_each(|(at, (out, sums))| {
-                    let channel = channels[at];
-                    *sums = activation.choose(Sums { planes: both(at), channel });
-                    let mean = if through_statistics { sums.map(|sum| sum / count) } else { [0.; 2] };
-                    activation.choose(Spread { planes: both(at), out, channel, mean });
-                });
+            size.pieces(size.channels(out).into_par_iter().zip(&mut sums)).for_each(|(at, (out, sums))| {
+                let channel = channels[at];
+                *sums = activation.choose(Sums { planes: both(at), channel });
+                let mean = if through_statistics { sums.map(|sum| sum / count) } else { [0.; 2] };
+                activation.choose(Spread { planes: both(at), out, channel, mean });
+            });
         };
         // SAFETY: each plane is in one channel, and `Spread` writes all of it.
         Some(unsafe { written(size.len(), write) })
     } else {
-        sums.par_iter_mut().enumerate().with_max_len(size.min_channels()).with_min_len(size.min_channels()).for_each(
-            |(at, sums)| {
-                *sums = activation.choose(Sums { planes: both(at), channel: channels[at] });
-            },
-        );
+        size.pieces(sums.par_iter_mut()).for_each(|(at, sums)| {
+            *sums = activation.choose(Sums { planes: both(at), channel: channels[at] });
+        });
         None
     };
     let weight = sums.iter().zip(channels).map(|(sums, channel)| sums[1] * f64::from(channel.inverse_deviation));

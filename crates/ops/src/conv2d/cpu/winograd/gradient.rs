@@ -5,8 +5,9 @@
 
 use std::ops::Range;
 
+use super::kernel::{Kernel, MOST_TAPS};
 use super::lattice::BLOCK;
-use super::passes::{Kernel, Layout, MOST_TAPS, Pass};
+use super::passes::{Layout, Pass};
 use super::transform::{Input, OutputAdjoint, Square, TapsAdjoint, Then, Transform, both};
 use crate::conv2d::cpu::Stack;
 use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared};

@@ -12,6 +12,7 @@
 
 mod four_taps;
 mod gradient;
+mod kernel;
 mod lattice;
 mod passes;
 mod results;
@@ -24,8 +25,9 @@ use rayon::prelude::*;
 
 use self::four_taps::{F4x4, F5x4};
 use self::gradient::{Block, KernelGradient, Part, SumsOfPoint};
+use self::kernel::Kernel;
 use self::lattice::Lattice;
-use self::passes::{Kernel, Layout, Pass, Tiling};
+use self::passes::{Layout, Pass, Tiling};
 use self::results::{Chunk, FromFewTiles, Kernels, ProductsOfPoint, Results, Tiles};
 use self::transform::{F1x1, F3x2, F4x2, F4x3, Transform};
 use super::stack::parted;

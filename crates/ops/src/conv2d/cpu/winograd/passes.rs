@@ -5,10 +5,11 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::kernel::{Kernel, MOST_PHASES, MOST_TAPS};
 use super::lattice::{BLOCK, Lattice, Strip};
 use super::transform::{Matrix, Output, PanelEnding, Square, Taps, Then, Transform, both};
 use crate::conv2d::cpu::{Ending, Stack};
-use crate::kernel::{Isa, PANEL, Scratch, Shared, Vector};
+use crate::kernel::{Isa, PANEL, Scratch, Shared};
 
 /// Results cut into tiles, tiles into units: pieces of a row of tiles.
 #[derive(Debug, Clone, Copy)]
@@ -97,157 +98,6 @@ impl Layout {
 
     pub(super) fn scratch(&self) -> Scratch {
         Scratch::new(self.len)
-    }
-}
-
-/// Channels in after which kernels are fetched ahead: they lie too far apart for the processor to foresee.
-const AHEAD: usize = 4;
-
-/// Taps of a kernel, at most.
-pub(super) const MOST_TAPS: usize = 16;
-
-/// Phases of a kernel, at most.
-const MOST_PHASES: usize = 4;
-
-/// A kernel as virtual channels see it.
-#[derive(Clone, Copy)]
-pub(super) struct Kernel<'a> {
-    pub(super) values: &'a [f32],
-    /// (height, width) of the kernel.
-    pub(super) size: (usize, usize),
-    /// Of the convolution: taps of one phase are this far apart.
-    pub(super) stride: usize,
-    /// Floats from one channel out, or in, to the next.
-    pub(super) out_step: usize,
-    pub(super) in_step: usize,
-    /// Whether taps are taken in reverse order.
-    pub(super) flipped: bool,
-}
-
-impl Kernel<'_> {
-    /// Where each tap stands in a square of all phases' taps, row by row. Those of one phase are in their order of use, `stride` places apart.
-    #[inline(always)]
-    pub(super) fn places<T: Transform>(&self) -> [usize; MOST_TAPS] {
-        let turned = |i: usize| (T::TAPS - 1 - i / self.stride) * self.stride + i % self.stride;
-        let along = |i: usize| if self.flipped { turned(i) } else { i };
-        let mut places = [0; MOST_TAPS];
-        for i in 0..self.size.0 {
-            for j in 0..self.size.1 {
-                places[i * self.size.1 + j] = along(i) * self.stride * T::TAPS + along(j);
-            }
-        }
-        places
-    }
-
-    /// Where the first tap of these phases stands in that square.
-    #[inline(always)]
-    pub(super) fn first<T: Transform>(&self, phase: (usize, usize)) -> usize {
-        phase.0 * self.stride * T::TAPS + phase.1
-    }
-
-    /// The taps of one phase, in a square of all phases' taps that begins at `start`.
-    #[inline(always)]
-    pub(super) fn square<T: Transform, P>(&self, start: P, next: usize) -> Square<P> {
-        let column = self.stride * PANEL;
-        Square { start, row: self.stride * T::TAPS * column, column, next }
-    }
-
-    /// Reads all taps of the kernel at `from` and of those to the next channels out, `outs` in all, to eight lanes of their places.
-    #[inline(always)]
-    fn read<V: Vector>(
-        &self,
-        from: usize,
-        outs: usize,
-        places: &[usize; MOST_TAPS],
-        taps: &mut [[f32; PANEL]; MOST_TAPS],
-    ) {
-        let count = self.size.0 * self.size.1;
-        let mut at = 0;
-        while at < count {
-            let some = BLOCK.min(count - at);
-            if some == 1 {
-                // The ninth tap of 3x3: not worth turning a whole square for.
-                let last = &mut taps[places[at]];
-                for out in 0..BLOCK {
-                    last[out] = if out < outs { self.values[from + at + out * self.out_step] } else { 0. };
-                }
-                break;
-            }
-            let mut kernels = [V::splat(0.); BLOCK];
-            for out in 0..BLOCK {
-                if out < outs {
-                    let values = &self.values[from + at + out * self.out_step..];
-                    let mut rest = [0.; BLOCK];
-                    let mut start = values.as_ptr();
-                    if values.len() < BLOCK {
-                        rest[..values.len()].copy_from_slice(values);
-                        start = rest.as_ptr();
-                    }
-                    V::prefetch(values.as_ptr().wrapping_add(AHEAD * self.in_step));
-                    // SAFETY: both the slice, if it is read, and the array are eight long. What follows this kernel's taps
-                    // is not used.
-                    kernels[out] = unsafe { V::load(start) };
-                }
-            }
-            let kernels = V::transpose(kernels);
-            for i in 0..BLOCK {
-                if i < some {
-                    // SAFETY: eight of the sixteen floats.
-                    unsafe { kernels[i].store(taps[places[at + i]].as_mut_ptr()) };
-                }
-            }
-            at += BLOCK;
-        }
-    }
-
-    /// The adjoint of [`Self::read`], from the lanes from `lane` on: writes the kernel at `to` and those to the next channels out, `outs` in all.
-    #[inline(always)]
-    pub(super) fn write<V: Vector>(
-        &self,
-        taps: &[[f32; PANEL]; MOST_TAPS],
-        places: &[usize; MOST_TAPS],
-        lane: usize,
-        outs: usize,
-        to: usize,
-        kernels: Shared,
-    ) {
-        let count = self.size.0 * self.size.1;
-        for from in (0..count).step_by(BLOCK) {
-            if from + 1 == count {
-                for out in 0..outs {
-                    let last = kernels.start_of(to + out * self.out_step + from, 1);
-                    // SAFETY: `start_of` has seen to the room, which is this thread's alone.
-                    unsafe { last.write(taps[places[from]][lane + out]) };
-                }
-                break;
-            }
-            // The last eight of a larger kernel step back to end with it.
-            let from = if count < BLOCK { 0 } else { from.min(count - BLOCK) };
-            let mut values = [V::splat(0.); BLOCK];
-            for i in 0..BLOCK {
-                if from + i < count {
-                    // SAFETY: eight of the sixteen floats.
-                    values[i] = unsafe { V::load(taps[places[from + i]][lane..][..BLOCK].as_ptr()) };
-                }
-            }
-            let values = V::transpose(values);
-            for out in 0..BLOCK {
-                if out < outs {
-                    let some = BLOCK.min(count - from);
-                    let start = kernels.start_of(to + out * self.out_step + from, some);
-                    // SAFETY: `start_of` has seen to the room, which is this thread's alone.
-                    unsafe {
-                        if some == BLOCK {
-                            values[out].store(start);
-                        } else {
-                            let mut rest = [0.; BLOCK];
-                            values[out].store(rest.as_mut_ptr());
-                            start.copy_from_nonoverlapping(rest.as_ptr(), some);
-                        }
-                    }
-                }
-            }
-        }
     }
 }
 

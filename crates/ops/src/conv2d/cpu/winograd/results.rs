@@ -5,8 +5,9 @@
 
 use std::ops::Range;
 
+use super::kernel::Kernel;
 use super::lattice::{BLOCK, Lattice};
-use super::passes::{Kernel, Layout, Pass};
+use super::passes::{Layout, Pass};
 use super::transform::{Input, OutputAdjoint, Transform};
 use super::{DEPTH, KERNEL_VALUES};
 use crate::conv2d::cpu::{Ending, Stack};
