@@ -133,7 +133,11 @@ fn settings_replace_keys_and_refuse_unknown_ones() {
         settings(&["data.batch_size=7", "data.layout=pairs", "task.segmentation.optimizer.adamw.learning_rate=1"]);
     let config = RunConfig::from_toml(text, "quickstart", &list).unwrap();
     assert_eq!(config.data.batch_size, 7);
-    for (setting, exactness) in [("exactness=direct", Exactness::Direct), ("exactness=fast", Exactness::Fast)] {
+    for (setting, exactness) in [
+        ("exactness=direct", Exactness::Direct),
+        ("exactness=fast", Exactness::Fast),
+        ("exactness=bf16", Exactness::Bf16),
+    ] {
         let config = RunConfig::from_toml(text, "quickstart", &settings(&[setting])).unwrap();
         assert_eq!(config.exactness, exactness);
         assert_eq!(RunConfig::from_toml(&config.to_toml().unwrap(), "config.toml", &[]).unwrap(), config);

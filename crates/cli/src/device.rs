@@ -1,11 +1,12 @@
 //! What computes: `--device` and `--threads`.
 
 use candle_core::Device;
+use img2seg_ops::{Exactness, cuda_device, cuda_refusals};
 
 use crate::UsageError;
 
-/// The device that `--device` names, and its description.
-pub(crate) fn open(name: &str) -> anyhow::Result<(Device, String)> {
+/// The device that `--device` names, for convolutions of this exactness, and its description.
+pub(crate) fn open(name: &str, exactness: Exactness) -> anyhow::Result<(Device, String)> {
     let usage = |text: String| anyhow::Error::new(UsageError(text));
     let device = match name.split_once(':').unwrap_or((name, "0")) {
         ("auto", "0") => automatic(),
@@ -16,7 +17,7 @@ pub(crate) fn open(name: &str) -> anyhow::Result<(Device, String)> {
             if !cfg!(feature = "cuda") {
                 return Err(usage("--device cuda: this program was built without the feature cuda".to_owned()));
             }
-            Device::new_cuda(index)?
+            cuda_device(index)?
         }
         ("metal", "0") if cfg!(feature = "metal") => Device::new_metal(0)?,
         ("metal", "0") => {
@@ -24,10 +25,8 @@ pub(crate) fn open(name: &str) -> anyhow::Result<(Device, String)> {
         }
         _ => return Err(usage(format!("--device {name}: not one of auto, cpu, cuda, cuda:N, metal"))),
     };
-    if device.is_cuda()
-        && let Some(reason) = img2seg_ops::cudnn_refusal(&device)
-    {
-        tracing::warn!("--device {name}: convolutions go without cuDNN and are slow: {reason}");
+    for refusal in cuda_refusals(&device, exactness) {
+        tracing::warn!("--device {name}: {refusal}");
     }
     let words = match device {
         Device::Cpu => "cpu",
@@ -40,7 +39,7 @@ pub(crate) fn open(name: &str) -> anyhow::Result<(Device, String)> {
 /// The first GPU that the program was built for and that is there, else the CPU.
 fn automatic() -> Device {
     if cfg!(feature = "cuda")
-        && let Ok(device) = Device::new_cuda(0)
+        && let Ok(device) = cuda_device(0)
     {
         return device;
     }

@@ -86,7 +86,7 @@ pub(crate) fn score(
     let root = root.or_else(|| manifest::data_root(run));
     let root =
         root.with_context(|| format!("{}: names no data; give --data ROOT", shown(&run.file("manifest.json"))))?;
-    let (device, words) = device::open(device)?;
+    let (device, words) = device::open(device, run.config()?.exactness)?;
     let split = asked.split;
     let dataset = Dataset::open(&root, split, &run.config()?.data, Arc::new(run.classes()?))?;
     manifest::check_evaluation(run, &dataset, &origin(&words), allow_changes)?;

@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     rates.validate().map_err(|message| UsageError(format!("--{message}")))?;
     let config = recipes::load(&arguments.recipe, &arguments.settings)?;
     let root = train::data_root(arguments.data.as_deref(), &config)?;
-    let (device, words) = device::open(&arguments.device)?;
+    let (device, words) = device::open(&arguments.device, config.exactness)?;
     let origin = origin(&words);
     eprintln!("{} on {}, {} threads, data {}", config.recipe, origin.device, origin.threads, shown(&root));
 

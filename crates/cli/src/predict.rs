@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let run = RunDir::open(&arguments.run)?;
     let which = if arguments.checkpoint == "best" { Which::Best } else { Which::Last };
     let inputs = photos(&arguments.inputs)?;
-    let (device, _) = device::open(&arguments.device)?;
+    let (device, _) = device::open(&arguments.device, run.config()?.exactness)?;
     let inference = Inference { tta: arguments.tta, tiles: arguments.tiles };
     let predictor = Predictor::open(&run, which, inference, &device)?;
     if arguments.uncertainty && !predictor.tells_uncertainty() {

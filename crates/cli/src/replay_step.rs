@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use img2seg_data::shown;
+use img2seg_ops::Exactness;
 use img2seg_training::divergence::replay;
 
 use crate::device;
@@ -20,7 +21,7 @@ pub(crate) struct Arguments {
 
 /// Exit code 0 where the step fails as it did, 1 where it does not.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let (device, words) = device::open(&arguments.device)?;
+    let (device, words) = device::open(&arguments.device, Exactness::default())?;
     let replay = replay(&arguments.dump, &device)?;
     let dump = &replay.dump;
     // The dump may be a stranger's: a line for each thing, whatever it says.

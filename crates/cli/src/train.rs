@@ -80,7 +80,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         (None, Some(root)) => root,
         (given, _) => data_root(given.as_deref(), &config)?,
     };
-    let (device, words) = device::open(&arguments.device)?;
+    let (device, words) = device::open(&arguments.device, config.exactness)?;
     let origin = origin(&words);
     eprintln!("{} on {}, {} threads, data {}", config.recipe, origin.device, origin.threads, shown(&root));
 

@@ -228,6 +228,25 @@ pub(crate) fn assert_within(bounds: Bounds, op: Op, inputs: &[Tensor]) {
     }
 }
 
+/// What a convolution in bf16 gives is of that dtype's values, near what `direct` gives and not the same, and the composed path's in f64
+/// but where rounding takes another turn.
+pub(crate) fn assert_bf16(op: Op, direct: Op, inputs: &[Tensor]) {
+    assert_within(Bounds { output: 5e-4, gradient: 5e-4 }, op, inputs);
+    let cotangent = cotangent(op, inputs);
+    let (y, gradients) = differentiate(op, inputs, &cotangent);
+    let (expected, expected_gradients) = differentiate(direct, inputs, &cotangent);
+    let all = std::iter::once((&y, &expected)).chain(gradients.iter().zip(&expected_gradients));
+    for (actual, expected) in all {
+        let error = relative_l2(actual, expected);
+        assert!((5e-4..6e-3).contains(&error), "relative error {error:e}");
+    }
+    // A bias has no cast before it: its gradient is a sum in f32 of what was rounded.
+    for rounded in std::iter::once(&y).chain(gradients.iter().filter(|gradient| gradient.rank() == 4)) {
+        let cast = rounded.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+        assert_eq!(values(rounded), values(&cast));
+    }
+}
+
 /// An input used by two ops gets the sum of what both say.
 pub(crate) fn assert_accumulates(op: Op, inputs: &[Tensor]) {
     let cotangent = cotangent(op, inputs);

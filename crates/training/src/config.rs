@@ -44,7 +44,7 @@ pub struct RunConfig {
     pub seed: u64,
     /// Passes over the train split, at most a million.
     pub epochs: usize,
-    /// What convolutions may round: `fast` or `direct`.
+    /// What convolutions may round: `fast`, `direct` or `bf16`.
     #[serde(with = "ExactnessName")]
     pub exactness: Exactness,
     /// Share of a running average of the weights that stays from step to step, in 0..1. The average predicts in the place of the
@@ -68,6 +68,7 @@ pub struct RunConfig {
 enum ExactnessName {
     Fast,
     Direct,
+    Bf16,
 }
 
 /// When and on what a run is scored.

@@ -45,7 +45,7 @@ fn serve(arguments: &[String]) -> Result<()> {
     let (device, words) = words.split_first().context("DEVICE CASE...: missing")?;
     let device = match *device {
         "cpu" => Device::Cpu,
-        "cuda" => Device::new_cuda(0)?,
+        "cuda" => img2seg_ops::cuda_device(0)?,
         other => bail!("{other}: not one of cpu, cuda"),
     };
     let mut case = build(words, &device)?;

@@ -2,6 +2,8 @@
 
 mod composed;
 mod cpu;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +15,8 @@ pub(crate) use composed::minus_absolute;
 pub(crate) use cpu::{Activate, ForActivation, exp_negative, ln_normal, sigmoid as sigmoid_of};
 
 use crate::check::{self, refuse};
+#[cfg(feature = "cuda")]
+use crate::cuda::Stage;
 use crate::kernel::{has_kernel, map, map2, node, values};
 use cpu::{LeakyRelu, Relu};
 
@@ -36,10 +40,24 @@ impl Activation {
             Self::LeakyRelu(slope) => leaky_relu(x, slope),
         }
     }
+
+    /// What values that are not above zero are multiplied by.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(crate) fn slope(self) -> f32 {
+        match self {
+            Self::None => 1.,
+            Self::Relu => 0.,
+            Self::LeakyRelu(slope) => slope as f32,
+        }
+    }
 }
 
 /// `max(x, 0)` of any shape; the gradient at 0 is 0.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = Stage::of(x) {
+        return cuda::apply(&stage, Activation::Relu, x);
+    }
     if !has_kernel(x) {
         return composed::relu(x);
     }
@@ -49,6 +67,10 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
 
 /// `x` above zero and `slope * x` elsewhere; the gradient at 0 is the slope.
 pub fn leaky_relu(x: &Tensor, slope: f64) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = Stage::of(x) {
+        return cuda::apply(&stage, Activation::LeakyRelu(slope), x);
+    }
     if !has_kernel(x) {
         return composed::leaky_relu(x, slope);
     }

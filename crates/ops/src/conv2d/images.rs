@@ -45,7 +45,15 @@ impl<'a> From<[&'a Tensor; 2]> for Images<'a> {
     }
 }
 
-impl Images<'_> {
+impl<'a> Images<'a> {
+    /// What [`Images::each`] gave.
+    pub(super) fn of(images: &'a [Tensor]) -> Self {
+        match images {
+            [x, below] => Self::Stacked([x, below]),
+            _ => Self::One(&images[0]),
+        }
+    }
+
     pub(super) fn first(&self) -> &Tensor {
         match self {
             Self::One(x) | Self::Stacked([x, _]) => x,
@@ -82,11 +90,16 @@ impl Images<'_> {
         }
     }
 
+    /// What `change` makes of each.
+    pub(super) fn each(&self, change: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Vec<Tensor>> {
+        match self {
+            Self::One(x) => Ok(vec![change(x)?]),
+            Self::Stacked([x, below]) => Ok(vec![change(x)?, change(below)?]),
+        }
+    }
+
     pub(super) fn contiguous(&self) -> Result<Contiguous> {
-        Ok(Contiguous(match self {
-            Self::One(x) => vec![x.contiguous()?],
-            Self::Stacked([x, below]) => vec![x.contiguous()?, below.contiguous()?],
-        }))
+        self.each(Tensor::contiguous).map(Contiguous)
     }
 }
 

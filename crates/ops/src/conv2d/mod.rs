@@ -1,5 +1,6 @@
 //! Two-dimensional convolution (cross-correlation, as PyTorch's `conv2d`).
 
+pub(crate) mod bf16;
 mod composed;
 pub(crate) mod cpu;
 #[cfg(any(test, feature = "cuda"))]
@@ -8,7 +9,7 @@ mod images;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 pub use images::Images;
 
@@ -17,8 +18,8 @@ use crate::check::{self, refuse};
 use crate::kernel::{InputGradients, Level, has_kernel, is_tracked, node, values};
 use crate::norm::NormEval;
 
-/// What a convolution may round on the way, in f32 on the CPU and, by cuDNN, on a CUDA device. Elsewhere both are the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What a convolution may round on the way. `Fast` and `Direct` differ in f32 on the CPU and, by cuDNN, on a CUDA device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Exactness {
     /// Winograd's minimal filtering where it is faster: relative L2 errors up to 1e-5 of results and 2e-5 of gradients. A NaN
     /// or an infinity reaches the tile of results that it is in, up to three pixels further than it would directly. By cuDNN
@@ -27,6 +28,10 @@ pub enum Exactness {
     Fast,
     /// Sums of products alone: relative L2 errors up to 1e-6.
     Direct,
+    /// Mixed precision, PyTorch's autocast of convolutions: factors, results and gradients are rounded to bf16 (8 bits), sums are in f32.
+    /// Relative L2 errors around 3e-3. Tensors go in and come out in f32, so weights, their steps, norms and losses stay as they are. By
+    /// cuDNN on tensor cores; elsewhere values are rounded and then convolved as with `Fast`, which takes longer than that.
+    Bf16,
 }
 
 /// How the kernel moves over the image. Pairs are (vertical, horizontal).
@@ -95,28 +100,21 @@ fn positions(input: usize, kernel: usize, stride: usize, padding: usize, dilatio
 pub fn conv2d<'a>(x: impl Into<Images<'a>>, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) -> Result<Tensor> {
     let x = x.into();
     let geometry = geometry(x, weight, bias, spec)?;
+    #[cfg(feature = "cuda")]
+    if weight.device().is_cuda()
+        && let Some(y) = cuda::apply("conv2d", cuda::Direction::Forward, &x.stacked()?, weight, bias, &geometry)?
+    {
+        return Ok(y);
+    }
+    if spec.exactness == Exactness::Bf16 {
+        let x = x.each(bf16::rounded)?;
+        let spec = Conv2d { exactness: Exactness::Fast, ..spec };
+        return bf16::rounded(&conv2d(Images::of(&x), &bf16::rounded(weight)?, bias, spec)?);
+    }
     if has_kernel(weight) {
         return kernels(x, weight, bias, geometry);
     }
-    let x = &x.stacked()?;
-    #[cfg(feature = "cuda")]
-    if let Some(y) = cuda::apply("conv2d", cuda::Direction::Forward, x, weight, bias, &geometry)? {
-        return Ok(y);
-    }
-    composed::conv2d(x, weight, bias, &geometry)
-}
-
-/// Why cuDNN is not trusted with convolutions on a CUDA device, so that slower ops of candle's compute them. None where it is
-/// trusted, and for every other device.
-///
-/// The first question about a device, or the first convolution on it, puts cuDNN on trial there: small convolutions and their
-/// gradients have to come out right. What comes out holds for the process.
-pub fn cudnn_refusal(device: &Device) -> Option<String> {
-    #[cfg(feature = "cuda")]
-    let refusal = cuda::refusal(device);
-    #[cfg(not(feature = "cuda"))]
-    let refusal = device.is_cuda().then(|| "the program was built without it".to_owned());
-    refusal
+    composed::conv2d(&x.stacked()?, weight, bias, &geometry)
 }
 
 /// [`conv2d`], then [`batch_norm_eval`](crate::batch_norm_eval) and the activation: for prediction one pass over the result
@@ -134,7 +132,7 @@ pub fn conv2d_norm_eval<'a>(
 ) -> Result<Tensor> {
     let x = x.into();
     let tracked = x.are_tracked() || is_tracked(&[weight]) || bias.is_some_and(|bias| is_tracked(&[bias]));
-    if tracked || norm.is_tracked() || !has_kernel(weight) {
+    if tracked || norm.is_tracked() || !has_kernel(weight) || spec.exactness == Exactness::Bf16 {
         return norm.apply(&conv2d(x, weight, bias, spec)?, activation);
     }
     let g = geometry(x, weight, bias, spec)?;

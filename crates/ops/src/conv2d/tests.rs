@@ -1,9 +1,9 @@
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 
-use crate::Exactness::{Direct, Fast};
+use crate::Exactness::{Bf16, Direct, Fast};
 use crate::verify::{self, Case, draw, refusal};
-use crate::{Conv2d, cat, conv2d, cudnn_refusal};
+use crate::{Conv2d, cat, conv2d, cuda_refusals};
 
 fn op(spec: Conv2d) -> impl Fn(&[Tensor]) -> candle_core::Result<Tensor> + Sync {
     move |inputs| conv2d(&inputs[0], &inputs[1], inputs.get(2), spec)
@@ -65,6 +65,23 @@ fn holds_across_tiles_and_blocks() {
         verify::assert_within(bounds(spec), &op(spec), &inputs);
         verify::assert_any_pool(&op(spec), &inputs);
     }
+}
+
+#[test]
+fn rounds_to_bf16() {
+    for (spec, x, weight) in [
+        (Conv2d::new(1, 1), (2, 16, 20, 17), (18, 16, 3, 3)),
+        (Conv2d::new(2, 1), (2, 3, 9, 8), (5, 3, 4, 4)),
+        (Conv2d { dilation: (2, 3), ..Conv2d::new(1, 2) }, (2, 3, 9, 11), (2, 3, 3, 3)),
+    ] {
+        let inputs = [draw(x, 1), draw(weight, 2), draw(weight.0, 3)];
+        let [bf16, direct] = [Bf16, Direct].map(|exactness| op(Conv2d { exactness, ..spec }));
+        verify::assert_bf16(&bf16, &direct, &inputs);
+        verify::assert_bf16(&bf16, &direct, &inputs[..2]);
+    }
+    let inputs = [draw((2, 16, 9, 8), 1), draw((2, 3, 9, 8), 2), draw((4, 19, 3, 3), 3)];
+    let [bf16, direct] = [Bf16, Direct].map(|exactness| of_pair(Conv2d { exactness, ..Conv2d::new(1, 1) }));
+    verify::assert_bf16(&bf16, &direct, &inputs);
 }
 
 fn of_pair(spec: Conv2d) -> impl Fn(&[Tensor]) -> candle_core::Result<Tensor> + Sync {
@@ -192,7 +209,9 @@ fn nan_and_infinity_pass() {
 
 #[test]
 fn only_a_cuda_device_may_lack_cudnn() {
-    assert_eq!(cudnn_refusal(&Device::Cpu), None);
+    for exactness in [Fast, Direct, Bf16] {
+        assert!(cuda_refusals(&Device::Cpu, exactness).is_empty());
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use candle_core::{Result, Tensor};
 use crate::Activation;
 use crate::Exactness;
 use crate::check::{self, refuse};
+use crate::conv2d::bf16::rounded;
 #[cfg(feature = "cuda")]
 use crate::conv2d::cuda;
 use crate::conv2d::{Geometry, cpu};
@@ -62,12 +63,16 @@ impl ConvTranspose2d {
 /// Empty or mismatching arguments, output padding that reaches both stride and dilation, and padding that leaves no pixel.
 pub fn conv_transpose2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: ConvTranspose2d) -> Result<Tensor> {
     let geometry = geometry(x, weight, bias, spec)?;
-    if has_kernel(x) {
-        return kernels(x, weight, bias, geometry);
-    }
     #[cfg(feature = "cuda")]
     if let Some(y) = cuda::apply("conv_transpose2d", cuda::Direction::InputGradient, x, weight, bias, &geometry)? {
         return Ok(y);
+    }
+    if spec.exactness == Exactness::Bf16 {
+        let spec = ConvTranspose2d { exactness: Exactness::Fast, ..spec };
+        return rounded(&conv_transpose2d(&rounded(x)?, &rounded(weight)?, bias, spec)?);
+    }
+    if has_kernel(x) {
+        return kernels(x, weight, bias, geometry);
     }
     composed::conv_transpose2d(x, weight, bias, &geometry)
 }
@@ -86,7 +91,7 @@ pub fn conv_transpose2d_norm_eval(
     activation: Activation,
 ) -> Result<Tensor> {
     let tracked = is_tracked(&[x, weight]) || bias.is_some_and(|bias| is_tracked(&[bias])) || norm.is_tracked();
-    if tracked || !has_kernel(x) {
+    if tracked || !has_kernel(x) || spec.exactness == Exactness::Bf16 {
         return norm.apply(&conv_transpose2d(x, weight, bias, spec)?, activation);
     }
     let g = geometry(x, weight, bias, spec)?;

@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 
-use crate::Exactness::{Direct, Fast};
+use crate::Exactness::{Bf16, Direct, Fast};
 use crate::verify::{self, Case, draw, refusal};
 use crate::{Conv2d, ConvTranspose2d, conv_transpose2d, conv2d};
 
@@ -46,6 +46,18 @@ fn holds_everywhere() {
         let inputs = [draw(x, 1), draw(weight, 2), draw(weight.1 * spec.groups, 3)];
         verify::assert_op_within(bounds(spec), &op(spec), &inputs);
         verify::assert_within(bounds(spec), &op(spec), &inputs[..2]);
+    }
+}
+
+#[test]
+fn rounds_to_bf16() {
+    for (spec, x, weight) in [
+        (ConvTranspose2d::new(2, 0), (2, 6, 4, 5), (6, 3, 2, 2)),
+        (ConvTranspose2d::new(2, 1), (2, 32, 5, 9), (32, 17, 4, 4)),
+    ] {
+        let inputs = [draw(x, 1), draw(weight, 2), draw(weight.1, 3)];
+        let [bf16, direct] = [Bf16, Direct].map(|exactness| op(ConvTranspose2d { exactness, ..spec }));
+        verify::assert_bf16(&bf16, &direct, &inputs);
     }
 }
 

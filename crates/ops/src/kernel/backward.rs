@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use candle_core::{Device, Result, Tensor, TensorId};
+use candle_core::{Result, Tensor, TensorId};
 
 use super::elementwise::add_to;
-use super::node::{Record, Source, lend, values};
+use super::node::{Record, Source, has_kernel, lend, values};
 
 /// The gradients of a loss by its variables.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ pub fn backward(loss: Tensor) -> Result<Gradients> {
     match Source::of(&loss) {
         Source::Record(record) => match records_below(record) {
             Some(records) => {
-                let one = Tensor::ones(loss.shape(), loss.dtype(), &Device::Cpu)?;
+                let one = Tensor::ones(loss.shape(), loss.dtype(), loss.device())?;
                 drop(loss); // and candle's graph with it, unless somebody else holds a part of it
                 along(records, one)
             }
@@ -116,6 +116,11 @@ fn add<K: Eq + Hash>(sums: &mut HashMap<K, Tensor>, key: K, gradient: Tensor) ->
     match sums.entry(key) {
         Entry::Vacant(entry) => {
             entry.insert(gradient);
+            Ok(())
+        }
+        Entry::Occupied(mut entry) if !has_kernel(entry.get()) => {
+            let sum = (entry.get() + gradient)?;
+            entry.insert(sum);
             Ok(())
         }
         Entry::Occupied(entry) => {

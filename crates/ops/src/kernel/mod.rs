@@ -16,6 +16,8 @@ pub(crate) use elementwise::{
     CHUNK, Work, lanes, lanes2, map, map2, pieces, scale_by, sum2, vectorised, vectorised_work, written,
 };
 pub(crate) use matmul::{Matrix, Shared};
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) use node::Made;
 #[cfg(test)]
 pub(crate) use node::Source;
 pub(crate) use node::{InputGradients, Pass, has_kernel, is_tracked, lend, node, values};

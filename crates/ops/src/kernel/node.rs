@@ -1,4 +1,5 @@
-//! Kernels and candle: f32 slices of CPU tensors, and results with a backward pass as nodes of candle's graph and of ours.
+//! Kernels and candle: f32 slices of CPU tensors, and results, on the CPU or a CUDA device, with a backward pass as nodes of candle's graph
+//! and of ours.
 //!
 //! candle's graph cannot be read from outside, so each node keeps a record of its own: what it was made from, and how to
 //! go back. `backward` goes along the records, candle's `Tensor::backward` along its own graph; both call the same passes.
@@ -8,6 +9,9 @@ use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::op::BackpropOp;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, InplaceOp1, Layout, Result, Shape, Storage, StorageRef,
     Tensor, TensorId,
@@ -94,18 +98,32 @@ pub(crate) fn is_tracked(inputs: &[&Tensor]) -> bool {
 
 type Backward = dyn Fn(&Pass) -> Result<InputGradients<MOST_INPUTS>> + Send + Sync;
 
+/// What kernels have computed: as many f32 as its shape says.
+pub(crate) struct Made(pub(crate) Storage);
+
+impl From<Vec<f32>> for Made {
+    fn from(values: Vec<f32>) -> Self {
+        Self(Storage::Cpu(CpuStorage::F32(values)))
+    }
+}
+
 /// A result that kernels have computed from up to [`MOST_INPUTS`] inputs, in both graphs if one of them is. `backward` gives as many
 /// gradients as there are inputs, or none for what follows them.
 pub(crate) fn node<const N: usize>(
     name: &'static str,
     inputs: &[&Tensor],
-    result: Vec<f32>,
+    result: impl Into<Made>,
     shape: impl Into<Shape>,
     backward: impl Fn(&Pass) -> Result<InputGradients<N>> + Send + Sync + 'static,
 ) -> Result<Tensor> {
-    let shape = shape.into();
+    let (shape, result) = (shape.into(), result.into().0);
+    if let Storage::Cpu(values) = &result
+        && values.as_slice::<f32>()?.len() != shape.elem_count()
+    {
+        refuse!("{name}: its result does not fill {shape:?}");
+    }
     if !is_tracked(inputs) {
-        return Tensor::from_vec(result, shape, &Device::Cpu);
+        return Ok(Tensor::from_storage(result, shape, BackpropOp::none(), false));
     }
     let backward = move |pass: &Pass| {
         let mut gradients = backward(pass)?.into_iter();
@@ -113,7 +131,7 @@ pub(crate) fn node<const N: usize>(
     };
     let record = Arc::new(Record::new(inputs, Box::new(backward)));
     let last = Arc::default();
-    let result = Mutex::new(Some((CpuStorage::F32(result), shape)));
+    let result = Mutex::new(Some((result, shape)));
     let node = Node { name, result, record: record.clone(), last: Arc::clone(&last) };
     let result = match *inputs {
         [a] => a.apply_op1(node),
@@ -190,7 +208,7 @@ fn records() -> MutexGuard<'static, HashMap<TensorId, Weak<Record>>> {
 /// What candle's graph holds of us.
 struct Node {
     name: &'static str,
-    result: Mutex<Option<(CpuStorage, Shape)>>,
+    result: Mutex<Option<(Storage, Shape)>>,
     record: Arc<Record>,
     /// Where the gradient of a fourth input waits for its [`Link`].
     last: Arc<Mutex<Option<Tensor>>>,
@@ -206,10 +224,25 @@ impl Drop for Node {
 
 impl Node {
     /// candle asks once, when the node is made.
-    fn take(&self) -> Result<(CpuStorage, Shape)> {
+    fn take(&self) -> Result<(Storage, Shape)> {
         match self.result.lock().map(|mut result| result.take()) {
             Ok(Some(result)) => Ok(result),
             _ => refuse!("{}: its result is taken", self.name),
+        }
+    }
+
+    fn take_from_cpu(&self) -> Result<(CpuStorage, Shape)> {
+        match self.take()? {
+            (Storage::Cpu(values), shape) => Ok((values, shape)),
+            _ => refuse!("{}: its inputs are on the CPU, its result is not", self.name),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn take_from_cuda(&self) -> Result<(CudaStorage, Shape)> {
+        match self.take()? {
+            (Storage::Cuda(values), shape) => Ok((values, shape)),
+            _ => refuse!("{}: its inputs are on a CUDA device, its result is not", self.name),
         }
     }
 }
@@ -220,7 +253,12 @@ impl CustomOp1 for Node {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.take()
+        self.take_from_cpu()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.take_from_cuda()
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -235,7 +273,12 @@ impl CustomOp2 for Node {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.take()
+        self.take_from_cpu()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.take_from_cuda()
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
@@ -258,7 +301,20 @@ impl CustomOp3 for Node {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        self.take()
+        self.take_from_cpu()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.take_from_cuda()
     }
 
     fn bwd(

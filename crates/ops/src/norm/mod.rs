@@ -1,6 +1,6 @@
 //! Normalisations: of what a layer gives, by the statistics of a batch or of an image, and of a layer's weight, by its spectral norm.
 
-mod batch_norm;
+pub(crate) mod batch_norm;
 mod group_norm;
 mod instance_norm;
 mod spectral_norm;

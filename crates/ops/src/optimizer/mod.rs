@@ -1,6 +1,6 @@
 //! What moves parameters, in place: one step of Adam or of gradient descent, and averages that follow.
 
-mod adam;
+pub(crate) mod adam;
 mod move_towards;
 mod sgd;
 mod squared_norms;

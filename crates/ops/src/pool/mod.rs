@@ -1,6 +1,6 @@
 //! Pooling over windows and over whole planes.
 
-mod max_pool2d;
+pub(crate) mod max_pool2d;
 mod planes;
 
 pub use max_pool2d::max_pool2d;

@@ -12,29 +12,72 @@ use std::collections::hash_map::Entry;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
-use candle_core::cuda_backend::DeviceId;
+use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
     cudnnConvolutionBwdDataAlgo_t::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1 as DATA_ALGORITHM,
     cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1 as FILTER_ALGORITHM,
     cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM as FORWARD_ALGORITHM,
     cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
-    cudnnMathType_t::{CUDNN_DEFAULT_MATH, CUDNN_FMA_MATH},
+    cudnnMathType_t::{CUDNN_DEFAULT_MATH, CUDNN_FMA_MATH, CUDNN_TENSOR_OP_MATH},
     cudnnTensorFormat_t::CUDNN_TENSOR_NCHW,
 };
 use candle_core::cuda_backend::cudarc::cudnn::{
-    ConvBackwardData, ConvBackwardFilter, ConvDescriptor, ConvForward, Cudnn, CudnnError, FilterDescriptor,
-    TensorDescriptor,
+    ConvBackwardData, ConvBackwardFilter, ConvDescriptor, ConvForward, Cudnn, CudnnDataType, CudnnError,
+    FilterDescriptor, TensorDescriptor,
 };
+use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, CudaViewMut};
-use candle_core::{CudaDevice, CudaStorage, Error, Layout, Result};
+use candle_core::cuda_backend::{CudaDType, DeviceId};
+use candle_core::{CudaDevice, CudaStorage, DType, Error, Layout, Result};
+use half::bf16;
 
 use super::direction::Direction;
 use crate::Exactness;
 use crate::check::refuse;
 use crate::conv2d::{Geometry, positions};
 
-/// One direction of a convolution, on the device's stream and without waiting for it. The tensors are contiguous f32.
+/// One direction of a convolution, on the device's stream and without waiting for it. The tensors are contiguous, both f32 or both
+/// bf16; sums are in f32.
 pub(super) fn convolve(
+    direction: Direction,
+    g: &Geometry,
+    a: (&CudaStorage, &Layout),
+    b: (&CudaStorage, &Layout),
+) -> Result<CudaStorage> {
+    match a.0.dtype() {
+        DType::F32 => convolve_in::<f32>(direction, g, a, b),
+        DType::BF16 => convolve_in::<bf16>(direction, g, a, b),
+        other => refuse!("cuDNN is given no {other:?}"),
+    }
+}
+
+/// What tensors for cuDNN are made of.
+trait Element: CudnnDataType + CudaDType + DeviceRepr {
+    const ONE: Self;
+    const ZERO: Self;
+
+    fn plans(library: &mut Library) -> &mut Plans<Self>;
+}
+
+impl Element for f32 {
+    const ONE: Self = 1.;
+    const ZERO: Self = 0.;
+
+    fn plans(library: &mut Library) -> &mut Plans<Self> {
+        &mut library.plans
+    }
+}
+
+impl Element for bf16 {
+    const ONE: Self = Self::ONE;
+    const ZERO: Self = Self::ZERO;
+
+    fn plans(library: &mut Library) -> &mut Plans<Self> {
+        &mut library.plans_of_bf16
+    }
+}
+
+fn convolve_in<T: Element>(
     direction: Direction,
     g: &Geometry,
     (a, a_at): (&CudaStorage, &Layout),
@@ -44,7 +87,7 @@ pub(super) fn convolve(
     let [a_shape, b_shape, shape] = direction.shapes(g);
     let (a, b) = (view(a, a_at, a_shape)?, view(b, b_at, b_shape)?);
     // SAFETY: cuDNN writes all of it before anyone reads; on an error it is freed unread.
-    let mut y = unsafe { device.alloc::<f32>(shape.iter().product())? };
+    let mut y = unsafe { device.alloc::<T>(shape.iter().product())? };
     LIBRARIES.with_borrow_mut(|libraries| {
         let library = match libraries.entry(device.id()) {
             Entry::Occupied(entry) => entry.into_mut(),
@@ -55,16 +98,16 @@ pub(super) fn convolve(
     Ok(CudaStorage::wrap_cuda_slice(y, device.clone()))
 }
 
-/// The values of a contiguous f32 tensor of this shape.
-fn view<'a>(storage: &'a CudaStorage, layout: &Layout, shape: [usize; 4]) -> Result<CudaView<'a, f32>> {
+/// The values of a contiguous tensor of this shape.
+fn view<'a, T: Element>(storage: &'a CudaStorage, layout: &Layout, shape: [usize; 4]) -> Result<CudaView<'a, T>> {
     match layout.contiguous_offsets() {
-        Some((start, end)) if layout.dims() == shape => Ok(storage.as_cuda_slice::<f32>()?.slice(start..end)),
+        Some((start, end)) if layout.dims() == shape => Ok(storage.as_cuda_slice::<T>()?.slice(start..end)),
         _ => refuse!("cuDNN takes no tensor that is not contiguous or not of shape {shape:?}: {layout:?}"),
     }
 }
 
 thread_local! {
-    /// Two threads may not be in one handle at a time, and each thread has a stream of its own with candle.
+    /// Two threads may not be in one handle at a time.
     static LIBRARIES: RefCell<HashMap<DeviceId, Library>> = RefCell::default();
 }
 
@@ -72,8 +115,8 @@ thread_local! {
 /// after a fault or when the process ends, and a panic in a thread's last moments is an abort. There is one handle a thread.
 struct Library {
     cudnn: ManuallyDrop<Arc<Cudnn>>,
-    /// Plans, and why there is none for what cuDNN has refused.
-    plans: ManuallyDrop<HashMap<Key, std::result::Result<Plan, String>>>,
+    plans: ManuallyDrop<Plans<f32>>,
+    plans_of_bf16: ManuallyDrop<Plans<bf16>>,
     /// As large as any convolution has asked for. The next use of the stream may overwrite it.
     workspace: Option<CudaSlice<u8>>,
 }
@@ -81,20 +124,20 @@ struct Library {
 impl Library {
     fn new(device: &CudaDevice) -> Result<Self> {
         let cudnn = ManuallyDrop::new(Cudnn::new(device.cuda_stream())?);
-        Ok(Self { cudnn, plans: ManuallyDrop::default(), workspace: None })
+        Ok(Self { cudnn, plans: ManuallyDrop::default(), plans_of_bf16: ManuallyDrop::default(), workspace: None })
     }
 
-    fn convolve(
+    fn convolve<T: Element>(
         &mut self,
         direction: Direction,
         g: &Geometry,
-        a: &CudaView<f32>,
-        b: &CudaView<f32>,
-        y: &mut CudaSlice<f32>,
+        a: &CudaView<T>,
+        b: &CudaView<T>,
+        y: &mut CudaSlice<T>,
     ) -> Result<()> {
-        let plan = self.plans.entry(key(g));
-        let plan = plan.or_insert_with(|| Plan::new(&self.cudnn, g).map_err(|error| error.to_string()));
-        let made = match plan {
+        let cudnn = Arc::clone(&self.cudnn);
+        let plan = T::plans(self).entry(key(g));
+        let made = match plan.or_insert_with(|| Plan::new(&cudnn, g).map_err(|error| error.to_string())) {
             Ok(made) => made,
             Err(reason) => refuse!("cuDNN: {reason}"),
         };
@@ -105,18 +148,25 @@ impl Library {
             self.workspace = Some(unsafe { y.stream().alloc::<u8>(needed)? });
         }
         // All of it would do as well, but nothing is to depend on what was convolved before.
-        let workspace = self.workspace.as_mut().filter(|_| needed > 0).map(|bytes| bytes.slice_mut(..needed));
+        let mut space = self.workspace.take();
+        let workspace = space.as_mut().filter(|_| needed > 0).map(|bytes| bytes.slice_mut(..needed));
+        let Some(Ok(made)) = T::plans(self).get(&key(g)) else { refuse!("cuDNN: no plan of {g:?}") };
         // SAFETY: `a` and `b` have the shapes of the direction, checked by `view`, and `y` was made with it; the descriptors
-        // say the same of the same geometry, contiguous f32. All are on the handle's stream, in whose order they are freed.
-        if let Err(error) = unsafe { made.launch(direction, workspace, a, b, y) } {
-            *plan = Err(error.to_string());
+        // say the same of the same geometry, contiguous T. All are on the handle's stream, in whose order they are freed.
+        let launched = unsafe { made.launch(direction, workspace, a, b, y) };
+        self.workspace = space;
+        if let Err(error) = launched {
+            T::plans(self).insert(key(g), Err(error.to_string()));
             refuse!("cuDNN: {error}");
         }
         Ok(())
     }
 }
 
-/// What a plan depends on.
+/// Plans, and why there is none for what cuDNN has refused.
+type Plans<T> = HashMap<Key, std::result::Result<Plan<T>, String>>;
+
+/// What a plan depends on, besides what tensors are made of.
 type Key = ([(usize, usize); 6], [usize; 4], bool);
 
 fn key(g: &Geometry) -> Key {
@@ -128,16 +178,16 @@ fn key(g: &Geometry) -> Key {
 }
 
 /// A convolution described to cuDNN.
-struct Plan {
-    image: TensorDescriptor<f32>,
-    kernel: FilterDescriptor<f32>,
-    result: TensorDescriptor<f32>,
+struct Plan<T> {
+    image: TensorDescriptor<T>,
+    kernel: FilterDescriptor<T>,
+    result: TensorDescriptor<T>,
     settings: ConvDescriptor<f32>,
     /// Bytes for each direction.
     workspaces: [usize; 3],
 }
 
-impl Plan {
+impl<T: Element> Plan<T> {
     /// # Errors
     /// What cuDNN does not support in one of the directions.
     fn new(cudnn: &Arc<Cudnn>, g: &Geometry) -> Result<Self> {
@@ -154,9 +204,12 @@ impl Plan {
         let [groups] = sizes([g.groups])?;
         let mut settings = cudnn.create_conv2d::<f32>(padding?, stride?, dilation?, CUDNN_CROSS_CORRELATION)?;
         settings.set_group_count(groups)?;
-        // The default allows TF32 where there are tensor cores.
-        let is_direct = g.exactness == Exactness::Direct;
-        settings.set_math_type(if is_direct { CUDNN_FMA_MATH } else { CUDNN_DEFAULT_MATH })?;
+        settings.set_math_type(match g.exactness {
+            Exactness::Direct => CUDNN_FMA_MATH,
+            // It allows TF32 where there are tensor cores.
+            Exactness::Fast => CUDNN_DEFAULT_MATH,
+            Exactness::Bf16 => CUDNN_TENSOR_OP_MATH,
+        })?;
         let mut plan = Self {
             image: cudnn.create_4d_tensor(CUDNN_TENSOR_NCHW, image?)?,
             kernel: cudnn.create_4d_filter(CUDNN_TENSOR_NCHW, kernel?)?,
@@ -172,15 +225,15 @@ impl Plan {
         Ok(plan)
     }
 
-    fn forward(&self) -> ConvForward<'_, f32, f32, f32> {
+    fn forward(&self) -> ConvForward<'_, T, f32, T> {
         ConvForward { conv: &self.settings, x: &self.image, w: &self.kernel, y: &self.result }
     }
 
-    fn input_gradient(&self) -> ConvBackwardData<'_, f32, f32, f32> {
+    fn input_gradient(&self) -> ConvBackwardData<'_, T, f32, T> {
         ConvBackwardData { conv: &self.settings, dx: &self.image, w: &self.kernel, dy: &self.result }
     }
 
-    fn weight_gradient(&self) -> ConvBackwardFilter<'_, f32, f32, f32> {
+    fn weight_gradient(&self) -> ConvBackwardFilter<'_, T, f32, T> {
         ConvBackwardFilter { conv: &self.settings, x: &self.image, dw: &self.kernel, dy: &self.result }
     }
 
@@ -190,13 +243,13 @@ impl Plan {
         &self,
         direction: Direction,
         mut workspace: Option<CudaViewMut<u8>>,
-        a: &CudaView<f32>,
-        b: &CudaView<f32>,
-        y: &mut CudaSlice<f32>,
+        a: &CudaView<T>,
+        b: &CudaView<T>,
+        y: &mut CudaSlice<T>,
     ) -> std::result::Result<(), CudnnError> {
         let workspace = workspace.as_mut();
         // y = 1 (a, b) + 0 y
-        let scales = (1., 0.);
+        let scales = (T::ONE, T::ZERO);
         // SAFETY: the caller's promise.
         unsafe {
             match direction {

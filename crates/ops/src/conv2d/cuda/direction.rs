@@ -58,10 +58,12 @@ fn gradient(variable: &Var, y: &Tensor, cotangent: &Tensor) -> Result<Tensor> {
 /// The same values, contiguous and starting where 16 bytes start, which cuDNN's wide loads may count on.
 pub(super) fn aligned(x: &Tensor) -> Result<Tensor> {
     let x = x.contiguous()?;
-    if x.layout().start_offset().is_multiple_of(4) { Ok(x) } else { x.force_contiguous() }
+    let values = 16 / x.dtype().size_in_bytes().max(1);
+    if x.layout().start_offset().is_multiple_of(values) { Ok(x) } else { x.force_contiguous() }
 }
 
-/// One direction of one convolution of [`aligned`] f32 tensors: by cuDNN on a CUDA device, by our kernels on the CPU.
+/// One direction of one convolution of [`aligned`] tensors: by cuDNN on a CUDA device, in f32 or, for `Exactness::Bf16`, in bf16; by our
+/// kernels on the CPU, in f32.
 pub(crate) struct Node {
     pub(crate) name: &'static str,
     pub(crate) direction: Direction,

@@ -17,3 +17,4 @@ mod trial;
 pub(crate) use direction::Direction;
 #[cfg(feature = "cuda")]
 pub(crate) use op::{apply, refusal};
+pub(crate) use trial::drawn;

@@ -7,6 +7,7 @@ use candle_core::{DType, Device, DeviceLocation, Result, Tensor};
 
 use super::direction::{Direction, Node, aligned};
 use super::trial;
+use crate::Exactness;
 use crate::conv2d::Geometry;
 
 /// `x` through the kernel `weight` in a direction, and `bias` added; none where the composed path has to serve.
@@ -18,12 +19,11 @@ pub(crate) fn apply(
     bias: Option<&Tensor>,
     g: &Geometry,
 ) -> Result<Option<Tensor>> {
-    if !x.device().is_cuda() || x.dtype() != DType::F32 || refusal(x.device()).is_some() {
+    if !x.device().is_cuda() || x.dtype() != DType::F32 || refusal(x.device(), g.exactness).is_some() {
         return Ok(None);
     }
-    let node = Node { name, direction, geometry: *g };
     // The composed path may do what cuDNN cannot. Where a device fails at both, the error is the composed path's.
-    let Ok(y) = aligned(x)?.apply_op2(&aligned(weight)?, node) else {
+    let Ok(y) = run(Node { name, direction, geometry: *g }, x, weight) else {
         return Ok(None);
     };
     match bias {
@@ -32,16 +32,23 @@ pub(crate) fn apply(
     }
 }
 
-/// What the trial of a CUDA device found wrong. It takes place once in a process for each.
-pub(crate) fn refusal(device: &Device) -> Option<String> {
-    static FAULTS: LazyLock<Mutex<HashMap<usize, Option<String>>>> = LazyLock::new(Mutex::default);
+/// From f32 to f32, in the dtype that the convolution's exactness asks for. Casts and their gradients are candle's.
+fn run(node: Node, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let dtype = if node.geometry.exactness == Exactness::Bf16 { DType::BF16 } else { DType::F32 };
+    let [a, b] = [aligned(&a.to_dtype(dtype)?)?, aligned(&b.to_dtype(dtype)?)?];
+    a.apply_op2(&b, node)?.to_dtype(DType::F32)
+}
+
+/// What the trial of a CUDA device at this exactness found wrong. It takes place once in a process for each.
+pub(crate) fn refusal(device: &Device, exactness: Exactness) -> Option<String> {
+    static FAULTS: LazyLock<Mutex<HashMap<(usize, Exactness), Option<String>>>> = LazyLock::new(Mutex::default);
     let DeviceLocation::Cuda { gpu_id } = device.location() else {
         return None;
     };
     let convolve = |direction, g: &Geometry, a: &Tensor, b: &Tensor| {
         let node = Node { name: "convolution", direction, geometry: *g };
-        a.to_device(device)?.apply_op2_no_bwd(&b.to_device(device)?, &node)?.to_device(&Device::Cpu)
+        run(node, &a.to_device(device)?, &b.to_device(device)?)?.to_device(&Device::Cpu)
     };
     let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
-    faults.entry(gpu_id).or_insert_with(|| trial::fault(convolve)).clone()
+    faults.entry((gpu_id, exactness)).or_insert_with(|| trial::fault(exactness, convolve)).clone()
 }

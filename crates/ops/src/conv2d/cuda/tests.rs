@@ -1,7 +1,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::refusal;
-use crate::Exactness::{Direct, Fast};
+use crate::Exactness::{Bf16, Direct, Fast};
 use crate::verify::{self, Bounds, draw};
 use crate::{Conv2d, ConvTranspose2d, Exactness, conv_transpose2d, conv2d};
 
@@ -9,15 +9,19 @@ fn device() -> Device {
     Device::new_cuda(0).unwrap()
 }
 
-/// TF32 rounds both factors of each product to 11 bits.
+/// TF32 rounds both factors of each product to 11 bits, bf16 to 8.
 fn bounds(exactness: Exactness) -> Bounds {
-    if exactness == Direct { Bounds { output: 5e-6, gradient: 2e-5 } } else { Bounds { output: 2e-3, gradient: 2e-3 } }
+    match exactness {
+        Direct => Bounds { output: 5e-6, gradient: 2e-5 },
+        Fast => Bounds { output: 2e-3, gradient: 2e-3 },
+        Bf16 => Bounds { output: 1e-2, gradient: 1e-2 },
+    }
 }
 
 /// Checks an op in f32 on the device against the composed path in f64 on the CPU, and the same bits twice.
 fn check(exactness: Exactness, op: impl Fn(&[Tensor]) -> Result<Tensor> + Sync, inputs: &[Tensor]) {
     let device = device();
-    assert_eq!(refusal(&device), None);
+    assert_eq!(refusal(&device, exactness), None);
     let there_and_back = |inputs: &[Tensor]| {
         if inputs[0].dtype() == DType::F64 {
             return op(inputs);
@@ -33,7 +37,9 @@ fn check(exactness: Exactness, op: impl Fn(&[Tensor]) -> Result<Tensor> + Sync, 
 #[test]
 #[ignore = "needs a CUDA device"]
 fn the_device_passes_the_trial() {
-    assert_eq!(refusal(&device()), None);
+    for exactness in [Direct, Fast, Bf16] {
+        assert_eq!(refusal(&device(), exactness), None);
+    }
 }
 
 #[test]
@@ -50,7 +56,7 @@ fn convolutions_agree_with_the_composed_path() {
         (Conv2d::new(1, 1), (4, 64, 64, 64), (128, 64, 3, 3)),
         (Conv2d::new(2, 1), (4, 128, 32, 32), (256, 128, 4, 4)),
     ] {
-        for exactness in [Fast, Direct] {
+        for exactness in [Fast, Direct, Bf16] {
             let spec = Conv2d { exactness, ..spec };
             let inputs = [draw(x, 1), draw(weight, 2), draw(weight.0, 3)];
             check(exactness, |x| conv2d(&x[0], &x[1], x.get(2), spec), &inputs);
@@ -80,7 +86,7 @@ fn transposed_convolutions_agree_with_the_composed_path() {
         (padded, (2, 3, 4, 4), (3, 2, 2, 2)),
         (ConvTranspose2d::new(2, 1), (4, 256, 16, 16), (256, 128, 4, 4)),
     ] {
-        for exactness in [Fast, Direct] {
+        for exactness in [Fast, Direct, Bf16] {
             let spec = ConvTranspose2d { exactness, ..spec };
             let inputs = [draw(x, 1), draw(weight, 2), draw(weight.1 * spec.groups, 3)];
             check(exactness, |x| conv_transpose2d(&x[0], &x[1], x.get(2), spec), &inputs);

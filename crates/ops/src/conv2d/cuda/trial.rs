@@ -6,12 +6,13 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::direction::Direction;
 use crate::conv2d::{Conv2d, Exactness, Geometry, geometry};
 
-/// How far a direction may be off, as a relative L2 error: f32 sums of up to 2048 products, and factors rounded to the 11
-/// bits of TF32, where that is allowed. What is computed wrongly is off by about 1.
+/// How far a direction may be off, as a relative L2 error: f32 sums of up to 2048 products, factors rounded to the 11 bits of
+/// TF32, where that is allowed, or factors and results to the 8 bits of bf16. What is computed wrongly is off by about 1.
 fn tolerance(exactness: Exactness) -> f64 {
     match exactness {
         Exactness::Direct => 1e-5,
         Exactness::Fast => 5e-3,
+        Exactness::Bf16 => 1e-2,
     }
 }
 
@@ -30,17 +31,13 @@ const fn settings(stride: (usize, usize), padding: (usize, usize)) -> Conv2d {
     Conv2d { stride, padding, dilation: (1, 1), groups: 1, exactness: Exactness::Fast }
 }
 
-/// What is wrong with `convolve`, if anything. It may refuse dilations and groups, for which others then stand in.
-pub(super) fn fault(convolve: impl Fn(Direction, &Geometry, &Tensor, &Tensor) -> Result<Tensor>) -> Option<String> {
-    for exactness in [Exactness::Direct, Exactness::Fast] {
-        for (spec, image, kernel) in CASES {
-            let spec = Conv2d { exactness, ..spec };
-            if let Err(fault) = passes(&convolve, spec, image, kernel) {
-                return Some(fault);
-            }
-        }
-    }
-    None
+/// What is wrong with `convolve` at this exactness, if anything. It may refuse dilations and groups, for which others then stand in.
+pub(super) fn fault(
+    exactness: Exactness,
+    convolve: impl Fn(Direction, &Geometry, &Tensor, &Tensor) -> Result<Tensor>,
+) -> Option<String> {
+    let fault = |(spec, image, kernel)| passes(&convolve, Conv2d { exactness, ..spec }, image, kernel).err();
+    CASES.into_iter().find_map(fault)
 }
 
 fn passes(
@@ -53,9 +50,9 @@ fn passes(
     let name = |direction| format!("{direction:?} of {image:?} by {kernel:?} with {spec:?}");
     for direction in Direction::ALL {
         let say = |error: candle_core::Error| format!("{}: {error}", name(direction));
-        let g = geometry(&drawn(image, 0).map_err(say)?, &drawn(kernel, 0).map_err(say)?, None, spec).map_err(say)?;
+        let g = geometry(&drawn(&image, 0).map_err(say)?, &drawn(&kernel, 0).map_err(say)?, None, spec).map_err(say)?;
         let [a, b, _] = direction.shapes(&g);
-        let (a, b) = (drawn(a, 1).map_err(say)?, drawn(b, 2).map_err(say)?);
+        let (a, b) = (drawn(&a, 1).map_err(say)?, drawn(&b, 2).map_err(say)?);
         let actual = match convolve(direction, &g, &a, &b) {
             Ok(actual) => actual,
             Err(error) if is_plain => return Err(say(error)),
@@ -82,14 +79,14 @@ fn relative_error(direction: Direction, g: &Geometry, a: &Tensor, b: &Tensor, ac
 }
 
 /// Values in -1..1 with all 24 bits in use, the same each time.
-fn drawn(shape: [usize; 4], seed: u64) -> Result<Tensor> {
+pub(crate) fn drawn(shape: &[usize], seed: u64) -> Result<Tensor> {
     let count = shape.iter().product::<usize>() as u64;
     let value = |at: u64| {
         let z = (at + (seed << 32) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let z = (z ^ (z >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         (z >> 40) as f32 / (1u64 << 23) as f32 - 1.
     };
-    Tensor::from_vec((0..count).map(value).collect::<Vec<f32>>(), &shape[..], &Device::Cpu)
+    Tensor::from_vec((0..count).map(value).collect::<Vec<f32>>(), shape, &Device::Cpu)
 }
 
 #[cfg(test)]
@@ -97,8 +94,9 @@ mod tests {
     use candle_core::{Result, Tensor};
 
     use super::{fault, tolerance};
-    use crate::Exactness;
+    use crate::Exactness::{self, Bf16, Direct, Fast};
     use crate::conv2d::Geometry;
+    use crate::conv2d::bf16::rounded;
     use crate::conv2d::cuda::direction::{Direction, Node};
 
     fn right(direction: Direction, g: &Geometry, a: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -107,14 +105,21 @@ mod tests {
 
     #[test]
     fn our_kernels_pass() {
-        assert_eq!(fault(right), None);
+        for exactness in [Direct, Fast, Bf16] {
+            assert_eq!(fault(exactness, right), None);
+        }
+        let in_bf16 = |direction, g: &Geometry, a: &Tensor, b: &Tensor| {
+            rounded(&right(direction, g, &rounded(a)?, &rounded(b)?)?)
+        };
+        assert_eq!(fault(Bf16, in_bf16), None);
+        assert!(fault(Direct, in_bf16).is_some_and(|fault| fault.contains("exceeds 1e-5")));
     }
 
     #[test]
     fn a_fault_in_any_direction_is_found() {
         for wrong in Direction::ALL {
             let convolve = |change: &dyn Fn(Tensor) -> Result<Tensor>| {
-                fault(|direction, g, a, b| {
+                fault(Direct, |direction, g, a, b| {
                     let y = right(direction, g, a, b)?;
                     if direction == wrong { change(y) } else { Ok(y) }
                 })
@@ -131,14 +136,13 @@ mod tests {
 
     #[test]
     fn rounding_is_no_fault_where_it_is_allowed() {
-        let rounded = |only: Exactness| {
-            fault(|direction, g, a, b| {
-                let y = right(direction, g, a, b)?;
-                if g.exactness == only { y * (1. + tolerance(Exactness::Fast) / 2.) } else { Ok(y) }
-            })
+        let half_of = |allowed: Exactness, exactness: Exactness| {
+            fault(exactness, |direction, g, a, b| right(direction, g, a, b)? * (1. + tolerance(allowed) / 2.))
         };
-        assert_eq!(rounded(Exactness::Fast), None);
-        assert!(rounded(Exactness::Direct).is_some());
+        for (exactness, lesser) in [(Fast, Direct), (Bf16, Direct)] {
+            assert_eq!(half_of(exactness, exactness), None);
+            assert!(half_of(exactness, lesser).is_some());
+        }
     }
 
     #[test]
@@ -147,11 +151,11 @@ mod tests {
         let refusing = |direction, g: &Geometry, a: &Tensor, b: &Tensor| {
             if is_plain(g) { right(direction, g, a, b) } else { candle_core::bail!("not supported") }
         };
-        assert_eq!(fault(refusing), None);
+        assert_eq!(fault(Fast, refusing), None);
         let wrong = |direction, g: &Geometry, a: &Tensor, b: &Tensor| {
             let y = right(direction, g, a, b)?;
             if is_plain(g) { Ok(y) } else { y * 2. }
         };
-        assert!(fault(wrong).is_some());
+        assert!(fault(Fast, wrong).is_some());
     }
 }

@@ -2,6 +2,8 @@
 
 mod composed;
 mod cpu;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -9,6 +11,8 @@ use candle_core::{Result, Tensor, Var};
 
 use crate::Activation;
 use crate::check::{self, refuse};
+#[cfg(feature = "cuda")]
+use crate::cuda::Stage;
 use crate::kernel::{InputGradients, Pass, has_kernel, is_tracked, lend, node, values};
 use cpu::{Channel, Normalisation, Size};
 
@@ -68,6 +72,10 @@ pub fn batch_norm_train(
     check::vector(OP, "bias", bias, c, x)?;
     if n * h * w == 1 {
         refuse!("{OP}: x {:?} has one value per channel, training needs more", x.dims());
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = Stage::of(x) {
+        return cuda::train(&stage, x, weight, bias, epsilon, activation);
     }
     if !has_kernel(x) {
         return composed::train(x, weight, bias, epsilon, activation);
@@ -175,6 +183,11 @@ pub fn batch_norm_eval(
     check::vector(OP, "running_mean", running_mean, c, x)?;
     check::vector(OP, "running_var", running_var, c, x)?;
     let [mean, variance] = [running_mean.detach(), running_var.detach()];
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = Stage::of(x) {
+        let norm = NormEval { weight, bias, running_mean: &mean, running_var: &variance, epsilon };
+        return cuda::eval(&stage, x, &norm, activation);
+    }
     if !has_kernel(x) {
         return composed::eval(x, weight, bias, &mean, &variance, epsilon, activation);
     }

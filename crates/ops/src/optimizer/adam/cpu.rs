@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use candle_core::{Result, Tensor, Var};
 use rayon::prelude::*;
 
-use super::Factors;
+use super::{Factors, Single};
 use crate::kernel::{CHUNK, lend, values, vectorised};
 
 /// candle lends one tensor at a time for writing, so the loan of the next is taken while the last is held.
@@ -23,36 +23,6 @@ pub(super) fn adam_step(parameter: &Var, gradient: &Tensor, first: &Var, second:
             })
         })
     })
-}
-
-/// The factors in f32.
-#[derive(Clone, Copy)]
-struct Single {
-    gradient: f32,
-    keep: f32,
-    beta1: f32,
-    rest1: f32,
-    beta2: f32,
-    rest2: f32,
-    step_size: f32,
-    inverse_denominator: f32,
-    epsilon: f32,
-}
-
-impl From<&Factors> for Single {
-    fn from(f: &Factors) -> Self {
-        Self {
-            gradient: f.gradient as f32,
-            keep: f.keep as f32,
-            beta1: f.beta1 as f32,
-            rest1: (1. - f.beta1) as f32,
-            beta2: f.beta2 as f32,
-            rest2: (1. - f.beta2) as f32,
-            step_size: f.step_size as f32,
-            inverse_denominator: (1. / f.denominator) as f32,
-            epsilon: f.epsilon as f32,
-        }
-    }
 }
 
 fn step(parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32], f: Single) {

@@ -2,6 +2,8 @@
 
 mod composed;
 mod cpu;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +34,7 @@ pub struct AdamStep {
 
 /// The factors that are the same for every element of a step.
 #[derive(Debug, Clone, Copy)]
-struct Factors {
+pub(crate) struct Factors {
     gradient: f64,
     keep: f64,
     beta1: f64,
@@ -42,8 +44,39 @@ struct Factors {
     epsilon: f64,
 }
 
+/// The factors in f32, in the order in which the CUDA kernel takes them.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Single {
+    gradient: f32,
+    keep: f32,
+    beta1: f32,
+    rest1: f32,
+    beta2: f32,
+    rest2: f32,
+    step_size: f32,
+    inverse_denominator: f32,
+    epsilon: f32,
+}
+
+impl From<&Factors> for Single {
+    fn from(f: &Factors) -> Self {
+        Self {
+            gradient: f.gradient as f32,
+            keep: f.keep as f32,
+            beta1: f.beta1 as f32,
+            rest1: (1. - f.beta1) as f32,
+            beta2: f.beta2 as f32,
+            rest2: (1. - f.beta2) as f32,
+            step_size: f.step_size as f32,
+            inverse_denominator: (1. / f.denominator) as f32,
+            epsilon: f.epsilon as f32,
+        }
+    }
+}
+
 impl AdamStep {
-    fn factors(&self, step: u64) -> Factors {
+    pub(crate) fn factors(&self, step: u64) -> Factors {
         Factors {
             gradient: self.gradient_factor,
             keep: 1. - self.learning_rate * self.weight_decay,
@@ -111,6 +144,10 @@ pub fn adam_steps(parameters: &[AdamParameter], step: u64, settings: &AdamStep) 
     parameters.par_iter().with_max_len(1).try_for_each(|of| {
         let factors = if of.decays { &decaying } else { &lasting };
         let gradient = of.gradient.detach();
+        #[cfg(feature = "cuda")]
+        if let Some(stage) = crate::cuda::Stage::of(of.parameter) {
+            return cuda::adam_step(&stage, of.parameter, &gradient, of.first_moment, of.second_moment, factors);
+        }
         if has_kernel(of.parameter) {
             cpu::adam_step(of.parameter, &gradient, of.first_moment, of.second_moment, factors)
         } else {

@@ -2,6 +2,8 @@
 
 mod composed;
 mod cpu;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +26,10 @@ pub fn max_pool2d(x: &Tensor, kernel: usize) -> Result<Tensor> {
     check::positive(OP, "kernel", (kernel, kernel))?;
     if h < kernel || w < kernel {
         refuse!("{OP}: kernel {kernel} exceeds x {:?}", x.dims());
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = crate::cuda::Stage::of(x) {
+        return cuda::max_pool2d(&stage, x, kernel);
     }
     if !has_kernel(x) || kernel > cpu::LARGEST_KERNEL {
         return composed::max_pool2d(x, kernel);

@@ -1,0 +1,91 @@
+//! CUDA devices, and kernels of our own for what is not a convolution there: normalisation, activations, pooling, Adam.
+//!
+//! Kernels are on trial as cuDNN is: where they do not compile, fail or are wrong, the composed paths go on serving. Their users (the files
+//! `cuda.rs` beside the ops) know no device but a [`Stage`], and tests put an emulator in its place.
+#![cfg_attr(feature = "cuda", allow(unsafe_code, reason = "candle lets a device go without events only as unsafe"))]
+
+#[cfg(test)]
+mod emulator;
+#[cfg(any(test, feature = "cuda"))]
+mod stage;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
+#[cfg(any(test, feature = "cuda"))]
+mod trial;
+
+use candle_core::{Device, Result};
+
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) use stage::{Memory, Stage, address, address_to_write};
+
+use crate::Exactness;
+#[cfg(not(feature = "cuda"))]
+use crate::check::refuse;
+
+/// The CUDA device of this number, for work by any thread.
+///
+/// candle's `Device::new_cuda` gives each thread a stream of its own and orders nothing between them: a step on one thread may read what
+/// the step before, on another, is still computing. Here all threads share one stream, and work is done in the order in which it is asked for.
+///
+/// # Errors
+/// A device that is not there, and a build without the feature `cuda`.
+pub fn cuda_device(number: usize) -> Result<Device> {
+    #[cfg(feature = "cuda")]
+    {
+        let device = Device::new_cuda_with_stream(number)?;
+        // SAFETY: the events order streams among each other. Of this context candle has made one stream, and all work goes to it.
+        unsafe { device.as_cuda_device()?.disable_event_tracking() };
+        Ok(device)
+    }
+    #[cfg(not(feature = "cuda"))]
+    refuse!("CUDA device {number}: the program was built without the feature cuda")
+}
+
+/// What a CUDA device is not trusted with, and why, so that slower ops of candle's compute it: convolutions of this exactness by cuDNN, and
+/// everything else by kernels of our own. Empty where all is well, and for every other device.
+///
+/// The first question about a device, or the first op on it, puts both on trial there: small inputs have to come out right, and their
+/// gradients. What comes out holds for the process.
+pub fn cuda_refusals(device: &Device, exactness: Exactness) -> Vec<String> {
+    #[cfg(feature = "cuda")]
+    {
+        let convolutions = crate::conv2d::cuda::refusal(device, exactness);
+        let convolutions = convolutions.map(|fault| format!("convolutions go without cuDNN and are slow: {fault}"));
+        let kernels =
+            refusal(device).map(|fault| format!("norms and optimisers go without kernels and are slow: {fault}"));
+        convolutions.into_iter().chain(kernels).collect()
+    }
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = exactness;
+        device.is_cuda().then(|| "the program was built without the feature cuda".to_owned()).into_iter().collect()
+    }
+}
+
+/// What the trial of a CUDA device found wrong with our kernels. It takes place once in a process for each.
+#[cfg(feature = "cuda")]
+fn refusal(device: &Device) -> Option<String> {
+    use std::collections::HashMap;
+    use std::sync::{LazyLock, Mutex, PoisonError};
+    static FAULTS: LazyLock<Mutex<HashMap<usize, Option<String>>>> = LazyLock::new(Mutex::default);
+    let Device::Cuda(of) = device else { return None };
+    let candle_core::DeviceLocation::Cuda { gpu_id } = device.location() else { return None };
+    let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
+    faults.entry(gpu_id).or_insert_with(|| trial::fault(&Stage::Device(of.clone()), device)).clone()
+}
+
+/// The kernels in the driver's language.
+#[cfg(feature = "cuda")]
+fn ptx() -> Result<&'static str> {
+    use std::sync::LazyLock;
+    const SOURCE: &str = concat!(
+        "#define THREADS 256\n",
+        "#define KERNEL(name, Parameters) extern \"C\" __global__ void name(Parameters p)\n",
+        include_str!("kernels.cu")
+    );
+    static PTX: LazyLock<std::result::Result<String, String>> = LazyLock::new(|| {
+        let compiled = candle_core::cuda_backend::cudarc::nvrtc::compile_ptx(SOURCE);
+        compiled.map(|ptx| ptx.to_src()).map_err(|error| format!("kernels do not compile: {error:?}"))
+    });
+    PTX.as_deref().map_err(|error| candle_core::Error::Msg(error.as_str().into()))
+}

@@ -1,0 +1,198 @@
+//! Where the kernels of `kernels.cu` run: on a CUDA device or, for tests, in an emulator on the processor.
+#![allow(unsafe_code, reason = "kernels are told where tensors lie, and write results that were not zeroed first")]
+
+#[cfg(test)]
+use candle_core::CpuStorage;
+use candle_core::op::BackpropOp;
+use candle_core::{Result, Shape, Storage, Tensor};
+
+use crate::check::refuse;
+use crate::kernel::Made;
+
+/// Values of a tensor that kernels count in 32 bits, with room for a step beyond the last.
+#[cfg(feature = "cuda")]
+const MOST_VALUES: usize = 1 << 30;
+
+#[derive(Debug, Clone)]
+pub(crate) enum Stage {
+    #[cfg(feature = "cuda")]
+    Device(candle_core::CudaDevice),
+    #[cfg(test)]
+    Emulator {
+        /// A kernel that does nothing.
+        without: Option<&'static str>,
+    },
+}
+
+/// f32 values for a kernel to write, all of them.
+pub(crate) struct Memory(Storage);
+
+impl Stage {
+    /// Where to work on a tensor: none where that is not f32 on a CUDA device, or the device has failed the trial.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn of(x: &Tensor) -> Option<Self> {
+        let candle_core::Device::Cuda(device) = x.device() else { return None };
+        let fits = x.dtype() == candle_core::DType::F32 && x.elem_count() <= MOST_VALUES;
+        (fits && super::refusal(x.device()).is_none()).then(|| Self::Device(device.clone()))
+    }
+
+    /// Threads of a block.
+    fn threads(&self) -> usize {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Device(_) => 256,
+            #[cfg(test)]
+            Self::Emulator { .. } => 32,
+        }
+    }
+
+    /// Blocks that share so many values, a few to each thread; what is left over is up to the threads' loops.
+    pub(crate) fn blocks(&self, values: usize) -> usize {
+        values.div_ceil(4 * self.threads()).min(65_535)
+    }
+
+    /// Values that a block adds up.
+    pub(crate) fn summands(&self) -> usize {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Device(_) => 8192,
+            // Several blocks even of small tensors, and no multiple of the threads.
+            #[cfg(test)]
+            Self::Emulator { .. } => 72,
+        }
+    }
+
+    #[cfg_attr(not(feature = "cuda"), allow(clippy::unnecessary_wraps, reason = "a device may have none left"))]
+    pub(crate) fn memory(&self, len: usize) -> Result<Memory> {
+        Ok(Memory(match self {
+            #[cfg(feature = "cuda")]
+            Self::Device(device) => {
+                // SAFETY: a kernel writes all of it before anyone reads.
+                let values = unsafe { device.alloc::<f32>(len)? };
+                Storage::Cuda(candle_core::CudaStorage::wrap_cuda_slice(values, device.clone()))
+            }
+            #[cfg(test)]
+            Self::Emulator { .. } => Storage::Cpu(CpuStorage::F32(vec![f32::NAN; len])),
+        }))
+    }
+
+    /// Runs a kernel in (columns, rows) of blocks, on the device's stream and without waiting for it.
+    ///
+    /// # Safety
+    /// `parameters` is the twin of the kernel's structure; what it says of memory is true until the kernel is done or, on a device, until that
+    /// memory is freed on the same stream; and nobody else writes there.
+    pub(crate) unsafe fn launch<P: Copy>(
+        &self,
+        kernel: &'static str,
+        (columns, rows): (usize, usize),
+        parameters: &P,
+    ) -> Result<()> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Device(device) => {
+                use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
+                let blocks = [columns, rows].map(|count| u32::try_from(count).map_err(candle_core::Error::wrap));
+                let [columns, rows] = blocks;
+                let threads = self.threads() as u32;
+                let shape =
+                    LaunchConfig { grid_dim: (columns?, rows?, 1), block_dim: (threads, 1, 1), shared_mem_bytes: 0 };
+                let function = device.get_or_load_custom_func(kernel, "img2seg_ops", super::ptx()?)?;
+                let parameters = Packed::new(parameters);
+                let mut builder = function.builder();
+                builder.arg(&parameters);
+                // SAFETY: the caller's promise; the kernel reads as many bytes as its structure has.
+                unsafe { builder.launch(shape) }.map_err(candle_core::Error::wrap)?;
+                Ok(())
+            }
+            #[cfg(test)]
+            Self::Emulator { without } if *without == Some(kernel) => Ok(()),
+            // SAFETY: the caller's promise.
+            #[cfg(test)]
+            Self::Emulator { .. } => unsafe { super::emulator::run(kernel, (columns, rows), parameters) },
+        }
+    }
+}
+
+impl Memory {
+    /// Where it lies.
+    pub(crate) fn address(&mut self) -> Result<u64> {
+        match &mut self.0 {
+            #[cfg(test)]
+            Storage::Cpu(CpuStorage::F32(values)) => Ok(values.as_mut_ptr() as u64),
+            storage => on_device(storage),
+        }
+    }
+
+    /// What was written, as a tensor without a gradient.
+    pub(crate) fn into_tensor(self, shape: impl Into<Shape>) -> Tensor {
+        Tensor::from_storage(self.0, shape, BackpropOp::none(), false)
+    }
+}
+
+impl From<Memory> for Made {
+    fn from(memory: Memory) -> Self {
+        Self(memory.0)
+    }
+}
+
+/// Where the values of a contiguous f32 tensor lie, for reading.
+pub(crate) fn address(x: &Tensor) -> Result<u64> {
+    let (storage, layout) = x.storage_and_layout();
+    let Some((start, _)) = layout.contiguous_offsets() else {
+        refuse!("a kernel's tensor is not contiguous: {layout:?}");
+    };
+    let first = match &*storage {
+        #[cfg(test)]
+        Storage::Cpu(CpuStorage::F32(values)) => values.as_ptr() as u64,
+        storage => on_device(storage)?,
+    };
+    Ok(first + (start * size_of::<f32>()) as u64)
+}
+
+/// Where the values of a variable lie, for writing.
+pub(crate) fn address_to_write(x: &candle_core::Var) -> Result<u64> {
+    #[cfg(test)]
+    if x.device().is_cpu() {
+        let first = std::cell::Cell::new(0);
+        crate::kernel::lend(x, &|values| {
+            first.set(values.as_mut_ptr() as u64);
+            Ok(())
+        })?;
+        return Ok(first.get());
+    }
+    address(x)
+}
+
+fn on_device(storage: &Storage) -> Result<u64> {
+    match storage {
+        #[cfg(feature = "cuda")]
+        Storage::Cuda(storage) => {
+            use candle_core::cuda_backend::cudarc::driver::DevicePtr;
+            let values = storage.as_cuda_slice::<f32>()?;
+            let stream = values.stream().clone();
+            let (first, _) = values.device_ptr(&stream);
+            Ok(first)
+        }
+        _ => refuse!("a kernel's tensor is not f32 on its device"),
+    }
+}
+
+/// Parameters as the driver takes them. Kernels read as many of these bytes as they have parameters.
+#[cfg(feature = "cuda")]
+#[repr(C)]
+struct Packed([std::mem::MaybeUninit<u64>; 16]);
+
+#[cfg(feature = "cuda")]
+impl Packed {
+    fn new<P: Copy>(parameters: &P) -> Self {
+        const { assert!(size_of::<P>() <= size_of::<Self>() && align_of::<P>() <= align_of::<Self>()) };
+        let mut packed = Self([std::mem::MaybeUninit::zeroed(); 16]);
+        // SAFETY: it has room for them, and may hold what is not initialised, as padding is not.
+        unsafe { packed.0.as_mut_ptr().cast::<P>().write(*parameters) };
+        packed
+    }
+}
+
+// SAFETY: plain bytes, which the driver copies.
+#[cfg(feature = "cuda")]
+unsafe impl candle_core::cuda_backend::cudarc::driver::DeviceRepr for Packed {}
