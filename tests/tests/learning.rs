@@ -45,6 +45,14 @@ fn segmentation_by_classes_overfits_one_batch() {
     assert!(reached > 0.95, "{reached}");
 }
 
+/// Mixed precision: convolutions round to 8 bits, everything else is f32.
+#[test]
+fn segmentation_by_classes_overfits_one_batch_in_bf16() {
+    let config = recipe("smoke-unet", &[WIDE, "task.segmentation.output=classes", CROSS_ENTROPY, "exactness=bf16"]);
+    let reached = overfit(&config, 300);
+    assert!(reached > 0.95, "{reached}");
+}
+
 #[test]
 fn segmentation_by_colours_overfits_one_batch() {
     let config = recipe("smoke-unet", &[WIDE]);

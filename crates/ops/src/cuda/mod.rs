@@ -13,6 +13,11 @@ mod tests;
 #[cfg(any(test, feature = "cuda"))]
 mod trial;
 
+#[cfg(feature = "cuda")]
+use std::collections::HashMap;
+#[cfg(feature = "cuda")]
+use std::sync::{LazyLock, Mutex, PoisonError};
+
 use candle_core::{Device, Result};
 
 #[cfg(any(test, feature = "cuda"))]
@@ -62,12 +67,14 @@ pub fn cuda_refusals(device: &Device, exactness: Exactness) -> Vec<String> {
     }
 }
 
+/// What trials found wrong, if anything.
+#[cfg(feature = "cuda")]
+pub(crate) type Faults<K> = LazyLock<Mutex<HashMap<K, Option<String>>>>;
+
 /// What the trial of a CUDA device found wrong with our kernels. It takes place once in a process for each.
 #[cfg(feature = "cuda")]
 fn refusal(device: &Device) -> Option<String> {
-    use std::collections::HashMap;
-    use std::sync::{LazyLock, Mutex, PoisonError};
-    static FAULTS: LazyLock<Mutex<HashMap<usize, Option<String>>>> = LazyLock::new(Mutex::default);
+    static FAULTS: Faults<usize> = LazyLock::new(Mutex::default);
     let Device::Cuda(of) = device else { return None };
     let candle_core::DeviceLocation::Cuda { gpu_id } = device.location() else { return None };
     let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,7 +84,6 @@ fn refusal(device: &Device) -> Option<String> {
 /// The kernels in the driver's language.
 #[cfg(feature = "cuda")]
 fn ptx() -> Result<&'static str> {
-    use std::sync::LazyLock;
     const SOURCE: &str = concat!(
         "#define THREADS 256\n",
         "#define KERNEL(name, Parameters) extern \"C\" __global__ void name(Parameters p)\n",

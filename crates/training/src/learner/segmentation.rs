@@ -141,9 +141,13 @@ mod tests {
     fn a_step_has_the_gradients_of_its_network() {
         let unet: &[&str] = &["task.segmentation.network.unet.base_channels=1"];
         let classes: &[&str] = &["task.segmentation.output=classes", EVERY_LOSS_OF_CLASSES];
-        for (name, settings) in
-            [("smoke-unet", unet), ("smoke-unet", classes), ("smoke-unet", &[EVERY_LOSS_OF_COLORS]), ("pixelwise", &[])]
-        {
+        for (name, settings) in [
+            ("smoke-unet", unet),
+            ("smoke-unet", classes),
+            ("smoke-unet", &[EVERY_LOSS_OF_COLORS]),
+            ("pixelwise", &[]),
+            ("smoke-unet", &["exactness=bf16"]),
+        ] {
             let config = recipe(name, &[&["data.height=32", "data.width=32"], settings].concat());
             let crate::config::TaskConfig::Segmentation(task) = &config.task else { panic!("another task") };
             let learner = SegmentationLearner::new(task, &config, &four_classes(), &Device::Cpu).unwrap();

@@ -1,6 +1,5 @@
 //! Convolutions as ops of tensors, on devices that have passed the trial.
 
-use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use candle_core::{DType, Device, DeviceLocation, Result, Tensor};
@@ -9,6 +8,7 @@ use super::direction::{Direction, Node, aligned};
 use super::trial;
 use crate::Exactness;
 use crate::conv2d::Geometry;
+use crate::cuda::Faults;
 
 /// `x` through the kernel `weight` in a direction, and `bias` added; none where the composed path has to serve.
 pub(crate) fn apply(
@@ -41,7 +41,7 @@ fn run(node: Node, a: &Tensor, b: &Tensor) -> Result<Tensor> {
 
 /// What the trial of a CUDA device at this exactness found wrong. It takes place once in a process for each.
 pub(crate) fn refusal(device: &Device, exactness: Exactness) -> Option<String> {
-    static FAULTS: LazyLock<Mutex<HashMap<(usize, Exactness), Option<String>>>> = LazyLock::new(Mutex::default);
+    static FAULTS: Faults<(usize, Exactness)> = LazyLock::new(Mutex::default);
     let DeviceLocation::Cuda { gpu_id } = device.location() else {
         return None;
     };

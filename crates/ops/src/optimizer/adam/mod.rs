@@ -141,6 +141,11 @@ pub fn adam_steps(parameters: &[AdamParameter], step: u64, settings: &AdamStep) 
     }
     let decaying = settings.factors(step);
     let lasting = AdamStep { weight_decay: 0., ..*settings }.factors(step);
+    // Here and not in the pool: a device's trial works in it, and a thread that helped out there would wait for its own trial.
+    #[cfg(feature = "cuda")]
+    for of in parameters {
+        drop(crate::cuda::Stage::of(of.parameter));
+    }
     parameters.par_iter().with_max_len(1).try_for_each(|of| {
         let factors = if of.decays { &decaying } else { &lasting };
         let gradient = of.gradient.detach();
