@@ -4,8 +4,10 @@
 
 use std::mem::MaybeUninit;
 
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
+use super::node::has_kernel;
 use super::sums::sums_of_pairs;
 
 /// Elements of one piece of work.
@@ -15,6 +17,20 @@ pub(crate) const CHUNK: usize = 1 << 14;
 /// early wait for the end of the last run.
 pub(crate) fn pieces(count: usize) -> impl IndexedParallelIterator<Item = usize> {
     (0..count).into_par_iter().with_max_len(1)
+}
+
+/// Does `work` for each of many tensors, side by side. Those that are not ours to compute are done one after the other by the caller: on a device
+/// each thread may have an order of its own, and none among threads.
+pub(crate) fn for_each<T: Sync>(
+    all: &[T],
+    tensor: impl Fn(&T) -> &Tensor,
+    work: impl Fn(&T) -> Result<()> + Send + Sync,
+) -> Result<()> {
+    if all.iter().all(|one| has_kernel(tensor(one))) {
+        all.par_iter().with_max_len(1).try_for_each(work)
+    } else {
+        all.iter().try_for_each(work)
+    }
 }
 
 /// Work with loops. A closure's body is inlined where the compiler likes, this one's, if `run` is `#[inline(always)]`, for sure.

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor, Var};
 use rayon::prelude::*;
 
 use crate::check;
-use crate::kernel::{CHUNK, has_kernel, lend, values, vectorised};
+use crate::kernel::{CHUNK, for_each, has_kernel, lend, values, vectorised};
 
 /// Moves each average towards its value, of the same shape: `average = (1 - share) average + share value`, with `share` in 0..=1.
 ///
@@ -14,23 +14,27 @@ pub fn move_towards(averages: &[(&Var, &Tensor)], share: f64) -> Result<()> {
     for (average, value) in averages {
         check::same_shape("move_towards", "value", value, average)?;
     }
-    averages.par_iter().try_for_each(|(average, value)| {
-        let value = value.detach().contiguous()?;
-        if !has_kernel(average) {
-            return average.set(&((average.as_detached_tensor() * (1. - share))? + (value * share)?)?);
-        }
-        let (value, [keep, take]) = (values(&value)?, [1. - share, share].map(|share| share as f32));
-        lend(average, &|average| {
-            average.par_chunks_mut(CHUNK).zip(value.par_chunks(CHUNK)).for_each(|(average, value)| {
-                vectorised(|| {
-                    for (average, value) in average.iter_mut().zip(value) {
-                        *average = *average * keep + value * take;
-                    }
+    for_each(
+        averages,
+        |(average, _)| average,
+        |(average, value)| {
+            let value = value.detach().contiguous()?;
+            if !has_kernel(average) {
+                return average.set(&((average.as_detached_tensor() * (1. - share))? + (value * share)?)?);
+            }
+            let (value, [keep, take]) = (values(&value)?, [1. - share, share].map(|share| share as f32));
+            lend(average, &|average| {
+                average.par_chunks_mut(CHUNK).zip(value.par_chunks(CHUNK)).for_each(|(average, value)| {
+                    vectorised(|| {
+                        for (average, value) in average.iter_mut().zip(value) {
+                            *average = *average * keep + value * take;
+                        }
+                    });
                 });
-            });
-            Ok(())
-        })
-    })
+                Ok(())
+            })
+        },
+    )
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor, Var};
 use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::{CHUNK, has_kernel, lend, values, vectorised};
+use crate::kernel::{CHUNK, for_each, has_kernel, lend, values, vectorised};
 
 /// Settings of a step (Sutskever et al. 2013), with PyTorch's meaning: the decay is part of the gradient.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,10 +52,14 @@ pub fn sgd_steps(parameters: &[SgdParameter], settings: &SgdStep) -> Result<()> 
             refuse!("{OP}: parameter and velocity are not two variables");
         }
     }
-    parameters.par_iter().with_max_len(1).try_for_each(|of| {
-        let settings = SgdStep { weight_decay: if of.decays { settings.weight_decay } else { 0. }, ..*settings };
-        if has_kernel(of.parameter) { in_one_pass(of, settings) } else { composed(of, settings) }
-    })
+    for_each(
+        parameters,
+        |of| of.parameter,
+        |of| {
+            let settings = SgdStep { weight_decay: if of.decays { settings.weight_decay } else { 0. }, ..*settings };
+            if has_kernel(of.parameter) { in_one_pass(of, settings) } else { composed(of, settings) }
+        },
+    )
 }
 
 fn in_one_pass(of: &SgdParameter, settings: SgdStep) -> Result<()> {

@@ -14,10 +14,10 @@ const LANES: usize = 16;
 /// there a norm above 1.8e19 counts as infinite too.
 pub fn squared_norms(tensors: &[&Tensor]) -> Result<Vec<f64>> {
     let norm = |tensor: &&Tensor| {
-        let tensor = tensor.detach().contiguous()?;
-        if !has_kernel(&tensor) {
+        if !has_kernel(tensor) {
             return Ok(None);
         }
+        let tensor = tensor.detach().contiguous()?;
         let values = values(&tensor)?;
         let parts: Vec<f64> = values.par_chunks(CHUNK).map(|chunk| vectorised(|| sum_of_squares(chunk))).collect();
         Ok(Some(parts.iter().sum()))

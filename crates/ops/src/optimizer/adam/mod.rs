@@ -10,10 +10,9 @@ mod tests;
 use std::collections::HashSet;
 
 use candle_core::{Result, Tensor, Var};
-use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::has_kernel;
+use crate::kernel::{for_each, has_kernel};
 
 /// Settings of a step (Kingma and Ba 2015), with decoupled weight decay (Loshchilov and Hutter 2019).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -141,22 +140,21 @@ pub fn adam_steps(parameters: &[AdamParameter], step: u64, settings: &AdamStep) 
     }
     let decaying = settings.factors(step);
     let lasting = AdamStep { weight_decay: 0., ..*settings }.factors(step);
-    // Here and not in the pool: a device's trial works in it, and a thread that helped out there would wait for its own trial.
-    #[cfg(feature = "cuda")]
-    for of in parameters {
-        drop(crate::cuda::Stage::of(of.parameter));
-    }
-    parameters.par_iter().with_max_len(1).try_for_each(|of| {
-        let factors = if of.decays { &decaying } else { &lasting };
-        let gradient = of.gradient.detach();
-        #[cfg(feature = "cuda")]
-        if let Some(stage) = crate::cuda::Stage::of(of.parameter) {
-            return cuda::adam_step(&stage, of.parameter, &gradient, of.first_moment, of.second_moment, factors);
-        }
-        if has_kernel(of.parameter) {
-            cpu::adam_step(of.parameter, &gradient, of.first_moment, of.second_moment, factors)
-        } else {
-            composed::adam_step(of.parameter, &gradient, of.first_moment, of.second_moment, factors)
-        }
-    })
+    for_each(
+        parameters,
+        |of| of.parameter,
+        |of| {
+            let factors = if of.decays { &decaying } else { &lasting };
+            let gradient = of.gradient.detach();
+            #[cfg(feature = "cuda")]
+            if let Some(stage) = crate::cuda::Stage::of(of.parameter) {
+                return cuda::adam_step(&stage, of.parameter, &gradient, of.first_moment, of.second_moment, factors);
+            }
+            if has_kernel(of.parameter) {
+                cpu::adam_step(of.parameter, &gradient, of.first_moment, of.second_moment, factors)
+            } else {
+                composed::adam_step(of.parameter, &gradient, of.first_moment, of.second_moment, factors)
+            }
+        },
+    )
 }
