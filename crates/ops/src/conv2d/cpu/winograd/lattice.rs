@@ -7,6 +7,8 @@
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
 #![allow(clippy::needless_range_loop, reason = "closures would not be compiled for the level")]
 
+use std::ops::Range;
+
 use super::transform::Square;
 use crate::kernel::Vector;
 
@@ -24,24 +26,49 @@ pub(super) struct Lattice {
     pub(super) origin: (isize, isize),
 }
 
-/// Eight planes side by side: a row of `width` positions of eight floats for each row of the planes.
+/// Floats of a position in a pair of strips.
+const POSITION: usize = 2 * BLOCK;
+
+/// Eight planes side by side: a row of `width` positions of eight floats for each row of the planes. Two strips share a memory,
+/// in which the second's eight follow the first's at every position.
 #[derive(Clone, Copy)]
 pub(super) struct Strip {
-    pub(super) start: *mut f32,
-    pub(super) width: usize,
+    start: *mut f32,
+    width: usize,
 }
 
 impl Strip {
-    #[inline(always)]
-    fn at(self, row: usize, column: usize) -> *mut f32 {
-        self.start.wrapping_add((row * self.width + column) * BLOCK)
+    /// Floats that a pair of strips takes.
+    pub(super) fn len_of_pair(width: usize, rows: usize) -> usize {
+        rows * width * POSITION
     }
 
-    /// The vectors from this row and column on, and those of the next strip.
+    /// Two strips of this width and `rows` rows.
+    pub(super) fn pair(space: &mut [f32], width: usize, rows: usize) -> [Self; 2] {
+        assert!(Self::len_of_pair(width, rows) <= space.len(), "strips exceed their memory");
+        let start = space.as_mut_ptr();
+        [Self { start, width }, Self { start: start.wrapping_add(BLOCK), width }]
+    }
+
     #[inline(always)]
-    pub(super) fn square(self, (row, column): (usize, usize), next: Self) -> Square<*mut f32> {
-        let next = next.start as usize - self.start as usize;
-        Square { start: self.at(row, column), row: self.width * BLOCK, column: BLOCK, next: next / size_of::<f32>() }
+    fn at(self, row: usize, column: usize) -> *mut f32 {
+        self.start.wrapping_add((row * self.width + column) * POSITION)
+    }
+
+    /// The vectors from this row and column on of the first of two strips, and those of the second.
+    #[inline(always)]
+    pub(super) fn square(self, (row, column): (usize, usize)) -> Square<*mut f32> {
+        Square { start: self.at(row, column), row: self.width * POSITION, column: POSITION, next: BLOCK }
+    }
+
+    /// Copies `count` rows from row `from` on of both strips to their first rows.
+    ///
+    /// # Safety
+    /// This is the first of two strips, which have these rows and are this thread's alone; `count` is at most `from`.
+    #[inline(always)]
+    pub(super) unsafe fn move_up(self, from: usize, count: usize) {
+        // SAFETY: as the caller vouches; the rows do not overlap.
+        unsafe { self.start.copy_from_nonoverlapping(self.at(from, 0), Self::len_of_pair(self.width, count)) };
     }
 
     /// # Safety
@@ -89,22 +116,22 @@ impl Lattice {
         (along(self.height, self.origin.0), along(self.width, self.origin.1))
     }
 
-    /// Copies `rows` rows from position `at` on of the block and, if `two`, of the next, to one strip each. At stride 2 there
-    /// are always two.
+    /// Copies the rows that are `rows` below position `at` of the block and, if `two`, of the next, to these rows of one strip each.
+    /// At stride 2 there are always two.
     ///
     /// # Safety
-    /// `image` has the planes of these blocks; `strips` have `rows` rows and are this thread's alone.
+    /// `image` has the planes of these blocks; `strips` have these rows and are this thread's alone.
     #[inline(always)]
     pub(super) unsafe fn gather<V: Vector>(
         &self,
         image: *const f32,
         (block, two): (usize, bool),
         at: (isize, isize),
-        rows: usize,
+        rows: Range<usize>,
         strips: [Strip; 2],
     ) {
         let (first, count, (phase, _)) = self.block(block);
-        for i in 0..rows {
+        for i in rows {
             let y = self.stride as isize * (at.0 + i as isize) + phase as isize + self.origin.0;
             if y < 0 || y >= self.height as isize {
                 for strip in &strips[..=usize::from(two)] {

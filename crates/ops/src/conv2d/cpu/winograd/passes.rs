@@ -153,22 +153,32 @@ impl<T: Transform> Pass<T> {
         to: *mut f32,
         layout: Layout,
     ) {
+        const { assert!(M::COLUMNS <= 2 * T::RESULTS, "rows that are moved up would overlap") };
         let side = M::COLUMNS;
-        let width = self.tiling.segment * T::RESULTS + side - T::RESULTS;
-        let mut space = Scratch::new(2 * side * width * BLOCK);
+        // Rows, and columns, that a tile has in common with its neighbour.
+        let shared = side - T::RESULTS;
+        let mut space = Scratch::new(Strip::len_of_pair(self.tiling.segment * T::RESULTS + shared, side));
         let first = self.tiling.unit(units.start).index;
-        for unit in units.map(|at| self.tiling.unit(at)) {
-            let width = unit.tiles * T::RESULTS + side - T::RESULTS;
-            let strips = strips(&mut space, width, side);
-            let at = ((unit.row * T::RESULTS) as isize, (unit.column * T::RESULTS) as isize);
-            for block in (0..lattice.blocks()).step_by(2) {
-                let two = block + 1 < lattice.blocks();
+        for block in (0..lattice.blocks()).step_by(2) {
+            let two = block + 1 < lattice.blocks();
+            let mut below = None;
+            for at in units.clone() {
+                let unit = self.tiling.unit(at);
+                let strips = Strip::pair(&mut space, unit.tiles * T::RESULTS + shared, side);
+                // Below the unit before, the first rows are its last.
+                let known = if below == Some((unit.image, unit.row, unit.column)) { shared } else { 0 };
+                below = Some((unit.image, unit.row + 1, unit.column));
+                let at = ((unit.row * T::RESULTS) as isize, (unit.column * T::RESULTS) as isize);
                 let image = images.image(unit.image, lattice.block(block).0);
-                // SAFETY: `image` has seen to the planes of the part; the strips are as large as they say.
-                unsafe { lattice.gather::<I::V>(image, (block, two), at, side, strips) };
+                // SAFETY: `image` has seen to the planes of the part; the strips are as large as they say, and as large as those of
+                // the unit above, which has as many tiles.
+                unsafe {
+                    strips[0].move_up(T::RESULTS, known);
+                    lattice.gather::<I::V>(image, (block, two), at, known..side, strips);
+                }
                 let to = to.wrapping_add((unit.index - first) * layout.tile + block * BLOCK);
                 for tile in 0..unit.tiles {
-                    let from = strips[0].square((0, tile * T::RESULTS), strips[1]);
+                    let from = strips[0].square((0, tile * T::RESULTS));
                     let to = layout.square::<T, _>(to.wrapping_add(tile * layout.tile));
                     // SAFETY: the tile's part of the strips; the tile's place in `to`.
                     unsafe { both::<M, I>(two, from.read(), to, Then::Write) };
@@ -268,16 +278,16 @@ impl<T: Transform> Pass<T> {
         ending: Ending,
         y: Stack<Shared>,
     ) {
-        let mut space = Scratch::new(2 * T::RESULTS * self.tiling.segment * T::RESULTS * BLOCK);
+        let mut space = Scratch::new(Strip::len_of_pair(self.tiling.segment * T::RESULTS, T::RESULTS));
         let first = self.tiling.unit(units.start).index;
         let (blocks, of_panel) = (self.blocks_of(panel), self.ending_of(panel, ending));
+        let two = blocks.len() == 2;
         for unit in units.map(|at| self.tiling.unit(at)) {
-            let strips = strips(&mut space, unit.tiles * T::RESULTS, T::RESULTS);
+            let strips = Strip::pair(&mut space, unit.tiles * T::RESULTS, T::RESULTS);
             let at = ((unit.row * T::RESULTS) as isize, (unit.column * T::RESULTS) as isize);
-            let two = blocks.len() == 2;
             for tile in 0..unit.tiles {
                 let from = products.wrapping_add((unit.index - first + tile) * layout.tile);
-                let to = strips[0].square((0, tile * T::RESULTS), strips[1]);
+                let to = strips[0].square((0, tile * T::RESULTS));
                 // SAFETY: the tile's products; the tile's part of the strips.
                 unsafe { both::<Output<T>, I>(two, layout.square::<T, _>(from), to, Then::End(&of_panel)) };
             }
@@ -286,11 +296,4 @@ impl<T: Transform> Pass<T> {
             unsafe { self.output.scatter::<I::V>(image, (blocks.start, two), at, T::RESULTS, strips) };
         }
     }
-}
-
-/// Two strips of this width and `rows` rows.
-pub(super) fn strips(space: &mut Scratch, width: usize, rows: usize) -> [Strip; 2] {
-    assert!(2 * width * rows * BLOCK <= space.len(), "strips exceed their memory");
-    let start = space.as_mut_ptr();
-    [Strip { start, width }, Strip { start: start.wrapping_add(width * rows * BLOCK), width }]
 }

@@ -6,8 +6,8 @@
 #![allow(unsafe_code, reason = "pieces of work read and write strided blocks of shared memory")]
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
 
-use super::lattice::BLOCK;
-use super::passes::{Layout, Pass, strips};
+use super::lattice::{BLOCK, Strip};
+use super::passes::{Layout, Pass};
 use super::transform::{InputAdjoint, Then, Transform, both};
 use crate::conv2d::cpu::{Ending, Stack};
 use crate::kernel::{Isa, Scratch, Shared, Vector};
@@ -54,27 +54,25 @@ impl<T: Transform> Pass<T> {
         let positions = self.output.positions();
         let reached = |tiles: usize| tiles * T::RESULTS + T::TAPS - 1;
         let (rows, width) = (positions.0.max(reached(tiles_down)), positions.1.max(reached(tiles_across)));
-        let mut space = Scratch::new(2 * rows * width * BLOCK);
+        let mut space = Scratch::new(Strip::len_of_pair(width, rows));
         let two = blocks.len() == 2;
         for image in 0..images {
             space.fill(0.);
-            let strips = strips(&mut space, width, rows);
+            let strips = Strip::pair(&mut space, width, rows);
             for row in 0..tiles_down {
                 for column in 0..tiles_across {
                     let tile = (image * tiles_down + row) * tiles_across + column;
                     let from = layout.square::<T, _>(products.wrapping_add(tile * layout.tile));
-                    let to = strips[0].square((row * T::RESULTS, column * T::RESULTS), strips[1]);
+                    let to = strips[0].square((row * T::RESULTS, column * T::RESULTS));
                     // SAFETY: the tile's products; the pixels that it saw are in the strips.
                     unsafe { both::<InputAdjoint<T>, I>(two, from, to, Then::Add) };
                 }
             }
-            for (half, strip) in space.chunks_exact_mut(rows * width * BLOCK).enumerate() {
-                for values in strip.chunks_exact_mut(BLOCK) {
-                    // SAFETY: eight floats.
-                    unsafe {
-                        let ended = of_panel.end(I::V::load(values.as_ptr()), half * BLOCK);
-                        ended.store(values.as_mut_ptr());
-                    }
+            for (at, values) in space.chunks_exact_mut(BLOCK).enumerate() {
+                // SAFETY: eight floats.
+                unsafe {
+                    let ended = of_panel.end(I::V::load(values.as_ptr()), at % 2 * BLOCK);
+                    ended.store(values.as_mut_ptr());
                 }
             }
             let image = y.image(image, self.output.block(blocks.start).0);
