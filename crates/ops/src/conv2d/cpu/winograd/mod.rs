@@ -17,6 +17,7 @@ mod lattice;
 mod passes;
 mod results;
 mod spread;
+mod strip;
 mod transform;
 
 use std::marker::PhantomData;

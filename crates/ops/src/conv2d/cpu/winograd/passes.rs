@@ -6,7 +6,8 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::kernel::{Kernel, MOST_PHASES, MOST_TAPS};
-use super::lattice::{BLOCK, Lattice, Strip};
+use super::lattice::{BLOCK, Lattice};
+use super::strip::Strip;
 use super::transform::{Matrix, Output, PanelEnding, Square, Taps, Then, Transform, both};
 use crate::conv2d::cpu::{Ending, Stack};
 use crate::kernel::{Isa, PANEL, Scratch, Shared};

@@ -6,8 +6,9 @@
 #![allow(unsafe_code, reason = "pieces of work read and write strided blocks of shared memory")]
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
 
-use super::lattice::{BLOCK, Strip};
+use super::lattice::BLOCK;
 use super::passes::{Layout, Pass};
+use super::strip::Strip;
 use super::transform::{InputAdjoint, Then, Transform, both};
 use crate::conv2d::cpu::{Ending, Stack};
 use crate::kernel::{Isa, Scratch, Shared, Vector};
