@@ -156,23 +156,21 @@ fn kernels(x: Images, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> Re
     let (images, kernel) = (x.detach(), weight.detach());
     node("conv2d", &inputs, y, (g.batch, g.out_channels, g.output.0, g.output.1), move |pass| {
         let count = images.tensors().len();
-        let (needed, y) = (pass.needed, values(pass.gradient)?);
+        let (needed, y, weight) = (pass.needed, values(pass.gradient)?, values(&kernel)?);
+        let first = images.first_channels(&g);
+        let (parts, (weight, bias)) = images.with_values(&g, |x| {
+            let of_images =
+                || needed[..count].contains(&true).then(|| cpu::input_gradients(&g, &y, &weight, None, first));
+            let of_kernel = || needed[count].then(|| cpu::weight_gradient(&g, x, &y));
+            let of_bias = || needed[count + 1].then(|| cpu::bias_gradient(&y, g.out_channels, g.output_pixels()));
+            Ok(cpu::side_by_side(&g, of_images, || cpu::side_by_side(&g, of_kernel, of_bias)))
+        })?;
         let mut gradients = InputGradients::<4>::default();
-        if needed[..count].contains(&true) {
-            let parts = cpu::input_gradients(&g, &y, &values(&kernel)?, None, images.first_channels(&g));
-            for ((at, image), part) in images.tensors().iter().enumerate().zip(parts) {
-                gradients[at] =
-                    needed[at].then(|| Tensor::from_vec(part, image.shape(), image.device())).transpose()?;
-            }
+        for ((at, image), part) in images.tensors().iter().enumerate().zip(parts.into_iter().flatten()) {
+            gradients[at] = needed[at].then(|| Tensor::from_vec(part, image.shape(), image.device())).transpose()?;
         }
-        if needed[count] {
-            let weight = images.with_values(&g, |x| Ok(cpu::weight_gradient(&g, x, &y)))?;
-            gradients[count] = Some(Tensor::from_vec(weight, kernel.shape(), kernel.device())?);
-        }
-        if needed[count + 1] {
-            let bias = cpu::bias_gradient(&y, g.out_channels, g.output.0 * g.output.1);
-            gradients[count + 1] = Some(Tensor::from_vec(bias, g.out_channels, kernel.device())?);
-        }
+        gradients[count] = weight.map(|of| Tensor::from_vec(of, kernel.shape(), kernel.device())).transpose()?;
+        gradients[count + 1] = bias.map(|of| Tensor::from_vec(of, g.out_channels, kernel.device())).transpose()?;
         Ok(gradients)
     })
 }

@@ -115,17 +115,16 @@ fn kernels(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> R
     let (input, kernel) = (x.detach(), weight.detach());
     node("conv_transpose2d", &inputs, y, (g.batch, g.in_channels, g.input.0, g.input.1), move |pass| {
         let [needs_x, needs_weight, needs_bias, ..] = pass.needed;
-        let y = values(pass.gradient)?;
-        let x =
-            || Tensor::from_vec(cpu::forward(&g, g.images(&y), &values(&kernel)?, None), input.shape(), input.device());
-        let weight = || {
-            Tensor::from_vec(cpu::weight_gradient(&g, g.images(&y), &values(&input)?), kernel.shape(), kernel.device())
-        };
-        let bias = || {
-            let bias = cpu::bias_gradient(&y, g.in_channels, g.input.0 * g.input.1);
-            Tensor::from_vec(bias, g.in_channels, input.device())
-        };
-        Ok([needs_x.then(x).transpose()?, needs_weight.then(weight).transpose()?, needs_bias.then(bias).transpose()?])
+        let (y, x, weight) = (values(pass.gradient)?, values(&input)?, values(&kernel)?);
+        let of_x = || needs_x.then(|| cpu::forward(&g, g.images(&y), &weight, None));
+        let of_kernel = || needs_weight.then(|| cpu::weight_gradient(&g, g.images(&y), &x));
+        let of_bias = || needs_bias.then(|| cpu::bias_gradient(&y, g.in_channels, g.input.0 * g.input.1));
+        let (x, (weight, bias)) = cpu::side_by_side(&g, of_x, || cpu::side_by_side(&g, of_kernel, of_bias));
+        Ok([
+            x.map(|of| Tensor::from_vec(of, input.shape(), input.device())).transpose()?,
+            weight.map(|of| Tensor::from_vec(of, kernel.shape(), kernel.device())).transpose()?,
+            bias.map(|of| Tensor::from_vec(of, g.in_channels, kernel.device())).transpose()?,
+        ])
     })
 }
 

@@ -1,6 +1,7 @@
 //! Memory for the time of a call, kept for the next: a training loop asks the system for none in its steady state.
 #![allow(unsafe_code, reason = "lines of floats are lent as floats")]
 
+use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +12,15 @@ struct Line(#[allow(dead_code, reason = "read as floats")] [f32; LINE]);
 
 const LINE: usize = 16;
 
-static KEPT: Mutex<Vec<Vec<Line>>> = Mutex::new(Vec::new());
+/// Lines of a buffer that a piece of work asks for, at most; what all pieces of a work share is larger.
+const SMALL: usize = 1 << 14;
+
+thread_local! {
+    /// Small buffers, which a thread gives back to itself: thousands are asked for in a step, and threads would wait for each other.
+    static SMALL_KEPT: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+}
+
+static LARGE_KEPT: Mutex<Vec<Vec<Line>>> = Mutex::new(Vec::new());
 
 /// Floats at the start of a cache line, of whatever content.
 pub(crate) struct Scratch {
@@ -22,7 +31,7 @@ pub(crate) struct Scratch {
 impl Scratch {
     pub(crate) fn new(len: usize) -> Self {
         let needed = len.div_ceil(LINE);
-        let mut lines = take(needed);
+        let mut lines = with_kept(needed, |kept| take(kept, needed)).unwrap_or_default();
         if lines.len() < needed {
             // Not `resize`, which would copy what nobody wants.
             lines = vec![Line([0.; LINE]); needed];
@@ -31,9 +40,16 @@ impl Scratch {
     }
 }
 
+/// Calls `work` with the buffers kept of this size; not at the end of a thread, whose own are gone.
+fn with_kept<R>(lines: usize, work: impl FnOnce(&mut Vec<Vec<Line>>) -> R) -> Option<R> {
+    if lines <= SMALL {
+        return SMALL_KEPT.try_with(|kept| work(&mut kept.borrow_mut())).ok();
+    }
+    Some(work(&mut LARGE_KEPT.lock().unwrap_or_else(PoisonError::into_inner)))
+}
+
 /// The smallest buffer kept that is large enough, or the largest.
-fn take(needed: usize) -> Vec<Line> {
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+fn take(kept: &mut Vec<Vec<Line>>, needed: usize) -> Vec<Line> {
     let found = kept.iter().enumerate().min_by_key(|(_, lines)| match lines.len() {
         len if len >= needed => (0, len),
         len => (1, usize::MAX - len),
@@ -46,7 +62,8 @@ fn take(needed: usize) -> Vec<Line> {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.lines));
+        let lines = std::mem::take(&mut self.lines);
+        with_kept(lines.len(), |kept| kept.push(lines));
     }
 }
 

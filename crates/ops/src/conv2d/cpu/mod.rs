@@ -6,6 +6,7 @@
 #![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
 
 mod columns;
+mod few_channels;
 mod few_pixels;
 mod stack;
 #[cfg(test)]
@@ -20,7 +21,7 @@ use rayon::prelude::*;
 use super::Geometry;
 use crate::Activation;
 use crate::activation::{Activate, ForActivation};
-use crate::kernel::{Matrix, Shared, lanes, pieces, vectorised, written};
+use crate::kernel::{Matrix, Shared, pieces, sums_of_pairs, vectorised, written};
 use columns::{TILE, add_to_image, from_image, with_buffer};
 pub(crate) use stack::Stack;
 use stack::parted;
@@ -30,6 +31,9 @@ const OUT_BLOCK: usize = 128;
 
 /// Pixels of a tile that are too few to outweigh rearranging the kernel.
 const FEW_PIXELS: usize = 64;
+
+/// Products of a convolution that take a thread a hundredth of a second by Winograd.
+const SOON: usize = 400_000_000;
 
 /// Pieces of work that keep a usual number of threads busy.
 const PIECES: usize = 16;
@@ -84,6 +88,9 @@ pub(crate) fn forward(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], bias: Opti
         return y;
     }
     let x = x.joined();
+    if few_channels::serves(g) {
+        return few_channels::forward(g, &x, weight, bias);
+    }
     if few_pixels::serves(g) {
         return few_pixels::forward(g, &x, weight, bias);
     }
@@ -165,6 +172,9 @@ pub(crate) fn input_gradients(
 }
 
 fn without_tiles(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    if few_channels::serves(g) {
+        return few_channels::input_gradient(g, y, weight, bias);
+    }
     if few_pixels::serves(g) {
         return few_pixels::input_gradient(g, y, weight, bias);
     }
@@ -273,6 +283,9 @@ pub(crate) fn weight_gradient(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> Vec<
         return weight;
     }
     let x = &*x.joined();
+    if few_channels::serves(g) {
+        return few_channels::weight_gradient(g, x, y);
+    }
     if few_pixels::serves(g) {
         return few_pixels::weight_gradient(g, x, y);
     }
@@ -332,11 +345,20 @@ pub(crate) fn weight_gradient(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> Vec<
     sums
 }
 
+/// Both, and at once where each is soon done: a thread for which the one has no pieces left goes on with the other. What takes long is better
+/// done alone, with the caches to itself.
+pub(crate) fn side_by_side<A: Send, B: Send>(
+    g: &Geometry,
+    a: impl FnOnce() -> A + Send,
+    b: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    let products = g.batch * g.output_pixels() * g.out_channels * g.group_in() * g.taps();
+    if products <= SOON { rayon::join(a, b) } else { (a(), b()) }
+}
+
 /// The gradient of a bias: the sum of each channel of `y` `(n, channels, pixels)`.
 pub(crate) fn bias_gradient(y: &[f32], channels: usize, pixels: usize) -> Vec<f32> {
-    let planes: Vec<f64> = y
-        .par_chunks(pixels)
-        .map(|plane| vectorised(|| lanes(plane, |[sum], value| *sum += f64::from(value))[0]))
-        .collect();
+    let planes: Vec<f64> =
+        y.par_chunks(pixels).map(|plane| vectorised(|| sums_of_pairs(plane, plane, |value, _| [value])[0])).collect();
     (0..channels).map(|at| planes.iter().skip(at).step_by(channels).sum::<f64>() as f32).collect()
 }

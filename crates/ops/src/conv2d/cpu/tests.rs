@@ -119,6 +119,11 @@ fn layers_of_networks() {
     check((4, 12, 56, 57), (400, 12, 4, 4), Conv2d::new(2, 1));
     // A sum over many pixels that few others average out.
     check((1, 1, 36, 60), (10, 1, 1, 1), Conv2d { padding: (2, 1), ..Conv2d::default() });
+    // One tap and few channels: a tile and a bit, rows and columns of sums that are left over, and the most channels that are few.
+    check((2, 5, 37, 29), (19, 5, 1, 1), Conv2d::default());
+    check((3, 16, 16, 16), (11, 16, 1, 1), Conv2d::default());
+    check((1, 64, 33, 40), (64, 64, 1, 1), Conv2d::default());
+    check((1, 1, 70, 70), (1, 1, 1, 1), Conv2d::default());
     // Large kernels and few pixels.
     check((2, 90, 6, 7), (270, 90, 5, 5), Conv2d::new(1, 2));
     check((3, 201, 9, 7), (133, 201, 5, 5), Conv2d { dilation: (1, 1), ..Conv2d::new(3, 2) });

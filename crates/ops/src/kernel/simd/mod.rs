@@ -102,6 +102,8 @@ pub(crate) fn run(level: Level, work: impl Piece) {
 
 /// Floats that are computed with side by side: eight, or sixteen of which the last eight lie apart.
 pub(crate) trait Lanes: Copy {
+    /// How many there are.
+    const LEN: usize;
     /// # Safety
     /// Eight floats can be read from `from` on; if these are sixteen, eight more from `from + gap` on.
     unsafe fn load_apart(from: *const f32, gap: usize) -> Self;
@@ -114,6 +116,8 @@ pub(crate) trait Lanes: Copy {
     fn mul(self, other: Self) -> Self;
     /// `self * factor + term`, rounded once where the processor can.
     fn mul_add(self, factor: f32, term: Self) -> Self;
+    /// As [`Self::mul_add`], each with a factor of its own.
+    fn mul_add_each(self, factors: Self, term: Self) -> Self;
     /// The larger one, `other` if either is NaN.
     fn max(self, other: Self) -> Self;
 }
@@ -179,6 +183,8 @@ fn mul_add(a: f32, b: f32, c: f32) -> f32 {
 }
 
 impl Lanes for [f32; 8] {
+    const LEN: usize = 8;
+
     #[inline(always)]
     unsafe fn load_apart(from: *const f32, _: usize) -> Self {
         // SAFETY: as the caller vouches; an array of floats may be read unaligned.
@@ -214,6 +220,11 @@ impl Lanes for [f32; 8] {
     #[inline(always)]
     fn mul_add(self, factor: f32, term: Self) -> Self {
         std::array::from_fn(|i| mul_add(self[i], factor, term[i]))
+    }
+
+    #[inline(always)]
+    fn mul_add_each(self, factors: Self, term: Self) -> Self {
+        std::array::from_fn(|i| mul_add(self[i], factors[i], term[i]))
     }
 
     #[inline(always)]

@@ -21,6 +21,8 @@ pub(crate) struct Avx2;
 pub(crate) struct Avx512;
 
 impl Lanes for __m256 {
+    const LEN: usize = 8;
+
     #[inline(always)]
     unsafe fn load_apart(from: *const f32, _: usize) -> Self {
         unsafe { _mm256_loadu_ps(from) }
@@ -57,12 +59,19 @@ impl Lanes for __m256 {
     }
 
     #[inline(always)]
+    fn mul_add_each(self, factors: Self, term: Self) -> Self {
+        unsafe { _mm256_fmadd_ps(self, factors, term) }
+    }
+
+    #[inline(always)]
     fn max(self, other: Self) -> Self {
         unsafe { _mm256_max_ps(self, other) }
     }
 }
 
 impl Lanes for __m512 {
+    const LEN: usize = 16;
+
     #[inline(always)]
     unsafe fn load_apart(from: *const f32, gap: usize) -> Self {
         unsafe {
@@ -108,6 +117,11 @@ impl Lanes for __m512 {
     #[inline(always)]
     fn mul_add(self, factor: f32, term: Self) -> Self {
         unsafe { _mm512_fmadd_ps(self, _mm512_set1_ps(factor), term) }
+    }
+
+    #[inline(always)]
+    fn mul_add_each(self, factors: Self, term: Self) -> Self {
+        unsafe { _mm512_fmadd_ps(self, factors, term) }
     }
 
     #[inline(always)]

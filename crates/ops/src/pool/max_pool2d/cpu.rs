@@ -43,6 +43,45 @@ pub(super) fn forward(windows: Windows, x: &[f32]) -> (Vec<f32>, Vec<u8>) {
     (y, places)
 }
 
+/// The maxima alone, where no gradient will be asked for.
+pub(super) fn maxima(windows: Windows, x: &[f32]) -> Vec<f32> {
+    let Windows { kernel, input, output } = windows;
+    if kernel != 2 {
+        return forward(windows, x).0;
+    }
+    let len = x.len() / (input.0 * input.1) * output.0 * output.1;
+    let write = |y: &mut [MaybeUninit<f32>]| {
+        y.par_chunks_mut(output.1).enumerate().with_min_len(min_rows(output.1)).for_each(|(row, y)| {
+            let top = (row / output.0 * input.0 + row % output.0 * kernel) * input.1;
+            let [upper, lower] = [0, 1].map(|i| &x[top + i * input.1..][..output.1 * kernel]);
+            vectorised_work(PairMaxima { upper, lower, y });
+        });
+    };
+    // SAFETY: the rows cover the result, and `PairMaxima` writes all of a row.
+    unsafe { written(len, write) }
+}
+
+/// One row of the maxima of 2x2 windows.
+struct PairMaxima<'a> {
+    upper: &'a [f32],
+    lower: &'a [f32],
+    y: &'a mut [MaybeUninit<f32>],
+}
+
+impl Work for PairMaxima<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let rows = self.upper.chunks_exact(2).zip(self.lower.chunks_exact(2));
+        for (y, (upper, lower)) in self.y.iter_mut().zip(rows) {
+            // As in `Pairs`.
+            let larger = |best: f32, x: f32| if (x > best) | x.is_nan() { x } else { best };
+            y.write(larger(larger(upper[0], upper[1]), larger(lower[0], lower[1])));
+        }
+    }
+}
+
 /// One row of the result of 2x2 windows.
 struct Pairs<'a> {
     upper: &'a [f32],

@@ -1,4 +1,4 @@
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 
 use crate::max_pool2d;
 use crate::verify::{self, Case, draw, refusal};
@@ -55,6 +55,24 @@ fn ties_and_nan_are_settled_alike_in_every_lane() {
             let expected = f64::from(u8::from(at == best));
             assert!((gradient[at / 2 * 162 + window * 2 + at % 2] - expected).abs() < 1e-9);
         }
+    }
+}
+
+/// Without a gradient to come the places of the maxima are not kept; the maxima are the same.
+#[test]
+fn a_prediction_pools_as_a_training_does() {
+    for (shape, kernel) in [((2, 3, 8, 6), 2), ((3, 2, 39, 75), 2), ((1, 2, 10, 13), 3)] {
+        let x = draw(shape, 1);
+        let at = x.elem_count() / 2;
+        let with_nan = Tensor::arange(0u32, x.elem_count() as u32, &Device::Cpu).unwrap().eq(at as u32).unwrap();
+        let with_nan = with_nan.reshape(x.shape()).unwrap();
+        let nan = Tensor::full(f32::NAN, x.shape(), &Device::Cpu).unwrap();
+        let x = with_nan.where_cond(&nan, &x).unwrap();
+        let bits = |y: &Tensor| {
+            y.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        };
+        let trained = max_pool2d(&Var::from_tensor(&x).unwrap(), kernel).unwrap();
+        assert_eq!(bits(&max_pool2d(&x, kernel).unwrap()), bits(&trained));
     }
 }
 

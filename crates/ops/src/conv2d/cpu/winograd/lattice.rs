@@ -261,13 +261,24 @@ impl Line<*mut f32> {
             return;
         }
         let mut j = begin;
+        // Whole cache lines at once: planes often lie a multiple of a cache's reach apart, and their lines, written in halves, would drive
+        // each other out in between.
+        while j + 2 * BLOCK <= end {
+            let (left, right) = unsafe { (Self::turned::<V>(strip, i, j), Self::turned::<V>(strip, i, j + BLOCK)) };
+            for channel in 0..BLOCK {
+                if channel < self.channels {
+                    let to = self.pixel(channel, self.from + j as isize);
+                    unsafe {
+                        left[channel].store(to);
+                        right[channel].store(to.wrapping_add(BLOCK));
+                    }
+                }
+            }
+            j += 2 * BLOCK;
+        }
         while j < end {
             let at = j.min(end - BLOCK);
-            let mut values = [V::splat(0.); BLOCK];
-            for step in 0..BLOCK {
-                values[step] = unsafe { strip.load(i, at + step) };
-            }
-            let values = V::transpose(values);
+            let values = unsafe { Self::turned::<V>(strip, i, at) };
             for channel in 0..BLOCK {
                 if channel < self.channels {
                     unsafe { values[channel].store(self.pixel(channel, self.from + at as isize)) };
@@ -275,6 +286,16 @@ impl Line<*mut f32> {
             }
             j += BLOCK;
         }
+    }
+
+    /// Eight positions of a strip from column `j` on, by channel.
+    #[inline(always)]
+    unsafe fn turned<V: Vector>(strip: Strip, i: usize, j: usize) -> [V; BLOCK] {
+        let mut values = [V::splat(0.); BLOCK];
+        for step in 0..BLOCK {
+            values[step] = unsafe { strip.load(i, j + step) };
+        }
+        V::transpose(values)
     }
 
     #[inline(always)]

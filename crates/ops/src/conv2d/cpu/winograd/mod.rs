@@ -32,7 +32,7 @@ use self::passes::{Layout, Pass, Tiling};
 use self::results::{Chunk, FromFewTiles, Kernels, ProductsOfPoint, Results, Tiles};
 use self::transform::{F1x1, F3x2, F4x2, F4x3, Transform};
 use super::stack::parted;
-use super::{Ending, Stack};
+use super::{Ending, Stack, few_channels};
 use crate::conv2d::{Exactness, Geometry};
 use crate::kernel::{CHUNK, Level, PANEL, Scratch, Shared, pieces, run, vectorised, written};
 
@@ -46,7 +46,7 @@ const FEW_TILES: usize = 256;
 const MANY_KERNELS: usize = 128 * 128;
 
 /// Channels in that are worked on at once, so that what comes of them stays in a cache; a multiple of the blocks of all phases.
-const DEPTH: usize = 128;
+const DEPTH: usize = 64;
 
 /// Floats that the kernels of one panel take at all points, transformed at once into a cache.
 const KERNEL_VALUES: usize = 36 * DEPTH * PANEL;
@@ -84,7 +84,7 @@ enum Choice {
 /// each pair of channels and phase.
 fn choose(g: &Geometry, results: (usize, usize)) -> Option<(Choice, usize)> {
     let stride = g.stride.0;
-    if g.groups != 1 || g.dilation != (1, 1) || g.stride.1 != stride || stride > 2 {
+    if g.groups != 1 || g.dilation != (1, 1) || g.stride.1 != stride || stride > 2 || few_channels::serves(g) {
         return None;
     }
     if g.kernel.0 > 4 || g.kernel.1 > 4 {

@@ -216,22 +216,31 @@ impl<T: Transform> Pass<T> {
         }
         // Both halves of a panel are neighbouring phases of the same channels, or different channels.
         let same = outs[0].2 != outs[1].2;
-        let (places, mut taps) = (kernel.places::<T>(), [[[0.; PANEL]; MOST_TAPS]; PANEL / BLOCK]);
-        // All phases of a channel see one kernel, which is read once.
-        for step in 0..ins.len() / phases {
-            let (first, lane) = (ins.start + step / BLOCK * phases * BLOCK, step % BLOCK);
-            let (first_in, count, _) = self.input.block(first / BLOCK);
-            for half in 0..outs.len() {
-                if half > 0 && same {
-                    break;
+        let (places, mut taps) = (kernel.places::<T>(), [[[[0.; PANEL]; MOST_TAPS]; PANEL / BLOCK]; 2]);
+        let channels = ins.len() / phases;
+        // All phases of a channel see one kernel, which is read once, and before the channel before it is transformed: vectors are loaded
+        // from what was stored in parts, which takes its time.
+        for step in 0..=channels {
+            if step < channels {
+                let (first, lane) = (ins.start + step / BLOCK * phases * BLOCK, step % BLOCK);
+                let (first_in, count, _) = self.input.block(first / BLOCK);
+                for half in 0..outs.len() {
+                    if half > 0 && same {
+                        break;
+                    }
+                    let (first_out, count_out, _) = outs[half];
+                    let count_out = if lane < count { count_out } else { 0 };
+                    let start = first_out * kernel.out_step + (first_in + lane) * kernel.in_step;
+                    kernel.read::<I::V>(start, count_out, &places, &mut taps[step % 2][half]);
                 }
-                let (first_out, count_out, _) = outs[half];
-                let count_out = if lane < count { count_out } else { 0 };
-                let start = first_out * kernel.out_step + (first_in + lane) * kernel.in_step;
-                kernel.read::<I::V>(start, count_out, &places, &mut taps[half]);
             }
+            if step == 0 {
+                continue;
+            }
+            let step = step - 1;
+            let (first, lane) = (ins.start + step / BLOCK * phases * BLOCK, step % BLOCK);
             for phase in 0..phases {
-                let from = taps.as_ptr().cast::<f32>().wrapping_add(starts[phase]);
+                let from = taps[step % 2].as_ptr().cast::<f32>().wrapping_add(starts[phase]);
                 let to = to.wrapping_add((first - ins.start + phase * BLOCK + lane) * PANEL);
                 let to = Square { start: to, row: T::POINTS * plane, column: plane, next: BLOCK };
                 // SAFETY: a square of all phases' taps is no larger than an array of them; the kernel's place in `to`.

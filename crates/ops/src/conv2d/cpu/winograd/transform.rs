@@ -403,9 +403,11 @@ unsafe fn of_lanes<M: Matrix, L: Lanes>(from: Square<*const f32>, to: Square<*mu
     let mut columns = [[MaybeUninit::<L>::uninit(); LARGEST]; LARGEST];
     for j in 0..M::COLUMNS {
         let mut column = [zero; LARGEST];
+        // One step after the other: sums of both would all be worked out before the loop over tiles, and wait on the stack.
+        let top = from.start.wrapping_add(j * from.column);
         for i in 0..M::COLUMNS {
             // SAFETY: (i, j) is in the square.
-            column[i] = unsafe { L::load_apart(from.start.wrapping_add(i * from.row + j * from.column), from.next) };
+            column[i] = unsafe { L::load_apart(top.wrapping_add(i * from.row), from.next) };
         }
         let column = M::apply(column);
         for i in 0..M::ROWS {
@@ -419,8 +421,9 @@ unsafe fn of_lanes<M: Matrix, L: Lanes>(from: Square<*const f32>, to: Square<*mu
             row[j] = unsafe { columns[i][j].assume_init() };
         }
         let row = M::apply(row);
+        let left = to.start.wrapping_add(i * to.row);
         for j in 0..M::ROWS {
-            let place = to.start.wrapping_add(i * to.row + j * to.column);
+            let place = left.wrapping_add(j * to.column);
             // SAFETY: (i, j) is in the square.
             unsafe {
                 let value = match then {

@@ -1,0 +1,266 @@
+//! 1x1 convolution of few channels: a product so flat that to rearrange its factors, as gemm does, takes longer than to compute it.
+//!
+//! Pixels are read where they lie, and sums stay in registers: of a result, over the channels; of the kernel's gradient, over the pixels.
+#![allow(unsafe_code, reason = "pieces of work read and write rows of planes")]
+#![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
+#![allow(clippy::needless_range_loop, reason = "closures would not be compiled for the level")]
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{PIECES, swapped};
+use crate::conv2d::Geometry;
+use crate::kernel::{Isa, Lanes, Piece, Shared, pieces, run, written};
+
+/// Channels, in and out, that are few.
+const FEW: usize = 64;
+
+/// Pixels of a plane that outweigh those computed twice where vectors do not come out even; more than are computed at once.
+const MANY: usize = 256;
+
+/// Pixels of a plane that one piece of work goes through at once, at most.
+const TILE: usize = 1024;
+
+/// Channels of a result that are summed at once.
+const ROWS: usize = 6;
+
+/// Channels out and channels in whose products are summed at once.
+const OUTS: usize = 3;
+const INS: usize = 4;
+
+/// Sums of the gradient's products that are taken side by side, by vectors of any length.
+const SUMS: usize = 16;
+
+/// Whether gemm would rearrange more than it computes.
+pub(super) fn serves(g: &Geometry) -> bool {
+    g.is_pointwise() && g.groups == 1 && g.in_channels <= FEW && g.out_channels <= FEW && g.output_pixels() >= MANY
+}
+
+fn tiles(g: &Geometry) -> usize {
+    g.output_pixels().div_ceil(TILE)
+}
+
+/// Tiles of about one size, none of them small.
+fn tile(g: &Geometry, at: usize) -> Range<usize> {
+    let (pixels, tiles) = (g.output_pixels(), tiles(g));
+    at * pixels / tiles..(at + 1) * pixels / tiles
+}
+
+/// `(n, out, h, w)` from `x` `(n, in, h, w)`.
+pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let plane = g.output_pixels();
+    let len = g.batch * g.out_channels * plane;
+    let write = |y: &mut [MaybeUninit<f32>]| {
+        let y = Shared::new(y.as_mut_ptr().cast(), len);
+        pieces(g.batch * tiles(g)).for_each(|at| {
+            let (image, pixels) = (at / tiles(g), tile(g, at % tiles(g)));
+            let x = &x[image * g.in_channels * plane..][..g.in_channels * plane];
+            run(g.level, Results { x, weight, bias, plane, pixels, image, y });
+        });
+    };
+    // SAFETY: the pieces cover all tiles of all images, and each writes all channels of its own.
+    unsafe { written(len, write) }
+}
+
+/// The adjoint of [`forward`] in x: `(n, in, h, w)` from `y` `(n, out, h, w)`.
+pub(super) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let back = Geometry { in_channels: g.out_channels, out_channels: g.in_channels, ..*g };
+    forward(&back, y, &swapped(weight, (1, g.out_channels, g.in_channels, 1)), bias)
+}
+
+/// All channels of one tile of an image.
+struct Results<'a> {
+    /// The channels in of the image.
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    plane: usize,
+    pixels: Range<usize>,
+    image: usize,
+    y: Shared,
+}
+
+impl Piece for Results<'_> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        if I::IS_WIDE { self.pixels::<I::Wide, 4>() } else { self.pixels::<I::Wide, 2>() }
+    }
+}
+
+impl Results<'_> {
+    /// Goes along the tile, `V` vectors at a time; the last ones step back to end with it.
+    #[inline(always)]
+    fn pixels<W: Lanes, const V: usize>(&self) {
+        let step = V * W::LEN;
+        assert!(step <= self.pixels.len(), "a tile of few pixels");
+        let mut at = self.pixels.start;
+        while at < self.pixels.end {
+            self.channels::<W, V>(at.min(self.pixels.end - step));
+            at += step;
+        }
+    }
+
+    /// Channels in and channels out.
+    #[inline(always)]
+    fn channel_counts(&self) -> (usize, usize) {
+        let ins = self.x.len() / self.plane;
+        (ins, self.weight.len() / ins)
+    }
+
+    /// All channels of the pixels from `at` on.
+    #[inline(always)]
+    fn channels<W: Lanes, const V: usize>(&self, at: usize) {
+        let (_, outs) = self.channel_counts();
+        let mut out = 0;
+        while out < outs {
+            match outs - out {
+                1 => self.rows::<W, V, 1>(at, out),
+                2 => self.rows::<W, V, 2>(at, out),
+                3 => self.rows::<W, V, 3>(at, out),
+                4 => self.rows::<W, V, 4>(at, out),
+                5 => self.rows::<W, V, 5>(at, out),
+                _ => self.rows::<W, V, ROWS>(at, out),
+            }
+            out += ROWS;
+        }
+    }
+
+    /// `R` channels from `first` on.
+    #[inline(always)]
+    fn rows<W: Lanes, const V: usize, const R: usize>(&self, at: usize, first: usize) {
+        let (ins, outs) = self.channel_counts();
+        let mut sums = [[W::splat(0.); V]; R];
+        let weight = &self.weight[first * ins..][..R * ins];
+        let x = &self.x[at..];
+        assert!((ins - 1) * self.plane + V * W::LEN <= x.len(), "pixels exceed the planes");
+        for channel in 0..ins {
+            let mut pixels = [W::splat(0.); V];
+            for v in 0..V {
+                // SAFETY: in bounds as asserted.
+                pixels[v] = unsafe { W::load_apart(x.as_ptr().add(channel * self.plane + v * W::LEN), 8) };
+            }
+            for r in 0..R {
+                // SAFETY: a row of the kernel has `ins` elements, and the slice `R` rows.
+                let weight = unsafe { *weight.get_unchecked(r * ins + channel) };
+                for v in 0..V {
+                    sums[r][v] = pixels[v].mul_add(weight, sums[r][v]);
+                }
+            }
+        }
+        for r in 0..R {
+            let to = self.y.start_of((self.image * outs + first + r) * self.plane + at, V * W::LEN);
+            for v in 0..V {
+                if let Some(bias) = self.bias {
+                    sums[r][v] = sums[r][v].add(W::splat(bias[first + r]));
+                }
+                // SAFETY: `start_of` has seen to the pixels, which are in this piece's tile.
+                unsafe { sums[r][v].store_apart(to.add(v * W::LEN), 8) };
+            }
+        }
+    }
+}
+
+/// The gradient of the kernel, `(out, in, 1, 1)`.
+pub(super) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
+    let (all, plane) = (g.batch * tiles(g), g.output_pixels());
+    let parts = PIECES.min(all);
+    let parts: Vec<Vec<f64>> = pieces(parts)
+        .map(|part| {
+            let mut sums = vec![0.; g.out_channels * g.in_channels];
+            for at in part * all / parts..(part + 1) * all / parts {
+                let (image, pixels) = (at / tiles(g), tile(g, at % tiles(g)));
+                let x = &x[image * g.in_channels * plane..][..g.in_channels * plane];
+                let y = &y[image * g.out_channels * plane..][..g.out_channels * plane];
+                run(g.level, Products { x, y, plane, pixels, sums: &mut sums });
+            }
+            sums
+        })
+        .collect();
+    (0..g.out_channels * g.in_channels).map(|at| parts.iter().map(|sums| sums[at]).sum::<f64>() as f32).collect()
+}
+
+/// Adds the products of one tile of an image to the sums `(out, in)`.
+struct Products<'a> {
+    x: &'a [f32],
+    y: &'a [f32],
+    plane: usize,
+    pixels: Range<usize>,
+    sums: &'a mut [f64],
+}
+
+impl Piece for Products<'_> {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { x, y, plane, pixels, sums } = self;
+        let (ins, outs) = (x.len() / plane, y.len() / plane);
+        for first_out in (0..outs).step_by(OUTS) {
+            for first_in in (0..ins).step_by(INS) {
+                // Channels that are not there are the last one, again.
+                let mut rows = [&x[..0]; INS];
+                for i in 0..INS {
+                    rows[i] = &x[(first_in + i).min(ins - 1) * plane..][pixels.clone()];
+                }
+                let mut gradients = [&y[..0]; OUTS];
+                for o in 0..OUTS {
+                    gradients[o] = &y[(first_out + o).min(outs - 1) * plane..][pixels.clone()];
+                }
+                let products = products::<I::Wide>(rows, gradients);
+                for o in 0..OUTS.min(outs - first_out) {
+                    for i in 0..INS.min(ins - first_in) {
+                        let mut sum = 0.;
+                        for &product in &products[o][i] {
+                            sum += f64::from(product);
+                        }
+                        sums[(first_out + o) * ins + first_in + i] += sum;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Sums of products of rows of one length: those of all pixels that are alike modulo [`SUMS`].
+#[inline(always)]
+fn products<W: Lanes>(x: [&[f32]; INS], y: [&[f32]; OUTS]) -> [[[f32; SUMS]; INS]; OUTS] {
+    let pixels = x[0].len();
+    let whole = pixels - pixels % SUMS;
+    let mut products = [[[0.; SUMS]; INS]; OUTS];
+    for part in (0..SUMS).step_by(W::LEN) {
+        let mut sums = [[W::splat(0.); INS]; OUTS];
+        let mut at = part;
+        while at < whole {
+            let (mut xs, mut ys) = ([W::splat(0.); INS], [W::splat(0.); OUTS]);
+            // SAFETY: all rows have as many pixels as the first, and `whole` is no more than that.
+            unsafe {
+                for i in 0..INS {
+                    xs[i] = W::load_apart(x[i].as_ptr().add(at), 8);
+                }
+                for o in 0..OUTS {
+                    ys[o] = W::load_apart(y[o].as_ptr().add(at), 8);
+                }
+            }
+            for o in 0..OUTS {
+                for i in 0..INS {
+                    sums[o][i] = xs[i].mul_add_each(ys[o], sums[o][i]);
+                }
+            }
+            at += SUMS;
+        }
+        for o in 0..OUTS {
+            for i in 0..INS {
+                // SAFETY: `part` is a multiple of the length, and both are no more than `SUMS`.
+                unsafe { sums[o][i].store_apart(products[o][i].as_mut_ptr().add(part), 8) };
+            }
+        }
+    }
+    for at in whole..pixels {
+        for o in 0..OUTS {
+            for i in 0..INS {
+                products[o][i][at - whole] += x[i][at] * y[o][at];
+            }
+        }
+    }
+    products
+}
