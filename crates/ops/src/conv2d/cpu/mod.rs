@@ -32,7 +32,7 @@ const OUT_BLOCK: usize = 128;
 /// Pixels of a tile that are too few to outweigh rearranging the kernel.
 const FEW_PIXELS: usize = 64;
 
-/// Products of a convolution that take a thread a hundredth of a second by Winograd.
+/// Products of a convolution that take a thread a few thousandths of a second by Winograd.
 const SOON: usize = 400_000_000;
 
 /// Pieces of work that keep a usual number of threads busy.
