@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::check::{self, refuse};
-use crate::kernel::{has_kernel, map2, node, values};
+use crate::kernel::{by_candle, has_kernel, map2, node, values};
 
 /// `x * keep / (1 - probability)` of any shape: `keep`, of the shape of `x`, is 0 where an element is dropped, which happens with
 /// `probability`, and 1 elsewhere, so that the mean stays what it was (Srivastava et al. 2014, section 10, as PyTorch scales it).
@@ -19,7 +19,7 @@ pub fn dropout(x: &Tensor, keep: &Tensor, probability: f64) -> Result<Tensor> {
     }
     let (keep, scale) = (keep.detach().contiguous()?, 1. / (1. - probability));
     if !has_kernel(x) {
-        return x * (keep * scale)?;
+        return by_candle(OP, &[x], move |x| &x[0] * (&keep * scale)?);
     }
     let (x, scale) = (x.contiguous()?, scale as f32);
     let y = map2(&values(&x)?, &values(&keep)?, move |x, keep| x * (keep * scale));

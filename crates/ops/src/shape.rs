@@ -7,7 +7,7 @@ use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::{InputGradients, has_kernel, node, values, written};
+use crate::kernel::{InputGradients, by_candle, has_kernel, node, values, written};
 
 /// Values that one piece of work copies: a share of a processor's second cache.
 const PIECE: usize = 1 << 16;
@@ -29,14 +29,20 @@ pub fn cat(images: &[&Tensor]) -> Result<Tensor> {
         check::same_kind(OP, &name, image, first)?;
         channels += c;
     }
-    if !has_kernel(first) {
-        return Tensor::cat(images, 1);
-    }
     if let [a, b, rest @ ..] = images
         && rest.len() > 1
     {
         // A node of candle's takes three inputs.
         return cat(&[*a, *b, &cat(rest)?]);
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = crate::cuda::Stage::of(first)
+        && images.iter().all(|x| crate::cuda::Stage::of(x).is_some())
+    {
+        return crate::cuda::moves::cat(&stage, images);
+    }
+    if !has_kernel(first) {
+        return by_candle(OP, images, |images| Tensor::cat(images, 1));
     }
     let images = images.iter().map(|image| image.contiguous()).collect::<Result<Vec<_>>>()?;
     let shapes: Vec<Shape> = images.iter().map(|image| image.shape().clone()).collect();
@@ -70,7 +76,7 @@ pub fn reshape(x: &Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
         refuse!("reshape: x has shape {:?}, which is not made {:?}", x.dims(), shape.dims());
     }
     if !has_kernel(x) {
-        return x.reshape(shape);
+        return by_candle("reshape", &[x], move |x| x[0].reshape(&shape));
     }
     let x = x.contiguous()?;
     let (y, before) = (values(&x)?.to_vec(), x.shape().clone());

@@ -1,10 +1,11 @@
 //! Activations by kernels on a CUDA device.
 
-use candle_core::{Error, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::Activation;
+use crate::cuda::sums::size;
 use crate::cuda::{Memory, Stage, address};
-use crate::kernel::node;
+use crate::kernel::{Order, node_in};
 
 /// The kernels' `struct Activation`.
 #[repr(C)]
@@ -18,12 +19,16 @@ struct Parameters {
 }
 
 pub(crate) fn apply(stage: &Stage, activation: Activation, x: &Tensor) -> Result<Tensor> {
-    let x = x.contiguous()?;
-    let y = run(stage, "activate", activation, &x, None)?;
-    let (stage, input) = (stage.clone(), x.detach());
-    node("activation", &[&x], y, x.shape(), move |pass| {
+    let order = Order::of(x);
+    let input = order.arrange(&x.detach())?;
+    let y = run(stage, "activate", activation, &input, None)?;
+    let stage = stage.clone();
+    node_in(order, "activation", &[x], y, x.shape(), move |pass| {
         let gradient = run(&stage, "activate_back", activation, &input, Some(pass.gradient))?;
-        Ok([Some(gradient.into_tensor(input.shape()))])
+        match order {
+            Order::Planes => Ok([Some(gradient.into_tensor(input.shape()))]),
+            Order::Pixels => Ok([Some(gradient.into_image(input.dims4()?.into(), order)?)]),
+        }
     })
 }
 
@@ -40,8 +45,62 @@ fn run(
         x: address(x)?,
         gradient: gradient.map_or(Ok(0), address)?,
         y: y.address()?,
-        len: i32::try_from(x.elem_count()).map_err(Error::wrap)?,
+        len: size(x.elem_count())?,
         slope: activation.slope(),
+    };
+    // SAFETY: all have `len` values and are alive; the kernel without a gradient reads none.
+    unsafe { stage.launch(kernel, (stage.blocks(x.elem_count()), 1), &parameters)? };
+    Ok(y)
+}
+
+/// The kernels' `struct Squash`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Squash {
+    x: u64,
+    gradient: u64,
+    y: u64,
+    len: i32,
+    kind: i32,
+}
+
+/// Activations whose gradient is a function of their result, as the kernels count them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Tanh,
+    Sigmoid,
+}
+
+pub(crate) fn squash(stage: &Stage, kind: Kind, x: &Tensor) -> Result<Tensor> {
+    let order = Order::of(x);
+    let shape = x.shape().clone();
+    let seen = move |memory: Memory| match *shape.dims() {
+        [n, c, h, w] => memory.into_image([n, c, h, w], order),
+        _ => Ok(memory.into_tensor(&shape)),
+    };
+    let y = seen(run_squash(stage, "squash", kind, &order.arrange(&x.detach())?, None)?)?;
+    let result = y.storage_and_layout().0.try_clone(y.layout())?;
+    let stage = stage.clone();
+    node_in(order, "squash", &[x], Memory::from(result), x.shape(), move |pass| {
+        Ok([Some(seen(run_squash(&stage, "squash_back", kind, &y, Some(pass.gradient))?)?)])
+    })
+}
+
+#[allow(unsafe_code, reason = "a kernel is told where tensors lie")]
+fn run_squash(
+    stage: &Stage,
+    kernel: &'static str,
+    kind: Kind,
+    x: &Tensor,
+    gradient: Option<&Tensor>,
+) -> Result<Memory> {
+    let mut y = stage.memory(x.elem_count())?;
+    let parameters = Squash {
+        x: address(x)?,
+        gradient: gradient.map_or(Ok(0), address)?,
+        y: y.address()?,
+        len: size(x.elem_count())?,
+        kind: kind as i32,
     };
     // SAFETY: all have `len` values and are alive; the kernel without a gradient reads none.
     unsafe { stage.launch(kernel, (stage.blocks(x.elem_count()), 1), &parameters)? };

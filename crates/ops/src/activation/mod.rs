@@ -17,7 +17,7 @@ pub(crate) use cpu::{Activate, ForActivation, exp_negative, ln_normal, sigmoid a
 use crate::check::{self, refuse};
 #[cfg(feature = "cuda")]
 use crate::cuda::Stage;
-use crate::kernel::{has_kernel, map, map2, node, values};
+use crate::kernel::{by_candle, has_kernel, map, map2, node, values};
 use cpu::{LeakyRelu, Relu};
 
 /// What a normalisation applies to its result.
@@ -93,7 +93,7 @@ pub fn add(a: &Tensor, b: &Tensor, activation: Activation) -> Result<Tensor> {
     const OP: &str = "add";
     check::same_shape(OP, "b", b, a)?;
     if !has_kernel(a) {
-        return activation.apply(&(a + b)?);
+        return activation.apply(&by_candle(OP, &[a, b], |x| &x[0] + &x[1])?);
     }
     let [a, b] = [a.contiguous()?, b.contiguous()?];
     let y = map2(&values(&a)?, &values(&b)?, |a, b| a + b);
@@ -114,7 +114,7 @@ pub fn soft_clamp(x: &Tensor, bound: f64) -> Result<Tensor> {
         refuse!("soft_clamp: bound {bound} is not positive");
     }
     if !has_kernel(x) {
-        return (x / bound)?.tanh()? * bound;
+        return by_candle("soft_clamp", &[x], move |x| (&x[0] / bound)?.tanh()? * bound);
     }
     let (bound, inverse) = (bound as f32, (1. / bound) as f32);
     from_result(
@@ -128,7 +128,11 @@ pub fn soft_clamp(x: &Tensor, bound: f64) -> Result<Tensor> {
 /// Hyperbolic tangent of any shape.
 pub fn tanh(x: &Tensor) -> Result<Tensor> {
     if !has_kernel(x) {
-        return x.tanh();
+        #[cfg(feature = "cuda")]
+        if let Some(stage) = Stage::of(x) {
+            return cuda::squash(&stage, cuda::Kind::Tanh, x);
+        }
+        return by_candle("tanh", &[x], |x| x[0].tanh());
     }
     from_result("tanh", x, cpu::tanh, |y, gradient| gradient * (1. - y * y))
 }
@@ -136,7 +140,11 @@ pub fn tanh(x: &Tensor) -> Result<Tensor> {
 /// `1 / (1 + exp(-x))` of any shape, without overflow at either end.
 pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
     if !has_kernel(x) {
-        return composed::sigmoid(x);
+        #[cfg(feature = "cuda")]
+        if let Some(stage) = Stage::of(x) {
+            return cuda::squash(&stage, cuda::Kind::Sigmoid, x);
+        }
+        return by_candle("sigmoid", &[x], |x| composed::sigmoid(&x[0]));
     }
     from_result("sigmoid", x, cpu::sigmoid, |y, gradient| gradient * y * (1. - y))
 }

@@ -72,6 +72,14 @@ impl<'a> Images<'a> {
         Ok((n, c + c_below, h, w))
     }
 
+    #[cfg(feature = "cuda")]
+    pub(super) fn all(&self) -> &[&'a Tensor] {
+        match self {
+            Self::One(x) => std::slice::from_ref(x),
+            Self::Stacked(x) => x,
+        }
+    }
+
     pub(super) fn are_tracked(&self) -> bool {
         match *self {
             Self::One(x) => is_tracked(&[x]),

@@ -102,7 +102,7 @@ pub fn conv2d<'a>(x: impl Into<Images<'a>>, weight: &Tensor, bias: Option<&Tenso
     let geometry = geometry(x, weight, bias, spec)?;
     #[cfg(feature = "cuda")]
     if weight.device().is_cuda()
-        && let Some(y) = cuda::apply("conv2d", cuda::Direction::Forward, &x.stacked()?, weight, bias, &geometry)?
+        && let Some(y) = cuda::apply("conv2d", cuda::Direction::Forward, x.all(), weight, bias, &geometry)
     {
         return Ok(y);
     }

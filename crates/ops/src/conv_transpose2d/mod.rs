@@ -64,7 +64,7 @@ impl ConvTranspose2d {
 pub fn conv_transpose2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: ConvTranspose2d) -> Result<Tensor> {
     let geometry = geometry(x, weight, bias, spec)?;
     #[cfg(feature = "cuda")]
-    if let Some(y) = cuda::apply("conv_transpose2d", cuda::Direction::InputGradient, x, weight, bias, &geometry)? {
+    if let Some(y) = cuda::apply("conv_transpose2d", cuda::Direction::InputGradient, &[x], weight, bias, &geometry) {
         return Ok(y);
     }
     if spec.exactness == Exactness::Bf16 {
@@ -129,7 +129,7 @@ fn kernels(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> R
 }
 
 /// The convolution from `(n, out, h', w')` to `(n, in, h, w)` whose adjoint this is.
-fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: ConvTranspose2d) -> Result<Geometry> {
+pub(crate) fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: ConvTranspose2d) -> Result<Geometry> {
     const OP: &str = "conv_transpose2d";
     let (batch, in_channels, h, w) = check::image(OP, "x", x)?;
     let (weight_channels, group_channels, kh, kw) = check::image(OP, "weight", weight)?;

@@ -3,10 +3,17 @@
 #include <pthread.h>
 #include <stddef.h>
 
-#define THREADS 32
+#define THREADS 16
 #define __device__ static
 #define __shared__ static
 #define __syncthreads() pthread_barrier_wait(&barrier)
+
+typedef struct {
+    float x, y, z, w;
+} float4;
+typedef struct {
+    unsigned short x, y, z, w;
+} ushort4;
 
 // The threads of a block run side by side, its blocks one after the other, so that a static variable is as good as shared memory.
 #define KERNEL(name, Parameters)                                                                   \

@@ -3,7 +3,8 @@
 // Each is given one structure, which its user in Rust has a twin of, and runs in blocks of THREADS threads. Nothing adds up in the order
 // in which threads finish. All of it is C as well, so that tests can run it on a processor: see emulator.c.
 
-// Images are (n, channels, pixels); `count` are the n * pixels values of a channel.
+// Images lie in one of two orders: (n, channels, pixels), or (n, pixels, channels), for which kernels end in `_by_pixel`. `count` are the
+// n * pixels values of a channel. In the order of pixels a block has `lanes` threads side by side, a power of 2, each with four channels.
 
 __device__ int min_of(int a, int b) { return a < b ? a : b; }
 
@@ -26,6 +27,46 @@ __device__ double block_sum(double value) {
     return sum;
 }
 
+// Eight sums over the threads of a block whose numbers are equal modulo `lanes`, which all of them get.
+__device__ void lane_sums(double *values, int lanes) {
+    __shared__ double sums[8][THREADS];
+    for (int k = 0; k < 8; ++k) sums[k][threadIdx.x] = values[k];
+    __syncthreads();
+    for (int half = THREADS / 2; half >= lanes; half /= 2) {
+        if (threadIdx.x < half) {
+            for (int k = 0; k < 8; ++k) sums[k][threadIdx.x] += sums[k][threadIdx.x + half];
+        }
+        __syncthreads();
+    }
+    for (int k = 0; k < 8; ++k) values[k] = sums[k][threadIdx.x % lanes];
+    __syncthreads();
+}
+
+// Four channels of a pixel, zeros for those that are not there.
+__device__ float4 four(const float *pixel, int channel, int channels) {
+    float4 x = {0, 0, 0, 0};
+    if (channels % 4 == 0) {
+        if (channel < channels) x = *(const float4 *)(pixel + channel);
+        return x;
+    }
+    if (channel < channels) x.x = pixel[channel];
+    if (channel + 1 < channels) x.y = pixel[channel + 1];
+    if (channel + 2 < channels) x.z = pixel[channel + 2];
+    if (channel + 3 < channels) x.w = pixel[channel + 3];
+    return x;
+}
+
+__device__ void put_four(float *pixel, int channel, int channels, float4 x) {
+    if (channels % 4 == 0) {
+        if (channel < channels) *(float4 *)(pixel + channel) = x;
+        return;
+    }
+    if (channel < channels) pixel[channel] = x.x;
+    if (channel + 1 < channels) pixel[channel + 1] = x.y;
+    if (channel + 2 < channels) pixel[channel + 2] = x.z;
+    if (channel + 3 < channels) pixel[channel + 3] = x.w;
+}
+
 // Slope 1 is no activation, 0 ReLU, which a NaN passes, and its gradient; by another slope what is not above zero is multiplied.
 __device__ float activated(float x, float slope) {
     if (slope == 0) return x <= 0 ? 0 : x;
@@ -35,6 +76,134 @@ __device__ float activated(float x, float slope) {
 __device__ float gradient_before(float x, float gradient, float slope) {
     if (slope == 0) return x <= 0 ? 0 : gradient;
     return x > 0 ? gradient : slope * gradient;
+}
+
+// ---- values that are moved, and added ----
+
+struct Rows {
+    const float *x;
+    float *y;
+    int len, width, x_step, x_start, y_step, y_start;
+    int fours;  // whether all of this counts fours of values
+};
+
+// `len` values in rows of `width`, from and to rows of other widths.
+KERNEL(copy_rows, Rows) {
+    for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
+        int row = i / p.width, column = i % p.width;
+        int from = row * p.x_step + p.x_start + column, to = row * p.y_step + p.y_start + column;
+        if (p.fours) {
+            ((float4 *)p.y)[to] = ((const float4 *)p.x)[from];
+        } else {
+            p.y[to] = p.x[from];
+        }
+    }
+}
+
+struct Transposition {
+    const float *x;
+    float *y;
+    int len, rows, columns;
+};
+
+// Matrices (n, rows, columns), to (n, columns, rows).
+KERNEL(transpose, Transposition) {
+    for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
+        int row = i % p.rows, column = i / p.rows % p.columns, matrix = i / p.rows / p.columns;
+        p.y[i] = p.x[(matrix * p.rows + row) * p.columns + column];
+    }
+}
+
+struct Addition {
+    const float *x;
+    float *y;
+    int len, repeat, period;
+    int fours;  // whether each thread adds four values side by side, which have one value of x or four
+    float keep, take;
+};
+
+// y = keep y + take x
+KERNEL(add_to, Addition) {
+    for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
+        p.y[i] = p.y[i] * p.keep + p.x[i] * p.take;
+    }
+}
+
+// One value of x to `repeat` values of y, and x anew after `period` of its values.
+KERNEL(add_each, Addition) {
+    for (int i = blockIdx.x * THREADS + threadIdx.x; p.fours && i < p.len / 4; i += gridDim.x * THREADS) {
+        float4 y = ((float4 *)p.y)[i];
+        const float *x = p.x + 4 * i / p.repeat % p.period;
+        int next = p.repeat == 1;
+        y.x += x[0], y.y += x[next], y.z += x[2 * next], y.w += x[3 * next];
+        ((float4 *)p.y)[i] = y;
+    }
+    if (p.fours) return;
+    for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
+        p.y[i] += p.x[i / p.repeat % p.period];
+    }
+}
+
+struct Cast {
+    const void *x;
+    void *y;
+    const float *bias;  // or null
+    int len, repeat, period;
+};
+
+union Bits {
+    float value;
+    unsigned bits;
+};
+
+// The nearest bf16, of two the even one: the upper half of an f32.
+__device__ unsigned short narrowed(float value) {
+    union Bits x;
+    x.value = value;
+    // Carries would make an infinity, or a number, of some NaN.
+    unsigned upper = value != value ? x.bits | 0x00400000u : x.bits + 0x7fffu + (x.bits >> 16 & 1u);
+    return upper >> 16;
+}
+
+__device__ float widened(unsigned short value) {
+    union Bits x;
+    x.bits = (unsigned)value << 16;
+    return x.value;
+}
+
+// f32 to bf16.
+KERNEL(narrow, Cast) {
+    int first = blockIdx.x * THREADS + threadIdx.x;
+    for (int i = first; i < p.len / 4; i += gridDim.x * THREADS) {
+        float4 x = ((const float4 *)p.x)[i];
+        ushort4 y;
+        y.x = narrowed(x.x), y.y = narrowed(x.y), y.z = narrowed(x.z), y.w = narrowed(x.w);
+        ((ushort4 *)p.y)[i] = y;
+    }
+    if (first < p.len % 4) {
+        int i = p.len - 1 - first;
+        ((unsigned short *)p.y)[i] = narrowed(((const float *)p.x)[i]);
+    }
+}
+
+__device__ float biased(struct Cast p, unsigned short x, int at) {
+    return widened(x) + (p.bias ? p.bias[at / p.repeat % p.period] : 0);
+}
+
+// bf16 to f32, and one bias to `repeat` values, anew after `period` of them.
+KERNEL(widen, Cast) {
+    int first = blockIdx.x * THREADS + threadIdx.x;
+    for (int i = first; i < p.len / 4; i += gridDim.x * THREADS) {
+        ushort4 x = ((const ushort4 *)p.x)[i];
+        float4 y;
+        y.x = biased(p, x.x, 4 * i), y.y = biased(p, x.y, 4 * i + 1);
+        y.z = biased(p, x.z, 4 * i + 2), y.w = biased(p, x.w, 4 * i + 3);
+        ((float4 *)p.y)[i] = y;
+    }
+    if (first < p.len % 4) {
+        int i = p.len - 1 - first;
+        ((float *)p.y)[i] = biased(p, ((const unsigned short *)p.x)[i], i);
+    }
 }
 
 // ---- activations ----
@@ -58,14 +227,99 @@ KERNEL(activate_back, Activation) {
     }
 }
 
+struct Squash {
+    const float *x, *gradient;
+    float *y;
+    int len, kind;  // 0 tanh, 1 sigmoid
+};
+
+KERNEL(squash, Squash) {
+    for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
+        float x = p.x[i], e = expf(-fabsf(x));
+        p.y[i] = p.kind == 0 ? tanhf(x) : (x >= 0 ? 1 : e) / (1 + e);
+    }
+}
+
+// By the result, which x is here.
+KERNEL(squash_back, Squash) {
+    for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
+        float y = p.x[i];
+        p.y[i] = p.gradient[i] * (p.kind == 0 ? 1 - y * y : y * (1 - y));
+    }
+}
+
+// ---- losses: means over values, or over their distances to targets ----
+
+enum { SQUARED, ABSOLUTE, CHARBONNIER, CROSS_ENTROPY, HINGE, MEAN };
+
+struct Loss {
+    const float *x;
+    const float *target;  // or null, where `constant` is the target of all
+    const float *gradient;
+    double *parts;  // (blocks)
+    float *y;
+    int len, blocks, kind;
+    float constant, epsilon_squared, sign;
+};
+
+__device__ float target_of(struct Loss p, int i) { return p.target ? p.target[i] : p.constant; }
+
+__device__ float loss_of(struct Loss p, float x, float target) {
+    float d = x - target, shut;
+    switch (p.kind) {
+        case SQUARED: return d * d;
+        case ABSOLUTE: return fabsf(d);
+        case CHARBONNIER: return sqrtf(d * d + p.epsilon_squared);
+        case CROSS_ENTROPY: return (x <= 0 ? 0 : x) - x * target + log1pf(expf(-fabsf(x)));
+        case HINGE: shut = 1 - target * x; return shut <= 0 ? 0 : shut;
+        default: return x;
+    }
+}
+
+__device__ float slope_of(struct Loss p, float x, float target) {
+    float d = x - target, e;
+    switch (p.kind) {
+        case SQUARED: return 2 * d;
+        case ABSOLUTE: return d == 0 ? d : copysignf(1, d);
+        case CHARBONNIER: return d / sqrtf(d * d + p.epsilon_squared);
+        case CROSS_ENTROPY: e = expf(-fabsf(x)); return (x >= 0 ? 1 : e) / (1 + e) - target;
+        case HINGE: return 1 - target * x <= 0 ? 0 : -target;
+        default: return 1;
+    }
+}
+
+KERNEL(loss_parts, Loss) {
+    double sum = 0;
+    for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
+        sum += loss_of(p, p.x[i], target_of(p, i));
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) p.parts[blockIdx.x] = sum;
+}
+
+KERNEL(mean_loss, Loss) {
+    double sum = 0;
+    for (int i = threadIdx.x; i < p.blocks; i += THREADS) sum += p.parts[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) p.y[0] = sum / p.len;
+}
+
+KERNEL(loss_back, Loss) {
+    float scale = p.sign * p.gradient[0] / p.len;
+    for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
+        p.y[i] = slope_of(p, p.x[i], target_of(p, i)) * scale;
+    }
+}
+
 // ---- batch normalisation ----
 
 // Two sums of each channel, first of the values that one block sees, then of all of them.
 struct Sums {
     const float *x, *gradient, *mean, *variance, *weight, *bias;
     double *parts;  // (channels, blocks, 2)
-    float *whole;   // (2, channels)
-    int channels, pixels, count, per_block, blocks;
+    float *whole;   // (1 to 3, channels)
+    unsigned short *narrow;  // where x goes in bf16, or null
+    int channels, pixels, count, per_block, blocks, lanes;
     float epsilon, slope;
 };
 
@@ -86,7 +340,51 @@ KERNEL(statistics_parts, Sums) {
     }
 }
 
-// Means, and variances divided by the number of values.
+__device__ void put_parts(struct Sums p, const double *values, int channel) {
+    for (int k = 0; k < 4; ++k) {
+        if (threadIdx.x < p.lanes && channel + k < p.channels) {
+            double *part = p.parts + 2 * ((channel + k) * p.blocks + blockIdx.y);
+            part[0] = values[2 * k];
+            part[1] = values[2 * k + 1];
+        }
+    }
+}
+
+__device__ void add_squares(double *sums, double x) {
+    sums[0] += x;
+    sums[1] += x * x;
+}
+
+KERNEL(statistics_parts_by_pixel, Sums) {
+    int channel = 4 * (blockIdx.x * p.lanes + threadIdx.x % p.lanes);
+    int first = blockIdx.y * p.per_block, end = min_of(p.count - first, p.per_block);
+    double sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    for (int i = threadIdx.x / p.lanes; i < end; i += THREADS / p.lanes) {
+        float4 x = four(p.x + (first + i) * p.channels, channel, p.channels);
+        add_squares(sums, x.x);
+        add_squares(sums + 2, x.y);
+        add_squares(sums + 4, x.z);
+        add_squares(sums + 6, x.w);
+        if (p.narrow && channel < p.channels) {  // which has fours of channels
+            ushort4 y;
+            y.x = narrowed(x.x), y.y = narrowed(x.y), y.z = narrowed(x.z), y.w = narrowed(x.w);
+            *(ushort4 *)(p.narrow + (first + i) * p.channels + channel) = y;
+        }
+    }
+    lane_sums(sums, p.lanes);
+    put_parts(p, sums, channel);
+}
+
+// Sums alone.
+KERNEL(totals, Sums) {
+    int channel = blockIdx.x;
+    double sum = 0;
+    for (int i = threadIdx.x; i < p.blocks; i += THREADS) sum += p.parts[2 * (channel * p.blocks + i)];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) p.whole[channel] = sum;
+}
+
+// Means, variances divided by the number of values, and by one less.
 KERNEL(statistics, Sums) {
     int channel = blockIdx.x;
     double sum = 0, squares = 0;
@@ -99,7 +397,9 @@ KERNEL(statistics, Sums) {
     if (threadIdx.x == 0) {
         double mean = sum / p.count, variance = squares / p.count - mean * mean;
         p.whole[channel] = mean;
-        p.whole[p.channels + channel] = variance < 0 ? 0 : variance;
+        variance = variance < 0 ? 0 : variance;
+        p.whole[p.channels + channel] = variance;
+        p.whole[2 * p.channels + channel] = variance * p.count / (p.count - 1);
     }
 }
 
@@ -125,6 +425,46 @@ KERNEL(gradients_parts, Sums) {
     }
 }
 
+// A channel's scale and shift, and what its gradients go through.
+struct Scaling {
+    float mean, scale, bias, slope;
+};
+
+__device__ struct Scaling scaling(float mean, float variance, float weight, float bias, float epsilon, float slope) {
+    struct Scaling of;
+    of.mean = mean, of.scale = weight / sqrtf(variance + epsilon), of.bias = bias, of.slope = slope;
+    return of;
+}
+
+__device__ void add_products(double *sums, struct Scaling of, float x, float gradient) {
+    float d = x - of.mean;
+    double g = gradient_before(d * of.scale + of.bias, gradient, of.slope);
+    sums[0] += g * d;
+    sums[1] += g;
+}
+
+KERNEL(gradients_parts_by_pixel, Sums) {
+    int channel = 4 * (blockIdx.x * p.lanes + threadIdx.x % p.lanes);
+    int first = blockIdx.y * p.per_block, end = min_of(p.count - first, p.per_block);
+    float4 mean = four(p.mean, channel, p.channels), variance = four(p.variance, channel, p.channels);
+    float4 weight = four(p.weight, channel, p.channels), bias = four(p.bias, channel, p.channels);
+    struct Scaling a = scaling(mean.x, variance.x, weight.x, bias.x, p.epsilon, p.slope);
+    struct Scaling b = scaling(mean.y, variance.y, weight.y, bias.y, p.epsilon, p.slope);
+    struct Scaling c = scaling(mean.z, variance.z, weight.z, bias.z, p.epsilon, p.slope);
+    struct Scaling d = scaling(mean.w, variance.w, weight.w, bias.w, p.epsilon, p.slope);
+    double sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    for (int i = threadIdx.x / p.lanes; i < end; i += THREADS / p.lanes) {
+        float4 x = four(p.x + (first + i) * p.channels, channel, p.channels);
+        float4 gradient = four(p.gradient + (first + i) * p.channels, channel, p.channels);
+        add_products(sums, a, x.x, gradient.x);
+        add_products(sums + 2, b, x.y, gradient.y);
+        add_products(sums + 4, c, x.z, gradient.z);
+        add_products(sums + 6, d, x.w, gradient.w);
+    }
+    lane_sums(sums, p.lanes);
+    put_parts(p, sums, channel);
+}
+
 // Gradients of weight and bias.
 KERNEL(gradients, Sums) {
     int channel = blockIdx.x;
@@ -146,7 +486,7 @@ struct Normalisation {
     const float *x, *gradient, *mean, *variance, *weight, *bias;
     const float *sums;  // gradients of weight and bias (2, channels), or null where none flows through mean and variance
     float *y;
-    int channels, pixels, count;
+    int channels, pixels, count, lanes;
     float epsilon, slope;
 };
 
@@ -176,20 +516,83 @@ KERNEL(normalise_back, Normalisation) {
     }
 }
 
+__device__ float normalised(struct Scaling of, float x) { return activated((x - of.mean) * of.scale + of.bias, of.slope); }
+
+KERNEL(normalise_by_pixel, Normalisation) {
+    int channel = 4 * (blockIdx.x * p.lanes + threadIdx.x % p.lanes), step = THREADS / p.lanes;
+    float4 mean = four(p.mean, channel, p.channels), variance = four(p.variance, channel, p.channels);
+    float4 weight = four(p.weight, channel, p.channels), bias = four(p.bias, channel, p.channels);
+    struct Scaling a = scaling(mean.x, variance.x, weight.x, bias.x, p.epsilon, p.slope);
+    struct Scaling b = scaling(mean.y, variance.y, weight.y, bias.y, p.epsilon, p.slope);
+    struct Scaling c = scaling(mean.z, variance.z, weight.z, bias.z, p.epsilon, p.slope);
+    struct Scaling d = scaling(mean.w, variance.w, weight.w, bias.w, p.epsilon, p.slope);
+    for (int i = blockIdx.y * step + threadIdx.x / p.lanes; i < p.count; i += gridDim.y * step) {
+        float4 x = four(p.x + i * p.channels, channel, p.channels);
+        x.x = normalised(a, x.x), x.y = normalised(b, x.y), x.z = normalised(c, x.z), x.w = normalised(d, x.w);
+        put_four(p.y + i * p.channels, channel, p.channels, x);
+    }
+}
+
+// What a value gets back: scale (g - through_mean - d through_variance).
+struct Back {
+    struct Scaling of;
+    float through_mean, through_variance;
+};
+
+__device__ struct Back back(struct Scaling of, float variance, float epsilon, float products, float sum, int count) {
+    struct Back back;
+    back.of = of, back.through_mean = sum / count;
+    back.through_variance = products / count / sqrtf(variance + epsilon);
+    return back;
+}
+
+__device__ float gradient_of(struct Back back, float x, float gradient) {
+    float d = x - back.of.mean;
+    float g = gradient_before(d * back.of.scale + back.of.bias, gradient, back.of.slope);
+    return back.of.scale * (g - back.through_mean - d * back.through_variance);
+}
+
+KERNEL(normalise_back_by_pixel, Normalisation) {
+    int channel = 4 * (blockIdx.x * p.lanes + threadIdx.x % p.lanes), step = THREADS / p.lanes;
+    float4 mean = four(p.mean, channel, p.channels), variance = four(p.variance, channel, p.channels);
+    float4 weight = four(p.weight, channel, p.channels), bias = four(p.bias, channel, p.channels);
+    float4 products = {0, 0, 0, 0}, sum = {0, 0, 0, 0};
+    if (p.sums) {
+        products = four(p.sums, channel, p.channels);
+        sum = four(p.sums + p.channels, channel, p.channels);
+    }
+    struct Scaling of = scaling(mean.x, variance.x, weight.x, bias.x, p.epsilon, p.slope);
+    struct Back a = back(of, variance.x, p.epsilon, products.x, sum.x, p.count);
+    of = scaling(mean.y, variance.y, weight.y, bias.y, p.epsilon, p.slope);
+    struct Back b = back(of, variance.y, p.epsilon, products.y, sum.y, p.count);
+    of = scaling(mean.z, variance.z, weight.z, bias.z, p.epsilon, p.slope);
+    struct Back c = back(of, variance.z, p.epsilon, products.z, sum.z, p.count);
+    of = scaling(mean.w, variance.w, weight.w, bias.w, p.epsilon, p.slope);
+    struct Back d = back(of, variance.w, p.epsilon, products.w, sum.w, p.count);
+    for (int i = blockIdx.y * step + threadIdx.x / p.lanes; i < p.count; i += gridDim.y * step) {
+        float4 x = four(p.x + i * p.channels, channel, p.channels);
+        float4 gradient = four(p.gradient + i * p.channels, channel, p.channels);
+        x.x = gradient_of(a, x.x, gradient.x), x.y = gradient_of(b, x.y, gradient.y);
+        x.z = gradient_of(c, x.z, gradient.z), x.w = gradient_of(d, x.w, gradient.w);
+        put_four(p.y + i * p.channels, channel, p.channels, x);
+    }
+}
+
 // ---- max-pooling ----
 
 struct Pool {
     const float *x, *gradient;
     float *y;
     int len, side, height, width, pooled_height, pooled_width;
+    int channels;  // side by side: 1 in the order of planes, which then are so many images
 };
 
 // Where the largest value of a window lies: the first of equals in row order, and the last NaN if there is one.
-__device__ int winner(const float *x, int side, int width) {
+__device__ int winner(const float *x, int side, int column_step, int row_step) {
     int best = 0;
     for (int row = 0; row < side; ++row) {
         for (int column = 0; column < side; ++column) {
-            int rival = row * width + column;
+            int rival = row * row_step + column * column_step;
             if (x[rival] > x[best] || x[rival] != x[rival]) best = rival;
         }
     }
@@ -198,45 +601,92 @@ __device__ int winner(const float *x, int side, int width) {
 
 KERNEL(max_pool, Pool) {
     for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
-        int column = i % p.pooled_width, row = i / p.pooled_width % p.pooled_height;
-        int plane = i / p.pooled_width / p.pooled_height;
-        const float *window = p.x + (plane * p.height + row * p.side) * p.width + column * p.side;
-        p.y[i] = window[winner(window, p.side, p.width)];
+        int channel = i % p.channels, pixel = i / p.channels;
+        int column = pixel % p.pooled_width, row = pixel / p.pooled_width % p.pooled_height;
+        int image = pixel / p.pooled_width / p.pooled_height;
+        const float *window =
+            p.x + ((image * p.height + row * p.side) * p.width + column * p.side) * p.channels + channel;
+        p.y[i] = window[winner(window, p.side, p.channels, p.width * p.channels)];
     }
 }
 
-// A pixel gets its window's gradient, or none.
+// Window by window, with those that the border cuts: one pixel of each whole window gets its gradient, all others none.
 KERNEL(max_pool_back, Pool) {
+    int columns = (p.width + p.side - 1) / p.side, rows = (p.height + p.side - 1) / p.side;
     for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
-        int column = i % p.width / p.side, row = i / p.width % p.height / p.side;
-        int plane = i / p.width / p.height;
+        int channel = i % p.channels, pixel = i / p.channels;
+        int column = pixel % columns, row = pixel / columns % rows, image = pixel / columns / rows;
+        int window = ((image * p.height + row * p.side) * p.width + column * p.side) * p.channels + channel;
+        int best = -1;
         float gradient = 0;
         if (column < p.pooled_width && row < p.pooled_height) {
-            int window = (plane * p.height + row * p.side) * p.width + column * p.side;
-            if (window + winner(p.x + window, p.side, p.width) == i) {
-                gradient = p.gradient[(plane * p.pooled_height + row) * p.pooled_width + column];
+            int pooled = (image * p.pooled_height + row) * p.pooled_width + column;
+            best = winner(p.x + window, p.side, p.channels, p.width * p.channels);
+            gradient = p.gradient[pooled * p.channels + channel];
+        }
+        int below = min_of(p.side, p.height - row * p.side), beside = min_of(p.side, p.width - column * p.side);
+        for (int y = 0; y < below; ++y) {
+            for (int x = 0; x < beside; ++x) {
+                int at = (y * p.width + x) * p.channels;
+                p.y[window + at] = at == best ? gradient : 0;
             }
         }
-        p.y[i] = gradient;
     }
 }
 
-// ---- Adam ----
+// ---- many tensors at once, one to each row of blocks ----
 
-struct Adam {
+struct Entry {
     float *parameter, *first, *second;
     const float *gradient;
-    int len;
+    int len, decays;
+};
+
+struct Squares {
+    const struct Entry *entries;
+    double *parts;  // (tensors, blocks)
+    double *sums;   // (tensors)
+    int blocks;
+};
+
+// Sums of the squares of gradients.
+KERNEL(squares_parts, Squares) {
+    struct Entry of = p.entries[blockIdx.y];
+    double sum = 0;
+    for (int i = blockIdx.x * THREADS + threadIdx.x; i < of.len; i += gridDim.x * THREADS) {
+        double g = of.gradient[i];
+        sum += g * g;
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) p.parts[blockIdx.y * p.blocks + blockIdx.x] = sum;
+}
+
+KERNEL(squares, Squares) {
+    double sum = 0;
+    for (int i = threadIdx.x; i < p.blocks; i += THREADS) sum += p.parts[blockIdx.x * p.blocks + i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) p.sums[blockIdx.x] = sum;
+}
+
+struct Rates {
     float factor, keep, beta1, rest1, beta2, rest2, step_size, inverse_denominator, epsilon;
 };
 
+struct Adam {
+    const struct Entry *entries;
+    struct Rates lasting, decaying;
+};
+
 KERNEL(adam, Adam) {
-    for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
-        float g = p.gradient[i] * p.factor;
-        float m = p.first[i] * p.beta1 + g * p.rest1;
-        float v = p.second[i] * p.beta2 + g * g * p.rest2;
-        p.first[i] = m;
-        p.second[i] = v;
-        p.parameter[i] = p.parameter[i] * p.keep - p.step_size * (m / (sqrtf(v) * p.inverse_denominator + p.epsilon));
+    struct Entry of = p.entries[blockIdx.y];
+    struct Rates r = p.lasting;
+    if (of.decays) r = p.decaying;
+    for (int i = blockIdx.x * THREADS + threadIdx.x; i < of.len; i += gridDim.x * THREADS) {
+        float g = of.gradient[i] * r.factor;
+        float m = of.first[i] * r.beta1 + g * r.rest1;
+        float v = of.second[i] * r.beta2 + g * g * r.rest2;
+        of.first[i] = m;
+        of.second[i] = v;
+        of.parameter[i] = of.parameter[i] * r.keep - r.step_size * (m / (sqrtf(v) * r.inverse_denominator + r.epsilon));
     }
 }

@@ -7,12 +7,22 @@
 #[cfg(test)]
 mod emulator;
 #[cfg(any(test, feature = "cuda"))]
+pub(crate) mod moves;
+#[cfg(feature = "cuda")]
+mod pool;
+#[cfg(any(test, feature = "cuda"))]
 mod stage;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod sums;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod tensors;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
 #[cfg(any(test, feature = "cuda"))]
 mod trial;
 
+#[cfg(feature = "cuda")]
+use std::cell::Cell;
 #[cfg(feature = "cuda")]
 use std::collections::HashMap;
 #[cfg(feature = "cuda")]
@@ -40,10 +50,24 @@ pub fn cuda_device(number: usize) -> Result<Device> {
         let device = Device::new_cuda_with_stream(number)?;
         // SAFETY: the events order streams among each other. Of this context candle has made one stream, and all work goes to it.
         unsafe { device.as_cuda_device()?.disable_event_tracking() };
+        pool::keep(device.as_cuda_device()?)?;
         Ok(device)
     }
     #[cfg(not(feature = "cuda"))]
     refuse!("CUDA device {number}: the program was built without the feature cuda")
+}
+
+/// The most bytes of a CUDA device's memory that this process has had in tensors and workspaces at a time; none for every other device.
+///
+/// # Errors
+/// What the driver cannot tell.
+pub fn cuda_peak_memory(device: &Device) -> Result<Option<u64>> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return pool::peak(device);
+    }
+    let _ = device;
+    Ok(None)
 }
 
 /// What a CUDA device is not trusted with, and why, so that slower ops of candle's compute it: convolutions of this exactness by cuDNN, and
@@ -73,12 +97,25 @@ pub(crate) type Faults<K> = LazyLock<Mutex<HashMap<K, Option<String>>>>;
 
 /// What the trial of a CUDA device found wrong with our kernels. It takes place once in a process for each.
 #[cfg(feature = "cuda")]
-fn refusal(device: &Device) -> Option<String> {
+pub(crate) fn refusal(device: &Device) -> Option<String> {
     static FAULTS: Faults<usize> = LazyLock::new(Mutex::default);
+    thread_local! {
+        static ON_TRIAL: Cell<bool> = const { Cell::new(false) };
+    }
+    // The trial asks too, on the way back, and nobody can answer before it is over.
+    if ON_TRIAL.get() {
+        return Some("it is on trial".to_owned());
+    }
     let Device::Cuda(of) = device else { return None };
     let candle_core::DeviceLocation::Cuda { gpu_id } = device.location() else { return None };
     let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
-    faults.entry(gpu_id).or_insert_with(|| trial::fault(&Stage::Device(of.clone()), device)).clone()
+    let hold = || {
+        ON_TRIAL.set(true);
+        let fault = trial::fault(&Stage::Device(of.clone()), device);
+        ON_TRIAL.set(false);
+        fault
+    };
+    faults.entry(gpu_id).or_insert_with(hold).clone()
 }
 
 /// The kernels in the driver's language.

@@ -7,7 +7,7 @@ use candle_core::op::BackpropOp;
 use candle_core::{Result, Shape, Storage, Tensor};
 
 use crate::check::refuse;
-use crate::kernel::Made;
+use crate::kernel::{Made, Order};
 
 /// Values of a tensor that kernels count in 32 bits, with room for a step beyond the last.
 #[cfg(feature = "cuda")]
@@ -24,7 +24,7 @@ pub(crate) enum Stage {
     },
 }
 
-/// f32 values for a kernel to write, all of them.
+/// Values for a kernel to write, all of them, f32 if not said otherwise.
 pub(crate) struct Memory(Storage);
 
 impl Stage {
@@ -42,7 +42,17 @@ impl Stage {
             #[cfg(feature = "cuda")]
             Self::Device(_) => 256,
             #[cfg(test)]
-            Self::Emulator { .. } => 32,
+            Self::Emulator { .. } => 16,
+        }
+    }
+
+    /// The size of images that keep several blocks busy; smaller where each thread is one of a processor's.
+    pub(super) fn trial_size(&self) -> [usize; 2] {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Device(_) => [37, 41],
+            #[cfg(test)]
+            Self::Emulator { .. } => [13, 11],
         }
     }
 
@@ -62,6 +72,30 @@ impl Stage {
         }
     }
 
+    /// Threads of a block that stand side by side, each with four channels, and how many such blocks the channels take.
+    pub(crate) fn lanes(&self, channels: usize) -> (usize, usize) {
+        let most = match self {
+            #[cfg(feature = "cuda")]
+            Self::Device(_) => 32,
+            #[cfg(test)]
+            Self::Emulator { .. } => 4,
+        };
+        let lanes = channels.div_ceil(4).next_power_of_two().min(most);
+        (lanes, channels.div_ceil(4 * lanes))
+    }
+
+    /// Pixels of which a block adds up the channels, out of so many: as many as leave work for the whole of a device, within reason.
+    pub(crate) fn pixels(&self, count: usize, (lanes, columns): (usize, usize)) -> usize {
+        let (blocks, least, most) = match self {
+            #[cfg(feature = "cuda")]
+            Self::Device(_) => (1024, 2, 64),
+            #[cfg(test)]
+            Self::Emulator { .. } => (2, 2, 5),
+        };
+        let step = self.threads() / lanes;
+        (count * columns).div_ceil(blocks).clamp(least * step, most * step)
+    }
+
     #[cfg_attr(not(feature = "cuda"), allow(clippy::unnecessary_wraps, reason = "a device may have none left"))]
     pub(crate) fn memory(&self, len: usize) -> Result<Memory> {
         Ok(Memory(match self {
@@ -73,6 +107,38 @@ impl Stage {
             }
             #[cfg(test)]
             Self::Emulator { .. } => Storage::Cpu(CpuStorage::F32(vec![f32::NAN; len])),
+        }))
+    }
+
+    /// The same of bf16 values.
+    #[cfg_attr(not(feature = "cuda"), allow(clippy::unnecessary_wraps, reason = "a device may have none left"))]
+    pub(crate) fn narrow_memory(&self, len: usize) -> Result<Memory> {
+        Ok(Memory(match self {
+            #[cfg(feature = "cuda")]
+            Self::Device(device) => {
+                // SAFETY: a kernel writes all of it before anyone reads.
+                let values = unsafe { device.alloc::<half::bf16>(len)? };
+                Storage::Cuda(candle_core::CudaStorage::wrap_cuda_slice(values, device.clone()))
+            }
+            #[cfg(test)]
+            Self::Emulator { .. } => Storage::Cpu(CpuStorage::BF16(vec![half::bf16::NAN; len])),
+        }))
+    }
+
+    /// Numbers for kernels to read. The caller may go on before they are where kernels are.
+    #[cfg_attr(not(feature = "cuda"), allow(clippy::unnecessary_wraps, reason = "a device may have no memory left"))]
+    pub(crate) fn table(&self, numbers: &[u64]) -> Result<Memory> {
+        // As pairs of f32 with their bits, since memory is of f32.
+        let halves = |number: u64| [number as u32, (number >> 32) as u32].map(f32::from_bits);
+        let halves: Vec<f32> = numbers.iter().flat_map(|&number| halves(number)).collect();
+        Ok(Memory(match self {
+            #[cfg(feature = "cuda")]
+            Self::Device(device) => {
+                let values = device.clone_htod(&halves[..])?;
+                Storage::Cuda(candle_core::CudaStorage::wrap_cuda_slice(values, device.clone()))
+            }
+            #[cfg(test)]
+            Self::Emulator { .. } => Storage::Cpu(CpuStorage::F32(halves)),
         }))
     }
 
@@ -119,6 +185,8 @@ impl Memory {
         match &mut self.0 {
             #[cfg(test)]
             Storage::Cpu(CpuStorage::F32(values)) => Ok(values.as_mut_ptr() as u64),
+            #[cfg(test)]
+            Storage::Cpu(CpuStorage::BF16(values)) => Ok(values.as_mut_ptr() as u64),
             storage => on_device(storage),
         }
     }
@@ -126,6 +194,23 @@ impl Memory {
     /// What was written, as a tensor without a gradient.
     pub(crate) fn into_tensor(self, shape: impl Into<Shape>) -> Tensor {
         Tensor::from_storage(self.0, shape, BackpropOp::none(), false)
+    }
+
+    /// The same of an image that was written in this order.
+    pub(crate) fn into_image(self, shape: [usize; 4], order: Order) -> Result<Tensor> {
+        order.seen(&self.into_tensor(&order.shape(shape)[..]))
+    }
+}
+
+impl From<Storage> for Memory {
+    fn from(storage: Storage) -> Self {
+        Self(storage)
+    }
+}
+
+impl From<Memory> for Storage {
+    fn from(memory: Memory) -> Self {
+        memory.0
     }
 }
 
@@ -135,12 +220,13 @@ impl From<Memory> for Made {
     }
 }
 
-/// Where the values of a contiguous f32 tensor lie, for reading.
+/// Where the values of an f32 tensor lie, for reading: a contiguous one, or an image in the order of pixels.
 pub(crate) fn address(x: &Tensor) -> Result<u64> {
     let (storage, layout) = x.storage_and_layout();
-    let Some((start, _)) = layout.contiguous_offsets() else {
-        refuse!("a kernel's tensor is not contiguous: {layout:?}");
-    };
+    if !layout.is_contiguous() && Order::of(x) != Order::Pixels {
+        refuse!("a kernel's tensor is in no order: {layout:?}");
+    }
+    let start = layout.start_offset();
     let first = match &*storage {
         #[cfg(test)]
         Storage::Cpu(CpuStorage::F32(values)) => values.as_ptr() as u64,
@@ -149,12 +235,12 @@ pub(crate) fn address(x: &Tensor) -> Result<u64> {
     Ok(first + (start * size_of::<f32>()) as u64)
 }
 
-/// Where the values of a variable lie, for writing.
-pub(crate) fn address_to_write(x: &candle_core::Var) -> Result<u64> {
+/// The same for writing: whoever shares the values sees it.
+pub(crate) fn address_to_write(x: &Tensor) -> Result<u64> {
     #[cfg(test)]
     if x.device().is_cpu() {
         let first = std::cell::Cell::new(0);
-        crate::kernel::lend(x, &|values| {
+        crate::kernel::lend(&Order::of(x).stored(x)?, &|values| {
             first.set(values.as_mut_ptr() as u64);
             Ok(())
         })?;
@@ -167,13 +253,19 @@ fn on_device(storage: &Storage) -> Result<u64> {
     match storage {
         #[cfg(feature = "cuda")]
         Storage::Cuda(storage) => {
+            use candle_core::backend::BackendStorage;
             use candle_core::cuda_backend::cudarc::driver::DevicePtr;
-            let values = storage.as_cuda_slice::<f32>()?;
-            let stream = values.stream().clone();
-            let (first, _) = values.device_ptr(&stream);
-            Ok(first)
+            fn first<T>(values: &candle_core::cuda_backend::cudarc::driver::CudaSlice<T>) -> u64 {
+                let stream = values.stream().clone();
+                let (first, _) = values.device_ptr(&stream);
+                first
+            }
+            match storage.dtype() {
+                candle_core::DType::BF16 => Ok(first(storage.as_cuda_slice::<half::bf16>()?)),
+                _ => Ok(first(storage.as_cuda_slice::<f32>()?)),
+            }
         }
-        _ => refuse!("a kernel's tensor is not f32 on its device"),
+        _ => refuse!("a kernel's tensor is neither f32 nor bf16 on its device"),
     }
 }
 

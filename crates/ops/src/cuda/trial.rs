@@ -2,10 +2,13 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 
-use super::Stage;
+use super::{Stage, address_to_write, moves, sums, tensors};
 use crate::activation::{self, Activation};
 use crate::check::refuse;
 use crate::conv2d::cuda::drawn;
+use crate::kernel::Order;
+use crate::loss::cuda::Kind::{self, Absolute, Charbonnier, CrossEntropy, Hinge, Mean, Squared};
+use crate::loss::{self, cuda::Target};
 use crate::norm::batch_norm;
 use crate::optimizer::adam;
 use crate::pool::max_pool2d as pool;
@@ -21,19 +24,99 @@ type Op = dyn Fn(Option<&Stage>, &[Tensor]) -> Result<Tensor>;
 
 /// What is wrong with the kernels on this stage, whose tensors are on `device`, if anything.
 pub(super) fn fault(stage: &Stage, device: &Device) -> Option<String> {
+    let words = |name: &'static str| move |error: candle_core::Error| Some(format!("{name}: {error}"));
+    let fault = adam_differs(stage, device).unwrap_or_else(words("adam_step"));
+    fault
+        .or_else(|| norms_differ(stage, device).unwrap_or_else(words("squared_norms")))
+        .or_else(|| casts_differ(stage, device).unwrap_or_else(words("casts")))
+        .or_else(|| [Order::Planes, Order::Pixels].iter().find_map(|&order| fault_in(order, stage, device)))
+}
+
+fn norms_differ(stage: &Stage, device: &Device) -> Result<Option<String>> {
+    let drawn = [7usize, 1000, 1].map(|len| drawn(&[len], len as u64));
+    let drawn = drawn.into_iter().collect::<Result<Vec<_>>>()?;
+    let there = drawn.iter().map(|x| x.to_device(device)).collect::<Result<Vec<_>>>()?;
+    for (x, norm) in drawn.iter().zip(tensors::squared_norms(stage, &there)?) {
+        let expected = x.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?;
+        if (norm - expected).abs() > 1e-12 * expected || norm.is_nan() {
+            return Ok(Some(format!("squared_norms: {norm}, not {expected}")));
+        }
+    }
+    Ok(None)
+}
+
+/// To bf16, which has to be what candle makes of it, bit by bit, and back with a bias.
+fn casts_differ(stage: &Stage, device: &Device) -> Result<Option<String>> {
+    let (image, bias) = (drawn(&[3, 8, 5, 7], 3)?, drawn(&[5], 2)?);
+    let there = Order::Pixels.arrange(&image.to_device(device)?)?;
+    let Some((narrow, sums)) = sums::narrow_with_sums(stage, &there)? else { refuse!("no fours of channels") };
+    let narrow = narrow.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+    let expected = Order::Pixels.stored(&image.to_dtype(DType::BF16)?.to_dtype(DType::F64)?)?;
+    let expected_sums = image.to_dtype(DType::F64)?.sum((0, 2, 3))?;
+    for (actual, expected) in [(narrow, expected), (sums, expected_sums)] {
+        if let Some(fault) = off(&actual, &expected)? {
+            return Ok(Some(format!("a cast to bf16 with sums: {fault}")));
+        }
+    }
+    let image = drawn(&[2, 5, 3, 1], 1)?;
+    for order in [Order::Planes, Order::Pixels] {
+        let narrow = moves::narrow(stage, &order.stored(&image)?.to_device(device)?)?;
+        let actual = order.seen(&narrow)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let expected = image.to_dtype(DType::BF16)?.to_dtype(DType::F32)?;
+        let bits = |x: &Tensor| x.flatten_all()?.to_vec1::<f32>();
+        if bits(&actual)? != bits(&expected)? {
+            return Ok(Some("a cast to bf16 rounds otherwise".to_owned()));
+        }
+        let storage = narrow.storage_and_layout().0.try_clone(narrow.layout())?;
+        let wide = moves::widen(stage, order, storage.into(), Some(&bias.to_device(device)?), (2, 5, 3))?;
+        let wide = wide.into_image([2, 5, 3, 1], order)?.to_device(&Device::Cpu)?;
+        let expected = expected.broadcast_add(&bias.reshape((1, 5, 1, 1))?)?;
+        if let Some(fault) = off(&wide, &expected.to_dtype(DType::F64)?)? {
+            return Ok(Some(format!("a cast from bf16 with a bias: {fault}")));
+        }
+    }
+    Ok(None)
+}
+
+fn fault_in(order: Order, stage: &Stage, device: &Device) -> Option<String> {
     let activations = [Activation::None, Activation::Relu, Activation::LeakyRelu(0.2)];
-    for shape in [[2, 3, 5, 7], [3, 2, 37, 41], [5, 4, 1, 1]] {
+    let [height, width] = stage.trial_size();
+    for shape in [[2, 3, 5, 7], [3, 2, height, width], [5, 4, 1, 1], [1, 37, 6, 3]] {
         let images = (&shape[..], shape[1]);
+        let name = format!("moves of {shape:?} in {order:?}");
+        let moved = move |stage: Option<&Stage>, x: &[Tensor]| moved(order, stage, &x[0].detach(), &x[1].detach());
+        if let Some(fault) = differs(&name, stage, device, &moved, images, 2, 0) {
+            return Some(fault);
+        }
+        for kind in [activation::cuda::Kind::Tanh, activation::cuda::Kind::Sigmoid] {
+            let squashed = move |stage: Option<&Stage>, x: &[Tensor]| match (stage, kind) {
+                (Some(stage), _) => activation::cuda::squash(stage, kind, &order.arrange(&x[0])?),
+                (None, activation::cuda::Kind::Tanh) => crate::tanh(&x[0]),
+                (None, activation::cuda::Kind::Sigmoid) => crate::sigmoid(&x[0]),
+            };
+            let name = format!("{kind:?} of {shape:?} in {order:?}");
+            if let Some(fault) = differs(&name, stage, device, &squashed, images, 1, 1) {
+                return Some(fault);
+            }
+        }
+        for kind in [Squared, Absolute, Charbonnier, CrossEntropy, Hinge, Mean] {
+            let loss = move |stage: Option<&Stage>, x: &[Tensor]| loss_of(kind, stage, &order.arrange(&x[0])?);
+            let name = format!("{kind:?} loss of {shape:?} in {order:?}");
+            if let Some(fault) = differs(&name, stage, device, &loss, images, 1, 1) {
+                return Some(fault);
+            }
+        }
         for activation in activations {
             let train = move |stage: Option<&Stage>, x: &[Tensor]| {
-                let (x, weight, bias) = (&x[0], &x[1], &x[2]);
+                let (x, weight, bias) = (&order.arrange(&x[0])?, &x[1], &x[2]);
                 Ok(match stage {
                     Some(stage) => batch_norm::cuda::train(stage, x, weight, bias, EPSILON, activation)?.0,
                     None => batch_norm_train(x, weight, bias, EPSILON, activation)?.0,
                 })
             };
             let eval = move |stage: Option<&Stage>, x: &[Tensor]| {
-                let (x, weight, bias, mean, variance) = (&x[0], &x[1], &x[2], &x[3].detach(), &x[4].detach().sqr()?);
+                let (x, weight, bias, mean, variance) =
+                    (&order.arrange(&x[0])?, &x[1], &x[2], &x[3].detach(), &x[4].detach().sqr()?);
                 match stage {
                     Some(stage) => {
                         let norm =
@@ -44,13 +127,13 @@ pub(super) fn fault(stage: &Stage, device: &Device) -> Option<String> {
                 }
             };
             let apply = move |stage: Option<&Stage>, x: &[Tensor]| match stage {
-                Some(stage) => activation::cuda::apply(stage, activation, &x[0]),
+                Some(stage) => activation::cuda::apply(stage, activation, &order.arrange(&x[0])?),
                 None => activation.apply(&x[0]),
             };
             let ops: [(&str, usize, usize, &Op); 3] =
                 [("batch_norm_train", 3, 3, &train), ("batch_norm_eval", 5, 3, &eval), ("activation", 1, 1, &apply)];
             for (name, inputs, with_gradient, op) in ops {
-                let name = format!("{name} of {shape:?}, {activation:?}");
+                let name = format!("{name} of {shape:?} in {order:?}, {activation:?}");
                 if let Some(fault) = differs(&name, stage, device, op, images, inputs, with_gradient) {
                     return Some(fault);
                 }
@@ -59,16 +142,56 @@ pub(super) fn fault(stage: &Stage, device: &Device) -> Option<String> {
     }
     for (shape, kernel) in [([2, 3, 6, 4], 2), ([1, 2, 11, 9], 3)] {
         let pool = move |stage: Option<&Stage>, x: &[Tensor]| match stage {
-            Some(stage) => pool::cuda::max_pool2d(stage, &x[0], kernel),
+            Some(stage) => pool::cuda::max_pool2d(stage, &order.arrange(&x[0])?, kernel),
             None => crate::max_pool2d(&x[0], kernel),
         };
-        let name = format!("max_pool2d of {shape:?} by {kernel}");
+        let name = format!("max_pool2d of {shape:?} in {order:?} by {kernel}");
         if let Some(fault) = differs(&name, stage, device, &pool, (&shape, 0), 1, 1) {
             return Some(fault);
         }
     }
-    let words = |error: candle_core::Error| Some(format!("adam_step: {error}"));
-    adam_differs(stage, device).unwrap_or_else(words)
+    None
+}
+
+/// The first channel of an image moved behind the others, half of that and twice the image, a bias, and sums of each channel.
+fn moved(order: Order, stage: Option<&Stage>, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let (n, c, h, w) = x.dims4()?;
+    let (y, sums) = if let Some(stage) = stage {
+        let x = moves::arrange(stage, order, x)?;
+        let parts = [moves::part(stage, order, &x, 1, c - 1)?, moves::part(stage, order, &x, 0, 1)?];
+        let y = moves::stack(stage, order, &parts)?;
+        moves::add_to(stage, &y, &x, [0.5, 2.])?;
+        moves::add_bias(stage, order, address_to_write(&y)?, bias, (n, c, h * w))?;
+        let sums = sums::channel_sums(stage, order, &y)?;
+        (moves::arrange(stage, Order::Planes, &y)?, sums)
+    } else {
+        let moved = Tensor::cat(&[x.narrow(1, 1, c - 1)?, x.narrow(1, 0, 1)?], 1)?;
+        let y = ((moved * 0.5)? + (x * 2.)?)?.broadcast_add(&bias.reshape((1, c, 1, 1))?)?;
+        let sums = y.sum((0, 2, 3))?;
+        (y, sums)
+    };
+    y.broadcast_add(&sums.reshape((1, c, 1, 1))?)
+}
+
+/// A loss of values against half of what they are, turned round, or against a constant.
+fn loss_of(kind: Kind, stage: Option<&Stage>, x: &Tensor) -> Result<Tensor> {
+    let target = (x.detach().contiguous()?.flip(&[2])? * 0.5)?;
+    if let Some(stage) = stage {
+        let target = match kind {
+            Squared | Absolute | Charbonnier => Target::Each(&target),
+            CrossEntropy => Target::All(0.25),
+            Hinge | Mean => Target::All(-1.),
+        };
+        return loss::cuda::mean_of(stage, "loss", kind, x, target, 0.1);
+    }
+    match kind {
+        Squared => loss::mse(x, &target),
+        Absolute => loss::l1(x, &target),
+        Charbonnier => loss::charbonnier(x, &target, 0.1),
+        CrossEntropy => loss::bce_with_logits(x, 0.25),
+        Hinge => loss::hinge(x, -1.),
+        Mean => loss::mean(x),
+    }
 }
 
 /// Compares an op of an image and vectors of a number for each channel, those `with_gradient` as variables.
@@ -132,10 +255,7 @@ fn adam_differs(stage: &Stage, device: &Device) -> Result<Option<String>> {
             decays: true,
         };
         match stage {
-            Some(stage) => {
-                let factors = settings.factors(3);
-                adam::cuda::adam_step(stage, &parameter, &gradient, &first_moment, &second_moment, &factors)?;
-            }
+            Some(stage) => adam::cuda::adam_steps(stage, &[of], [&settings.factors(1), &settings.factors(3)])?,
             None => adam_steps(&[of], 3, &settings)?,
         }
         Ok([parameter, first_moment, second_moment])

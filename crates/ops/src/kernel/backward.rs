@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor, TensorId};
 
+#[cfg(feature = "cuda")]
+use super::Order;
 use super::elementwise::add_to;
 use super::node::{Record, Source, has_kernel, lend, values};
 
@@ -45,8 +47,8 @@ impl Gradients {
 /// What only `loss` keeps alive is freed on the way, so pass it by value and let go of the network's output before. Each
 /// tensor's gradients are added up in one order, from its last use to its first.
 ///
-/// On the CPU, where all ops from the variables on are this crate's, nothing is computed that no variable needs; otherwise
-/// this is `Tensor::backward`.
+/// On the CPU and on CUDA devices, where all ops from the variables on are this crate's, nothing is computed that no variable needs;
+/// otherwise this is `Tensor::backward`.
 ///
 /// # Errors
 /// What an op's backward pass cannot do.
@@ -118,12 +120,19 @@ fn add<K: Eq + Hash>(sums: &mut HashMap<K, Tensor>, key: K, gradient: Tensor) ->
             entry.insert(gradient);
             Ok(())
         }
-        Entry::Occupied(mut entry) if !has_kernel(entry.get()) => {
+        Entry::Occupied(mut entry) if !has_kernel(entry.get()) || !entry.get().is_contiguous() => {
+            #[cfg(feature = "cuda")]
+            if let Some(stage) = crate::cuda::Stage::of(entry.get())
+                && Order::is_one_of(entry.get(), &gradient)
+            {
+                return crate::cuda::moves::add_to(&stage, entry.get(), &gradient, [1., 1.]);
+            }
             let sum = (entry.get() + gradient)?;
             entry.insert(sum);
             Ok(())
         }
         Entry::Occupied(entry) => {
+            let gradient = gradient.contiguous()?;
             let gradient = values(&gradient)?;
             lend(entry.get(), &|sum| {
                 add_to(sum, &gradient);

@@ -6,6 +6,7 @@ mod backward;
 mod elementwise;
 mod matmul;
 mod node;
+mod order;
 mod scratch;
 mod simd;
 mod sums;
@@ -20,7 +21,10 @@ pub(crate) use matmul::{Matrix, Shared};
 pub(crate) use node::Made;
 #[cfg(test)]
 pub(crate) use node::Source;
-pub(crate) use node::{InputGradients, Pass, has_kernel, is_tracked, lend, node, values};
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) use node::node_in;
+pub(crate) use node::{InputGradients, Pass, by_candle, has_kernel, is_tracked, lend, node, values};
+pub(crate) use order::Order;
 pub(crate) use scratch::Scratch;
 pub(crate) use simd::{Isa, Lanes, Level, PANEL, Piece, Rows, Vector, run};
 pub(crate) use sums::{BLOCK, block_sums, sums_of_pairs};

@@ -14,9 +14,10 @@ use candle_core::CudaStorage;
 use candle_core::op::BackpropOp;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, InplaceOp1, Layout, Result, Shape, Storage, StorageRef,
-    Tensor, TensorId,
+    Tensor, TensorId, Var,
 };
 
+use super::Order;
 use crate::check::refuse;
 
 /// Whether our kernels compute on this tensor; the composed paths serve every other device and dtype.
@@ -77,7 +78,7 @@ impl InplaceOp1 for Loan<'_> {
 
 /// What a backward pass is given.
 pub(crate) struct Pass<'a> {
-    /// The gradient of the node's value, contiguous.
+    /// The gradient of the node's value, contiguous or, where that is in the order of pixels, in that order.
     pub(crate) gradient: &'a Tensor,
     /// Which inputs take a gradient.
     pub(crate) needed: [bool; MOST_INPUTS],
@@ -116,20 +117,36 @@ pub(crate) fn node<const N: usize>(
     shape: impl Into<Shape>,
     backward: impl Fn(&Pass) -> Result<InputGradients<N>> + Send + Sync + 'static,
 ) -> Result<Tensor> {
-    let (shape, result) = (shape.into(), result.into().0);
+    node_in(Order::Planes, name, inputs, result, shape, backward)
+}
+
+/// [`node`] of a result that lies in this order; in that of pixels `shape` is an image's.
+pub(crate) fn node_in<const N: usize>(
+    order: Order,
+    name: &'static str,
+    inputs: &[&Tensor],
+    result: impl Into<Made>,
+    shape: impl Into<Shape>,
+    backward: impl Fn(&Pass) -> Result<InputGradients<N>> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let (mut shape, result) = (shape.into(), result.into().0);
+    if order == Order::Pixels {
+        let (n, c, h, w) = shape.dims4()?;
+        shape = Shape::from(&order.shape([n, c, h, w])[..]);
+    }
     if let Storage::Cpu(values) = &result
         && values.as_slice::<f32>()?.len() != shape.elem_count()
     {
         refuse!("{name}: its result does not fill {shape:?}");
     }
     if !is_tracked(inputs) {
-        return Ok(Tensor::from_storage(result, shape, BackpropOp::none(), false));
+        return order.seen(&Tensor::from_storage(result, shape, BackpropOp::none(), false));
     }
     let backward = move |pass: &Pass| {
         let mut gradients = backward(pass)?.into_iter();
         Ok(std::array::from_fn(|_| gradients.next().flatten()))
     };
-    let record = Arc::new(Record::new(inputs, Box::new(backward)));
+    let record = Arc::new(Record::new(order, inputs, Box::new(backward)));
     let last = Arc::default();
     let result = Mutex::new(Some((result, shape)));
     let node = Node { name, result, record: record.clone(), last: Arc::clone(&last) };
@@ -140,9 +157,52 @@ pub(crate) fn node<const N: usize>(
         [a, b, c, d] => a.apply_op3(b, &c.apply_op2(d, Link { gradient: last })?, node),
         _ => refuse!("{name}: nodes have one to {MOST_INPUTS} inputs, not {}", inputs.len()),
     }?;
+    let result = order.seen(&result)?;
     record.id.get_or_init(|| result.id());
     records().insert(result.id(), Arc::downgrade(&record));
     Ok(result)
+}
+
+/// What an op of candle's makes of `inputs`. On a CUDA device it is a node of both graphs, or the way back would be candle's all the way: the
+/// op is applied to tensors without a gradient and, when one is asked for, to variables of the same values.
+pub(crate) fn by_candle(
+    name: &'static str,
+    inputs: &[&Tensor],
+    op: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    if inputs.iter().all(|x| x.device().is_cuda() && x.dtype() == DType::F32) && is_tracked(inputs) {
+        return recorded(name, inputs, op);
+    }
+    op(&inputs.iter().map(|&x| x.clone()).collect::<Vec<_>>())
+}
+
+fn recorded(
+    name: &'static str,
+    inputs: &[&Tensor],
+    op: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let detached = inputs.iter().map(|x| Order::Planes.arrange(&x.detach())).collect::<Result<Vec<_>>>()?;
+    // The whole of a storage, and nobody else's.
+    let y = op(&detached)?.force_contiguous()?;
+    let result = {
+        let (storage, layout) = y.storage_and_layout();
+        storage.try_clone(layout)?
+    };
+    node(name, inputs, Made(result), y.shape(), move |pass| {
+        let input = |(at, x): (usize, &Tensor)| {
+            if pass.needed[at] { Ok(Var::from_tensor(x)?.into_inner()) } else { Ok(x.clone()) }
+        };
+        let inputs = detached.iter().enumerate().map(input).collect::<Result<Vec<_>>>()?;
+        let mut of = (op(&inputs)? * pass.gradient)?.sum_all()?.backward()?;
+        let mut gradients = InputGradients::<MOST_INPUTS>::default();
+        for (at, x) in inputs.iter().enumerate().filter(|&(at, _)| pass.needed[at]) {
+            gradients[at] = Some(match of.remove(x) {
+                Some(gradient) => gradient.detach().force_contiguous()?,
+                None => x.zeros_like()?,
+            });
+        }
+        Ok(gradients)
+    })
 }
 
 /// How a tensor of ours was made, for as long as its node in candle's graph or a later record needs it.
@@ -150,6 +210,8 @@ pub(crate) struct Record {
     /// Counts all records: what a record is made from comes before it.
     pub(super) order: u64,
     pub(super) inputs: Vec<Source>,
+    /// How its result lies.
+    result_order: Order,
     id: OnceLock<TensorId>,
     backward: Box<Backward>,
 }
@@ -178,11 +240,12 @@ impl Source {
 }
 
 impl Record {
-    fn new(inputs: &[&Tensor], backward: Box<Backward>) -> Self {
+    fn new(result_order: Order, inputs: &[&Tensor], backward: Box<Backward>) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         Self {
             order: COUNT.fetch_add(1, Ordering::Relaxed),
             inputs: inputs.iter().map(|x| Source::of(x)).collect(),
+            result_order,
             id: OnceLock::new(),
             backward,
         }
@@ -194,9 +257,20 @@ impl Record {
         for (needed, input) in needed.iter_mut().zip(&self.inputs) {
             *needed = !matches!(input, Source::Constant);
         }
-        let gradient = gradient.detach().contiguous()?;
+        let gradient = arranged(self.result_order, gradient)?;
         (self.backward)(&Pass { gradient: &gradient, needed })
     }
+}
+
+/// The same values in this order, without a gradient of their own.
+fn arranged(order: Order, x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.rank() == 4
+        && let Some(stage) = crate::cuda::Stage::of(x)
+    {
+        return crate::cuda::moves::arrange(&stage, order, x);
+    }
+    order.arrange(&x.detach())
 }
 
 /// The records of all tensors that are alive in candle's graph.
@@ -223,6 +297,11 @@ impl Drop for Node {
 }
 
 impl Node {
+    /// candle's gradient is that of what is stored.
+    fn pass(&self, gradient: &Tensor) -> Result<InputGradients<MOST_INPUTS>> {
+        self.record.pass(&self.record.result_order.seen(gradient)?)
+    }
+
     /// candle asks once, when the node is made.
     fn take(&self) -> Result<(Storage, Shape)> {
         match self.result.lock().map(|mut result| result.take()) {
@@ -262,7 +341,7 @@ impl CustomOp1 for Node {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let [a, ..] = self.record.pass(gradient)?;
+        let [a, ..] = self.pass(gradient)?;
         Ok(a)
     }
 }
@@ -282,7 +361,7 @@ impl CustomOp2 for Node {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [a, b, ..] = self.record.pass(gradient)?;
+        let [a, b, ..] = self.pass(gradient)?;
         Ok((a, b))
     }
 }
@@ -325,7 +404,7 @@ impl CustomOp3 for Node {
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [a, b, c, d] = self.record.pass(gradient)?;
+        let [a, b, c, d] = self.pass(gradient)?;
         // candle goes on to a link only with a gradient of its own.
         let c = if d.is_some() && c.is_none() { Some(third.zeros_like()?) } else { c };
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = d;
@@ -349,6 +428,15 @@ impl CustomOp2 for Link {
         Ok((CpuStorage::F32(Vec::new()), layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        use candle_core::backend::BackendStorage;
+        let device = x.device().clone();
+        // The driver gives no memory of no size.
+        let values = device.alloc_zeros::<f32>(1)?;
+        Ok((CudaStorage::wrap_cuda_slice(values, device), layout.shape().clone()))
+    }
+
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let last = self.gradient.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok((Some(gradient.clone()), last))
@@ -358,4 +446,30 @@ impl CustomOp2 for Link {
 #[cfg(test)]
 pub(super) fn is_recorded(id: TensorId) -> bool {
     records().contains_key(&id)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Tensor, Var};
+
+    use super::recorded;
+    use crate::verify::{self, draw, values};
+
+    #[test]
+    fn what_candle_computes_is_recorded() {
+        let op = |x: &[Tensor]| recorded("product", &[&x[0], &x[1]], |x| (&x[0] * x[1].sqr()?)?.tanh());
+        let plain = |x: &[Tensor]| (&x[0] * x[1].sqr()?)?.tanh();
+        let inputs = [draw((2, 3, 4, 5), 1), draw((2, 3, 4, 5), 2)];
+        let cotangent = draw((2, 3, 4, 5), 3);
+        let by = |op: verify::Op| verify::differentiate(op, &inputs, &cotangent);
+        let ((y, gradients), (expected, expected_gradients)) = (by(&op), by(&plain));
+        assert_eq!(values(&y), values(&expected));
+        for (gradient, expected) in gradients.iter().zip(&expected_gradients) {
+            assert_eq!(values(gradient), values(expected));
+        }
+        verify::assert_strided(&op, &inputs);
+        let variable = Var::from_tensor(&inputs[0]).unwrap();
+        let gradients = crate::backward(op(&[variable.as_tensor().clone(), inputs[1].clone()]).unwrap()).unwrap();
+        assert!(!gradients.through_candle() && gradients.len() == 1);
+    }
 }

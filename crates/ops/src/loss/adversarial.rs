@@ -2,8 +2,12 @@
 
 use candle_core::{Result, Tensor};
 
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Kind, Target};
 use crate::check::{self, refuse};
-use crate::kernel::{has_kernel, map, node, sum2, values};
+#[cfg(feature = "cuda")]
+use crate::cuda::Stage;
+use crate::kernel::{by_candle, has_kernel, map, node, sum2, values};
 
 /// Mean of `(logits - target)^2`, any shape, without a half: the least squares GAN of Mao et al. 2017, where a discriminator's target
 /// is 1 for real and 0 for generated samples, and the generator's is 1.
@@ -13,8 +17,12 @@ use crate::kernel::{has_kernel, map, node, sum2, values};
 pub fn least_squares(logits: &Tensor, target: f64) -> Result<Tensor> {
     const OP: &str = "least_squares";
     check::not_empty(OP, "logits", logits)?;
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = Stage::of(logits) {
+        return cuda::mean_of(&stage, OP, Kind::Squared, logits, Target::All(target), 0.);
+    }
     if !has_kernel(logits) {
-        return (logits - target)?.sqr()?.mean_all();
+        return by_candle(OP, &[logits], move |x| (&x[0] - target)?.sqr()?.mean_all());
     }
     let target = target as f32;
     mean_of(OP, logits, move |x| (x - target) * (x - target), move |x| 2. * (x - target))
@@ -31,8 +39,12 @@ pub fn hinge(logits: &Tensor, sign: f64) -> Result<Tensor> {
     if ![1., -1.].contains(&sign) {
         refuse!("{OP}: sign is {sign}, neither 1 nor -1");
     }
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = Stage::of(logits) {
+        return cuda::mean_of(&stage, OP, Kind::Hinge, logits, Target::All(sign), 0.);
+    }
     if !has_kernel(logits) {
-        return crate::relu(&(1. - (logits * sign)?)?)?.mean_all();
+        return by_candle(OP, &[logits], move |x| crate::relu(&(1. - (&x[0] * sign)?)?)?.mean_all());
     }
     let sign = sign as f32;
     // `<=` and not `>`: NaN is neither, and has to pass.
@@ -47,8 +59,12 @@ pub fn hinge(logits: &Tensor, sign: f64) -> Result<Tensor> {
 /// An empty tensor.
 pub fn mean(x: &Tensor) -> Result<Tensor> {
     check::not_empty("mean", "x", x)?;
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = Stage::of(x) {
+        return cuda::mean_of(&stage, "mean", Kind::Mean, x, Target::All(0.), 0.);
+    }
     if !has_kernel(x) {
-        return x.mean_all();
+        return by_candle("mean", &[x], |x| x[0].mean_all());
     }
     mean_of("mean", x, |x| x, |_| 1.)
 }

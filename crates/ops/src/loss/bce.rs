@@ -2,9 +2,13 @@
 
 use candle_core::{Result, Tensor};
 
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Kind, Target};
 use crate::activation::{exp_negative, ln_normal, minus_absolute, sigmoid_of};
 use crate::check;
-use crate::kernel::{has_kernel, map, node, sum2, values};
+#[cfg(feature = "cuda")]
+use crate::cuda::Stage;
+use crate::kernel::{by_candle, has_kernel, map, node, sum2, values};
 
 /// Mean of `-(target log s + (1 - target) log (1 - s))` with `s = sigmoid(logits)`, any shape; `target` in 0..=1.
 ///
@@ -16,8 +20,12 @@ use crate::kernel::{has_kernel, map, node, sum2, values};
 pub fn bce_with_logits(logits: &Tensor, target: f64) -> Result<Tensor> {
     const OP: &str = "bce_with_logits";
     check::not_empty(OP, "logits", logits)?;
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = Stage::of(logits) {
+        return cuda::mean_of(&stage, OP, Kind::CrossEntropy, logits, Target::All(target), 0.);
+    }
     if !has_kernel(logits) {
-        return composed(logits, target);
+        return by_candle(OP, &[logits], move |x| composed(&x[0], target));
     }
     let logits = logits.contiguous()?;
     let count = logits.elem_count() as f64;

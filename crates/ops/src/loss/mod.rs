@@ -3,6 +3,8 @@
 mod adversarial;
 mod bce;
 mod cross_entropy;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod cuda;
 mod dice;
 mod focal;
 mod labels;

@@ -2,8 +2,12 @@
 
 use candle_core::{Result, Tensor};
 
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Kind, Target};
 use crate::check::{self, refuse};
-use crate::kernel::{has_kernel, map2, node, sum2, values};
+#[cfg(feature = "cuda")]
+use crate::cuda::Stage;
+use crate::kernel::{by_candle, has_kernel, map2, node, sum2, values};
 
 /// Mean of `(prediction - target)^2`, any shape.
 ///
@@ -11,8 +15,12 @@ use crate::kernel::{has_kernel, map2, node, sum2, values};
 /// Empty or mismatching arguments.
 pub fn mse(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
     check_pair("mse", prediction, target)?;
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = Stage::of(prediction) {
+        return cuda::mean_of(&stage, "mse", Kind::Squared, prediction, Target::Each(target), 0.);
+    }
     if !has_kernel(prediction) {
-        return (prediction - target)?.sqr()?.mean_all();
+        return by_candle("mse", &[prediction, target], |x| (&x[0] - &x[1])?.sqr()?.mean_all());
     }
     mean_of_differences("mse", prediction, target, |d| d * d, |d| 2. * d)
 }
@@ -23,10 +31,16 @@ pub fn mse(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
 /// Empty or mismatching arguments.
 pub fn l1(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
     check_pair("l1", prediction, target)?;
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = Stage::of(prediction) {
+        return cuda::mean_of(&stage, "l1", Kind::Absolute, prediction, Target::Each(target), 0.);
+    }
     if !has_kernel(prediction) {
-        let difference = (prediction - target)?;
-        let sign = difference.detach().sign()?;
-        return (difference * sign)?.mean_all();
+        return by_candle("l1", &[prediction, target], |x| {
+            let difference = (&x[0] - &x[1])?;
+            let sign = difference.detach().sign()?;
+            (difference * sign)?.mean_all()
+        });
     }
     mean_of_differences("l1", prediction, target, f32::abs, |d| if d == 0. { d } else { 1f32.copysign(d) })
 }
@@ -43,8 +57,13 @@ pub fn charbonnier(prediction: &Tensor, target: &Tensor, epsilon: f64) -> Result
     if !(epsilon > 0. && square.is_normal()) {
         refuse!("{OP}: epsilon is {epsilon}, not a number above 0 with a square that f32 can hold");
     }
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = Stage::of(prediction) {
+        return cuda::mean_of(&stage, OP, Kind::Charbonnier, prediction, Target::Each(target), epsilon);
+    }
     if !has_kernel(prediction) {
-        return ((prediction - target)?.sqr()? + epsilon * epsilon)?.sqrt()?.mean_all();
+        let penalty = move |x: &[Tensor]| ((&x[0] - &x[1])?.sqr()? + epsilon * epsilon)?.sqrt()?.mean_all();
+        return by_candle(OP, &[prediction, target], penalty);
     }
     let root = move |d: f32| (d * d + square).sqrt();
     mean_of_differences(OP, prediction, target, root, move |d| d / root(d))

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 
 use crate::activation::exp_negative;
 use crate::check;
-use crate::kernel::{has_kernel, map, map2, node, sum2, values};
+use crate::kernel::{by_candle, has_kernel, map, map2, node, sum2, values};
 
 /// Kullback-Leibler divergence of the normal distributions of means and logarithms of variances `(n, ...)` from the standard one: the
 /// sum of `-(1 + v - m^2 - exp(v)) / 2` over each sample's latent dimensions, and the mean of these sums over the batch (Kingma and
@@ -20,8 +20,10 @@ pub fn gaussian_kl(mean: &Tensor, log_variance: &Tensor) -> Result<Tensor> {
     let Some(&n) = mean.dims().first() else { check::refuse!("{OP}: mean has shape [], not (n, ...)") };
     let n = n as f64;
     if !has_kernel(mean) {
-        let excess = ((log_variance.exp()? - log_variance)? - 1.)?;
-        return ((mean.sqr()? + excess)?.sum_all()? * 0.5)? / n;
+        return by_candle(OP, &[mean, log_variance], move |x| {
+            let excess = ((x[1].exp()? - &x[1])? - 1.)?;
+            ((x[0].sqr()? + excess)?.sum_all()? * 0.5)? / n
+        });
     }
     let [mean, log_variance] = [mean.contiguous()?, log_variance.contiguous()?];
     let total = sum2(&values(&mean)?, &values(&log_variance)?, |m, v| m * m + excess(v));
@@ -49,7 +51,7 @@ pub fn reparameterize(mean: &Tensor, log_variance: &Tensor, noise: &Tensor) -> R
     check::same_shape(OP, "noise", noise, mean)?;
     let noise = noise.detach();
     if !has_kernel(mean) {
-        return mean + ((log_variance * 0.5)?.exp()? * noise)?;
+        return by_candle(OP, &[mean, log_variance], move |x| &x[0] + ((&x[1] * 0.5)?.exp()? * &noise)?);
     }
     let [mean, log_variance, noise] = [mean.contiguous()?, log_variance.contiguous()?, noise.contiguous()?];
     let deviation = map2(&values(&log_variance)?, &values(&noise)?, |v, noise| exp(0.5 * v) * noise);

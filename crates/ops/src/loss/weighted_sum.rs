@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::check::{self, refuse};
-use crate::kernel::{InputGradients, has_kernel, node};
+use crate::kernel::{InputGradients, by_candle, has_kernel, node};
 
 /// Far more than a loss of a paper has.
 const MOST: usize = 8;
@@ -25,17 +25,20 @@ pub fn weighted_sum(terms: &[(&Tensor, f64)]) -> Result<Tensor> {
         }
         check::same_kind(OP, &name, term, first)?;
     }
-    if !has_kernel(first) {
-        let mut terms = terms.iter().map(|&(term, weight)| term * weight);
-        let first = terms.next().unwrap_or_else(|| first.zeros_like())?;
-        return terms.try_fold(first, |sum, term| sum + term?);
-    }
     if terms.len() > 3 {
         // A node of candle's takes three inputs.
         let head = weighted_sum(&terms[..3])?;
         return weighted_sum(&[&[(&head, 1.)], &terms[3..]].concat());
     }
     let losses: Vec<&Tensor> = terms.iter().map(|&(term, _)| term).collect();
+    if !has_kernel(first) {
+        let weights: Vec<f64> = terms.iter().map(|&(_, weight)| weight).collect();
+        return by_candle(OP, &losses, move |terms| {
+            let mut terms = terms.iter().zip(&weights).map(|(term, &weight)| term * weight);
+            let Some(first) = terms.next() else { refuse!("{OP}: no terms") };
+            terms.try_fold(first?, |sum, term| sum + term?)
+        });
+    }
     let weights: Vec<f32> = terms.iter().map(|&(_, weight)| weight as f32).collect();
     let mut sum = 0.;
     for (loss, weight) in losses.iter().zip(&weights) {

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor, Var};
 use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::{has_kernel, lanes2, lend, map, node, sum2, values};
+use crate::kernel::{by_candle, has_kernel, lanes2, lend, map, node, sum2, values};
 
 /// Columns that one piece of work adds up.
 const COLUMNS: usize = 256;
@@ -53,9 +53,13 @@ pub fn spectral_norm(weight: &Tensor, u: &Tensor, v: &Tensor) -> Result<Tensor> 
     let (rows, columns) = matrix(OP, weight, u, v)?;
     let [u, v] = [u.detach().contiguous()?, v.detach().contiguous()?];
     if !has_kernel(weight) {
-        let turned = weight.reshape((rows, columns))?.matmul(&v.reshape((columns, 1))?)?;
-        let sigma = turned.reshape(rows)?.mul(&u)?.sum_all()?;
-        return weight.broadcast_div(&sigma);
+        // Copies: the vectors are moved in place before the way back.
+        let [u, v] = [u.copy()?, v.copy()?];
+        return by_candle(OP, &[weight], move |x| {
+            let turned = x[0].reshape((rows, columns))?.matmul(&v.reshape((columns, 1))?)?;
+            let sigma = turned.reshape(rows)?.mul(&u)?.sum_all()?;
+            x[0].broadcast_div(&sigma)
+        });
     }
     let weight = weight.contiguous()?;
     // Copies: the vectors are moved in place before the way back.

@@ -10,9 +10,16 @@ const LANES: usize = 16;
 
 /// The sum of the squares of each tensor's elements: infinite or NaN if and only if one of the elements is.
 ///
-/// The sums are taken in f64, whose range holds the square of every f32. On other devices than the CPU they are taken in f32:
-/// there a norm above 1.8e19 counts as infinite too.
+/// The sums are taken in f64, whose range holds the square of every f32. On other devices than the CPU and those of CUDA they are taken in
+/// f32: there a norm above 1.8e19 counts as infinite too.
 pub fn squared_norms(tensors: &[&Tensor]) -> Result<Vec<f64>> {
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = tensors.first().and_then(|tensor| crate::cuda::Stage::of(tensor))
+        && tensors.iter().all(|tensor| crate::cuda::Stage::of(tensor).is_some())
+    {
+        let tensors = tensors.iter().map(|tensor| tensor.detach().contiguous()).collect::<Result<Vec<_>>>()?;
+        return crate::cuda::tensors::squared_norms(&stage, &tensors);
+    }
     let norm = |tensor: &&Tensor| {
         if !has_kernel(tensor) {
             return Ok(None);

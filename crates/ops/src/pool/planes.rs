@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::{has_kernel, lanes, node, values};
+use crate::kernel::{by_candle, has_kernel, lanes, node, values};
 
 /// The mean of each plane of `x` `(n, c, h, w)`, to `(n, c)` (Lin, Chen and Yan 2014, section 3.2).
 ///
@@ -14,7 +14,7 @@ pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
     const OP: &str = "global_avg_pool";
     let (n, c, h, w) = check::image(OP, "x", x)?;
     if !has_kernel(x) {
-        return x.sum((2, 3))? / (h * w) as f64;
+        return by_candle(OP, &[x], move |x| x[0].sum((2, 3))? / (h * w) as f64);
     }
     let (x, share) = (x.contiguous()?, 1. / (h * w) as f64);
     let y = sums(&values(&x)?, h * w, share);
@@ -36,7 +36,8 @@ pub fn spread(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
         refuse!("{OP}: size ({height}, {width}) has a zero");
     }
     if !has_kernel(x) {
-        return x.reshape((n, c, 1, 1))?.broadcast_as((n, c, height, width))?.contiguous();
+        let all = (n, c, height, width);
+        return by_candle(OP, &[x], move |x| x[0].reshape((n, c, 1, 1))?.broadcast_as(all)?.contiguous());
     }
     let (x, pixels) = (x.contiguous()?, height * width);
     let y = filled(&values(&x)?, pixels);

@@ -8,7 +8,7 @@ mod tests;
 use candle_core::{Result, Tensor};
 
 use crate::check::{self, refuse};
-use crate::kernel::{has_kernel, node, values};
+use crate::kernel::{by_candle, has_kernel, node, values};
 
 /// How a pixel of the result is made of pixels of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub fn resize(x: &Tensor, height: usize, width: usize, how: Resize) -> Result<Te
     }
     let (vertical, horizontal) = (Axis::new(h, height, how), Axis::new(w, width, how));
     if !has_kernel(x) {
-        return composed::resize(x, &vertical, &horizontal);
+        return by_candle(OP, &[x], move |x| composed::resize(&x[0], &vertical, &horizontal));
     }
     let x = x.contiguous()?;
     let y = cpu::forward(&values(&x)?, (h, w), &vertical, &horizontal);

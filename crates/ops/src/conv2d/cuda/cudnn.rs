@@ -19,7 +19,7 @@ use candle_core::cuda_backend::cudarc::cudnn::sys::{
     cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM as FORWARD_ALGORITHM,
     cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
     cudnnMathType_t::{CUDNN_DEFAULT_MATH, CUDNN_FMA_MATH, CUDNN_TENSOR_OP_MATH},
-    cudnnTensorFormat_t::CUDNN_TENSOR_NCHW,
+    cudnnTensorFormat_t::{CUDNN_TENSOR_NCHW, CUDNN_TENSOR_NHWC},
 };
 use candle_core::cuda_backend::cudarc::cudnn::{
     ConvBackwardData, ConvBackwardFilter, ConvDescriptor, ConvForward, Cudnn, CudnnDataType, CudnnError,
@@ -35,18 +35,20 @@ use super::direction::Direction;
 use crate::Exactness;
 use crate::check::refuse;
 use crate::conv2d::{Geometry, positions};
+use crate::kernel::Order;
 
-/// One direction of a convolution, on the device's stream and without waiting for it. The tensors are contiguous, both f32 or both
-/// bf16; sums are in f32.
+/// One direction of a convolution, on the device's stream and without waiting for it. The tensors are stored in this order, both in f32 or
+/// both in bf16; sums are in f32.
 pub(super) fn convolve(
     direction: Direction,
     g: &Geometry,
+    order: Order,
     a: (&CudaStorage, &Layout),
     b: (&CudaStorage, &Layout),
 ) -> Result<CudaStorage> {
     match a.0.dtype() {
-        DType::F32 => convolve_in::<f32>(direction, g, a, b),
-        DType::BF16 => convolve_in::<bf16>(direction, g, a, b),
+        DType::F32 => convolve_in::<f32>(direction, g, order, a, b),
+        DType::BF16 => convolve_in::<bf16>(direction, g, order, a, b),
         other => refuse!("cuDNN is given no {other:?}"),
     }
 }
@@ -80,11 +82,12 @@ impl Element for bf16 {
 fn convolve_in<T: Element>(
     direction: Direction,
     g: &Geometry,
+    order: Order,
     (a, a_at): (&CudaStorage, &Layout),
     (b, b_at): (&CudaStorage, &Layout),
 ) -> Result<CudaStorage> {
     let device = &a.device;
-    let [a_shape, b_shape, shape] = direction.shapes(g);
+    let [a_shape, b_shape, shape] = direction.shapes(g).map(|shape| order.shape(shape));
     let (a, b) = (view(a, a_at, a_shape)?, view(b, b_at, b_shape)?);
     // SAFETY: cuDNN writes all of it before anyone reads; on an error it is freed unread.
     let mut y = unsafe { device.alloc::<T>(shape.iter().product())? };
@@ -93,7 +96,7 @@ fn convolve_in<T: Element>(
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(Library::new(device)?),
         };
-        library.convolve(direction, g, &a, &b, &mut y)
+        library.convolve(direction, g, order, &a, &b, &mut y)
     })?;
     Ok(CudaStorage::wrap_cuda_slice(y, device.clone()))
 }
@@ -131,13 +134,15 @@ impl Library {
         &mut self,
         direction: Direction,
         g: &Geometry,
+        order: Order,
         a: &CudaView<T>,
         b: &CudaView<T>,
         y: &mut CudaSlice<T>,
     ) -> Result<()> {
         let cudnn = Arc::clone(&self.cudnn);
-        let plan = T::plans(self).entry(key(g));
-        let made = match plan.or_insert_with(|| Plan::new(&cudnn, g).map_err(|error| error.to_string())) {
+        let key = key(g, order);
+        let plan = T::plans(self).entry(key);
+        let made = match plan.or_insert_with(|| Plan::new(&cudnn, g, order).map_err(|error| error.to_string())) {
             Ok(made) => made,
             Err(reason) => refuse!("cuDNN: {reason}"),
         };
@@ -150,13 +155,13 @@ impl Library {
         // All of it would do as well, but nothing is to depend on what was convolved before.
         let mut space = self.workspace.take();
         let workspace = space.as_mut().filter(|_| needed > 0).map(|bytes| bytes.slice_mut(..needed));
-        let Some(Ok(made)) = T::plans(self).get(&key(g)) else { refuse!("cuDNN: no plan of {g:?}") };
+        let Some(Ok(made)) = T::plans(self).get(&key) else { refuse!("cuDNN: no plan of {g:?}") };
         // SAFETY: `a` and `b` have the shapes of the direction, checked by `view`, and `y` was made with it; the descriptors
         // say the same of the same geometry, contiguous T. All are on the handle's stream, in whose order they are freed.
         let launched = unsafe { made.launch(direction, workspace, a, b, y) };
         self.workspace = space;
         if let Err(error) = launched {
-            T::plans(self).insert(key(g), Err(error.to_string()));
+            T::plans(self).insert(key, Err(error.to_string()));
             refuse!("cuDNN: {error}");
         }
         Ok(())
@@ -167,13 +172,14 @@ impl Library {
 type Plans<T> = HashMap<Key, std::result::Result<Plan<T>, String>>;
 
 /// What a plan depends on, besides what tensors are made of.
-type Key = ([(usize, usize); 6], [usize; 4], bool);
+type Key = ([(usize, usize); 6], [usize; 4], bool, Order);
 
-fn key(g: &Geometry) -> Key {
+fn key(g: &Geometry, order: Order) -> Key {
     (
         [g.kernel, g.stride, g.padding, g.dilation, g.input, g.output],
         [g.batch, g.in_channels, g.out_channels, g.groups],
         g.exactness == Exactness::Direct,
+        order,
     )
 }
 
@@ -190,7 +196,7 @@ struct Plan<T> {
 impl<T: Element> Plan<T> {
     /// # Errors
     /// What cuDNN does not support in one of the directions.
-    fn new(cudnn: &Arc<Cudnn>, g: &Geometry) -> Result<Self> {
+    fn new(cudnn: &Arc<Cudnn>, g: &Geometry, order: Order) -> Result<Self> {
         let output = (
             positions(g.input.0, g.kernel.0, g.stride.0, g.padding.0, g.dilation.0),
             positions(g.input.1, g.kernel.1, g.stride.1, g.padding.1, g.dilation.1),
@@ -210,10 +216,14 @@ impl<T: Element> Plan<T> {
             Exactness::Fast => CUDNN_DEFAULT_MATH,
             Exactness::Bf16 => CUDNN_TENSOR_OP_MATH,
         })?;
+        let format = match order {
+            Order::Planes => CUDNN_TENSOR_NCHW,
+            Order::Pixels => CUDNN_TENSOR_NHWC,
+        };
         let mut plan = Self {
-            image: cudnn.create_4d_tensor(CUDNN_TENSOR_NCHW, image?)?,
-            kernel: cudnn.create_4d_filter(CUDNN_TENSOR_NCHW, kernel?)?,
-            result: cudnn.create_4d_tensor(CUDNN_TENSOR_NCHW, result?)?,
+            image: cudnn.create_4d_tensor(format, image?)?,
+            kernel: cudnn.create_4d_filter(format, kernel?)?,
+            result: cudnn.create_4d_tensor(format, result?)?,
             settings,
             workspaces: [0; 3],
         };

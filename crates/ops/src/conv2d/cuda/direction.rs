@@ -1,10 +1,14 @@
-//! The three directions of a convolution as nodes of candle's graph. Each is linear in both tensors that it takes, and what
-//! goes back through one of them is made of the other two.
+//! The three directions of a convolution: each is linear in the two tensors that it takes, and what goes back through one of
+//! them is made of the other two.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, Var};
+use candle_core::{DType, Result, Storage, Tensor, Var};
 
+use crate::Exactness;
 use crate::check::refuse;
-use crate::conv2d::{Geometry, composed, cpu};
+use crate::conv2d::{Geometry, composed};
+use crate::cuda::sums::{channel_sums, narrow_with_sums};
+use crate::cuda::{Memory, Stage, moves};
+use crate::kernel::Order;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -31,6 +35,61 @@ impl Direction {
         }
     }
 
+    /// Of tensors stored in one order, what is stored in the same, in their dtype: by cuDNN on a CUDA device; by our kernels on the CPU, where tests are.
+    fn run(self, g: &Geometry, order: Order, a_tensor: &Stored, b_tensor: &Stored) -> Result<Storage> {
+        let ((a, a_at), (b, b_at)) = (a_tensor.0.storage_and_layout(), b_tensor.0.storage_and_layout());
+        match (&*a, &*b) {
+            #[cfg(feature = "cuda")]
+            (Storage::Cuda(a), Storage::Cuda(b)) => {
+                super::cudnn::convolve(self, g, order, (a, a_at), (b, b_at)).map(Storage::Cuda)
+            }
+            #[cfg(test)]
+            (Storage::Cpu(_), Storage::Cpu(_)) => self.run_on_cpu(g, order, (&a_tensor.0, &b_tensor.0)),
+            _ => refuse!("convolutions are by cuDNN on a CUDA device alone: {a_at:?}, {b_at:?}"),
+        }
+    }
+
+    #[cfg(test)]
+    fn run_on_cpu(self, g: &Geometry, order: Order, (a, b): (&Tensor, &Tensor)) -> Result<Storage> {
+        use crate::conv2d::cpu;
+        use crate::kernel::values;
+        let dtype = a.dtype();
+        let plain = |x: &Tensor| order.seen(x)?.to_dtype(DType::F32)?.contiguous();
+        let (a, b) = (plain(a)?, plain(b)?);
+        let (a, b) = (values(&a)?, values(&b)?);
+        let y = match self {
+            Self::Forward => cpu::forward(g, g.images(&a), &b, None),
+            Self::InputGradient => cpu::input_gradient(g, &a, &b, None),
+            Self::WeightGradient => cpu::weight_gradient(g, g.images(&a), &b),
+        };
+        let [_, _, shape] = self.shapes(g);
+        let y = Tensor::from_vec(y, &shape[..], &candle_core::Device::Cpu)?;
+        let y = order.stored(&y)?.to_dtype(dtype)?.force_contiguous()?;
+        let (storage, layout) = y.storage_and_layout();
+        storage.try_clone(layout)
+    }
+
+    /// What [`run`](Self::run) gives, in f32 and with a bias.
+    pub(super) fn run_in_f32(
+        self,
+        stage: &Stage,
+        g: &Geometry,
+        order: Order,
+        [a, b]: [&Stored; 2],
+        bias: Option<&Tensor>,
+    ) -> Result<Memory> {
+        let [_, _, [n, c, h, w]] = self.shapes(g);
+        let size = (n, c, h * w);
+        let mut y = Memory::from(self.run(g, order, a, b)?);
+        if a.0.dtype() == DType::BF16 {
+            return moves::widen(stage, order, y, bias, size);
+        }
+        if let Some(bias) = bias {
+            moves::add_bias(stage, order, y.address()?, bias, size)?;
+        }
+        Ok(y)
+    }
+
     /// By candle's ops: slower, in more memory, on every device and in every dtype.
     pub(super) fn composed(self, g: &Geometry, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let [_, _, shape] = self.shapes(g);
@@ -55,90 +114,57 @@ fn gradient(variable: &Var, y: &Tensor, cotangent: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// The same values, contiguous and starting where 16 bytes start, which cuDNN's wide loads may count on.
-pub(super) fn aligned(x: &Tensor) -> Result<Tensor> {
-    let x = x.contiguous()?;
-    let values = 16 / x.dtype().size_in_bytes().max(1);
-    if x.layout().start_offset().is_multiple_of(values) { Ok(x) } else { x.force_contiguous() }
-}
+/// A tensor as cuDNN takes it: contiguous in an order, in the dtype that an exactness asks for, without a gradient, and starting where
+/// 16 bytes start, which wide loads may count on.
+#[derive(Clone)]
+pub(super) struct Stored(Tensor);
 
-/// One direction of one convolution of [`aligned`] tensors: by cuDNN on a CUDA device, in f32 or, for `Exactness::Bf16`, in bf16; by our
-/// kernels on the CPU, in f32.
-pub(crate) struct Node {
-    pub(crate) name: &'static str,
-    pub(crate) direction: Direction,
-    pub(crate) geometry: Geometry,
-}
-
-impl Node {
-    /// Another direction of the same convolution, of detached tensors; by candle's ops where this device fails at it.
-    fn turn(&self, direction: Direction, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        let node = Self { direction, ..*self };
-        a.apply_op2_no_bwd(b, &node).or_else(|error| direction.composed(&self.geometry, a, b).map_err(|_| error))
-    }
-}
-
-impl CustomOp2 for Node {
-    fn name(&self) -> &'static str {
-        self.name
+impl Stored {
+    /// Of an image, or of a kernel `(out, in, kh, kw)`, which is arranged as if it were one.
+    pub(super) fn new(stage: &Stage, order: Order, exactness: Exactness, x: &Tensor) -> Result<Self> {
+        let x = order.stored(&moves::arrange(stage, order, x)?)?;
+        let x = if exactness == Exactness::Bf16 { moves::narrow(stage, &x)? } else { x };
+        let values = 16 / x.dtype().size_in_bytes();
+        Ok(Self(if x.layout().start_offset().is_multiple_of(values) { x } else { x.force_contiguous()? }))
     }
 
-    fn cpu_fwd(&self, a: &CpuStorage, a_at: &Layout, b: &CpuStorage, b_at: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (Some((a_start, a_end)), Some((b_start, b_end))) = (a_at.contiguous_offsets(), b_at.contiguous_offsets())
-        else {
-            refuse!("{}: tensors that are not contiguous: {a_at:?}, {b_at:?}", self.name);
-        };
-        let (a, b) = (&a.as_slice::<f32>()?[a_start..a_end], &b.as_slice::<f32>()?[b_start..b_end]);
-        let g = &self.geometry;
-        let y = match self.direction {
-            Direction::Forward => cpu::forward(g, g.images(a), b, None),
-            Direction::InputGradient => cpu::input_gradient(g, a, b, None),
-            Direction::WeightGradient => cpu::weight_gradient(g, g.images(a), b),
-        };
-        let [_, _, shape] = self.direction.shapes(g);
-        Ok((CpuStorage::F32(y), Shape::from(&shape[..])))
+    /// Of the gradient of a result, with the sums of its channels `(c)` where they are asked for.
+    pub(super) fn with_sums(
+        stage: &Stage,
+        order: Order,
+        exactness: Exactness,
+        gradient: &Tensor,
+        sums: bool,
+    ) -> Result<(Self, Option<Tensor>)> {
+        if sums
+            && exactness == Exactness::Bf16
+            && order == Order::Pixels
+            && let Some((narrow, sums)) = narrow_with_sums(stage, &moves::arrange(stage, order, gradient)?)?
+        {
+            return Ok((Self(narrow), Some(sums)));
+        }
+        let sums = sums.then(|| channel_sums(stage, order, gradient)).transpose()?;
+        Ok((Self::new(stage, order, exactness, gradient)?, sums))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        a: &candle_core::CudaStorage,
-        a_at: &Layout,
-        b: &candle_core::CudaStorage,
-        b_at: &Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
-        let [_, _, shape] = self.direction.shapes(&self.geometry);
-        let y = super::cudnn::convolve(self.direction, &self.geometry, (a, a_at), (b, b_at))?;
-        Ok((y, Shape::from(&shape[..])))
-    }
-
-    fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        use Direction::{Forward, InputGradient, WeightGradient};
-        // Detached, or a gradient would keep the whole graph alive.
-        let gradient = &aligned(&gradient.detach())?;
-        let (needs_a, needs_b) = (a.track_op(), b.track_op());
-        let (a, b) = (&a.detach(), &b.detach());
-        let to_a = || match self.direction {
-            Forward => self.turn(InputGradient, gradient, b),
-            InputGradient => self.turn(Forward, gradient, b),
-            WeightGradient => self.turn(InputGradient, b, gradient),
-        };
-        let to_b = || match self.direction {
-            Forward => self.turn(WeightGradient, a, gradient),
-            InputGradient => self.turn(WeightGradient, gradient, a),
-            WeightGradient => self.turn(Forward, a, gradient),
-        };
-        Ok((needs_a.then(to_a).transpose()?, needs_b.then(to_b).transpose()?))
+    /// What it was made of, as far as its dtype still tells, in f32.
+    pub(super) fn seen(&self, order: Order) -> Result<Tensor> {
+        order.seen(&self.0.to_dtype(DType::F32)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Tensor, Var};
+    use candle_core::{DType, Tensor};
 
-    use super::{Direction, Node, aligned, composed};
-    use crate::conv2d::{Conv2d, Exactness, Geometry, geometry};
+    use super::{Direction, Stored, composed};
+    use crate::Exactness;
+    use crate::conv2d::{Conv2d, Geometry, geometry};
+    use crate::cuda::Stage;
+    use crate::kernel::Order;
     use crate::verify::{self, draw};
+
+    const STAGE: Stage = Stage::Emulator { without: None };
 
     fn uneven() -> Geometry {
         let exactness = Exactness::Direct;
@@ -156,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn directions_and_their_gradients_are_those_of_one_trilinear_form() {
+    fn directions_are_the_gradients_of_one_trilinear_form() {
         let g = uneven();
         let all: Vec<Tensor> = Direction::Forward.shapes(&g).iter().zip(1..).map(|(s, i)| draw(&s[..], i)).collect();
         let wide: Vec<Tensor> = all.iter().map(|x| x.to_dtype(DType::F64).unwrap()).collect();
@@ -165,47 +191,28 @@ mod tests {
         let (_, expected) = verify::differentiate(&form, &wide, &one);
         for direction in Direction::ALL {
             let [a, b, given] = places(direction);
-            let node = |x: &[Tensor]| x[0].apply_op2(&x[1], Node { name: "node", direction, geometry: g });
-            let (y, gradients) = verify::differentiate(&node, &[all[a].clone(), all[b].clone()], &all[given]);
-            verify::assert_close("node", &y, &expected[given], 1e-6);
-            verify::assert_close("gradient of the first", &gradients[0], &expected[a], 3e-6);
-            verify::assert_close("gradient of the second", &gradients[1], &expected[b], 3e-6);
+            for order in [Order::Planes, Order::Pixels] {
+                let stored = |x: &Tensor| Stored::new(&STAGE, order, g.exactness, x).unwrap();
+                let (a, b) = (stored(&all[a]), stored(&all[b]));
+                let y = direction.run_in_f32(&STAGE, &g, order, [&a, &b], None).unwrap();
+                let [_, _, shape] = direction.shapes(&g);
+                let y = y.into_image(shape, order).unwrap();
+                assert_eq!(Order::of(&y), order);
+                verify::assert_close("by kernels", &y, &expected[given], 1e-6);
+            }
             let composed = direction.composed(&g, &wide[a], &wide[b]).unwrap();
             verify::assert_close("composed", &composed, &expected[given], 1e-12);
         }
     }
 
     #[test]
-    fn what_the_device_cannot_is_composed() {
-        // Our kernels know f32 alone.
-        let g = uneven();
-        let [image, kernel, _] = Direction::Forward.shapes(&g).map(|s| draw(&s[..], 1).to_dtype(DType::F64).unwrap());
-        let node = Node { name: "node", direction: Direction::Forward, geometry: g };
-        assert!(image.apply_op2_no_bwd(&kernel, &node).is_err());
-        let y = node.turn(Direction::Forward, &image, &kernel).unwrap();
-        verify::assert_close("composed", &y, &composed::conv2d(&image, &kernel, None, &g).unwrap(), 0.);
-    }
-
-    #[test]
     fn views_are_copied_to_where_sixteen_bytes_start() {
-        let all = draw((5, 3), 1);
+        let all = draw((5, 1, 1, 3), 1);
         for first in 0..5 {
             let view = all.narrow(0, first, 5 - first).unwrap();
-            let copy = aligned(&view).unwrap();
-            assert!(copy.is_contiguous() && copy.layout().start_offset().is_multiple_of(4));
-            assert_eq!(verify::values(&copy), verify::values(&view));
+            let stored = Stored::new(&STAGE, Order::Planes, Exactness::Direct, &view).unwrap();
+            assert!(stored.0.is_contiguous() && stored.0.layout().start_offset().is_multiple_of(4));
+            assert_eq!(verify::values(&stored.seen(Order::Planes).unwrap()), verify::values(&view));
         }
-        assert_eq!(verify::values(&aligned(&all.t().unwrap()).unwrap()), verify::values(&all.t().unwrap()));
-    }
-
-    #[test]
-    fn gradients_that_nobody_needs_are_not_computed() {
-        let g = uneven();
-        let [image, kernel, _] = Direction::Forward.shapes(&g).map(|s| draw(&s[..], 1));
-        let kernel = Var::from_tensor(&kernel).unwrap();
-        let node = Node { name: "node", direction: Direction::Forward, geometry: g };
-        let gradients = image.apply_op2(&kernel, node).unwrap().sum_all().unwrap().backward().unwrap();
-        assert!(gradients.get(&kernel).is_some_and(|gradient| !gradient.track_op()));
-        assert!(gradients.get(&image).is_none());
     }
 }

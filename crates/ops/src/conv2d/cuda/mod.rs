@@ -7,6 +7,7 @@
 #[cfg(feature = "cuda")]
 mod cudnn;
 mod direction;
+mod node;
 #[cfg(feature = "cuda")]
 mod op;
 #[cfg(all(test, feature = "cuda"))]

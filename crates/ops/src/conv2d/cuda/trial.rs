@@ -97,10 +97,17 @@ mod tests {
     use crate::Exactness::{self, Bf16, Direct, Fast};
     use crate::conv2d::Geometry;
     use crate::conv2d::bf16::rounded;
-    use crate::conv2d::cuda::direction::{Direction, Node};
+    use crate::conv2d::cuda::direction::{Direction, Stored};
+    use crate::cuda::Stage;
+    use crate::kernel::Order;
 
     fn right(direction: Direction, g: &Geometry, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        a.apply_op2_no_bwd(b, &Node { name: "node", direction, geometry: *g })
+        let order = Order::Planes;
+        let stage = Stage::Emulator { without: None };
+        let stored = |x| Stored::new(&stage, order, g.exactness, x);
+        let y = direction.run_in_f32(&stage, g, order, [&stored(a)?, &stored(b)?], None)?;
+        let [_, _, shape] = direction.shapes(g);
+        y.into_image(shape, order)
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{Result, Tensor};
 
 use super::labels::{self, Labels};
-use crate::kernel::{has_kernel, is_tracked, node, scale_by, values};
+use crate::kernel::{by_candle, has_kernel, is_tracked, node, scale_by, values};
 
 /// Mean cross-entropy of `softmax(logits)` `(n, c, h, w)` along c against `labels` `(n, h, w)`, u32 class ids or [`VOID`](crate::VOID).
 ///
@@ -25,7 +25,8 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, class_weights: Option<&Te
     let (_, c, h, w) = logits.dims4()?;
     let class_weights = class_weights.map(Tensor::detach);
     if !has_kernel(logits) {
-        return composed::cross_entropy(logits, labels, class_weights.as_ref());
+        let labels = labels.clone();
+        return by_candle(OP, &[logits], move |x| composed::cross_entropy(&x[0], &labels, class_weights.as_ref()));
     }
     let weights = class_weights.map(|weights| weights.to_vec1()).transpose()?;
     let (labels, pixels) = (Labels { labels: class_ids, weights }, h * w);

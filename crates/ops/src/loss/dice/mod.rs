@@ -8,7 +8,7 @@ use candle_core::{Device, Result, Tensor};
 
 use super::labels;
 use super::softmax;
-use crate::kernel::{has_kernel, node, values};
+use crate::kernel::{by_candle, has_kernel, node, values};
 
 /// Keeps the quotient of a class that neither occurs nor is predicted from being 0 / 0; one pixel's worth.
 const SMOOTH: f64 = 1.;
@@ -30,7 +30,8 @@ pub fn dice(logits: &Tensor, labels: &Tensor, class_weights: Option<&Tensor>) ->
     let shares = labels::shares(&counts, class_weights)?;
     let probabilities = softmax::of_counted(OP, logits, labels, &class_ids)?;
     if !has_kernel(logits) {
-        return composed(&probabilities, labels, &counts, &shares);
+        let labels = labels.clone();
+        return by_candle(OP, &[&probabilities], move |x| composed(&x[0], &labels, &counts, &shares));
     }
     let overlaps = cpu::overlaps(&values(&probabilities)?, &class_ids, c, h * w);
     let classes: Vec<Class> = overlaps

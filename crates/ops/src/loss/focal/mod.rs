@@ -10,7 +10,7 @@ use super::cross_entropy::{composed, cross_entropy};
 use super::labels::{self, Labels};
 use super::with_gradient;
 use crate::check::refuse;
-use crate::kernel::{has_kernel, is_tracked, values};
+use crate::kernel::{by_candle, has_kernel, is_tracked, values};
 
 /// Mean of `-(1 - p)^gamma log p` over the counted pixels, where p is `softmax(logits)` of a pixel's label: the focal loss of Lin et
 /// al. 2017 (equation 5) for several classes. Logits `(n, c, h, w)`, labels `(n, h, w)` of u32 class ids or [`VOID`](crate::VOID).
@@ -31,7 +31,8 @@ pub fn focal(logits: &Tensor, labels: &Tensor, gamma: f64, class_weights: Option
         return cross_entropy(logits, labels, class_weights.as_ref());
     }
     if !has_kernel(logits) {
-        return composed(logits, labels, gamma, class_weights.as_ref());
+        let labels = labels.clone();
+        return by_candle(OP, &[logits], move |x| composed(&x[0], &labels, gamma, class_weights.as_ref()));
     }
     let (_, c, h, w) = logits.dims4()?;
     let weights = class_weights.map(|weights| weights.to_vec1()).transpose()?;

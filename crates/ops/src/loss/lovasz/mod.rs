@@ -8,7 +8,7 @@ mod tests;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::{labels, softmax, with_gradient};
-use crate::kernel::{has_kernel, values};
+use crate::kernel::{by_candle, has_kernel, values};
 use order::Jaccard;
 
 /// The Lovász-softmax loss of Berman et al. 2018 over the whole batch, as a mean over the classes that occur among the labels.
@@ -27,7 +27,7 @@ pub fn lovasz_softmax(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     let counts = labels::counts(&class_ids, c);
     let probabilities = softmax::of_counted(OP, logits, labels, &class_ids)?;
     if !has_kernel(logits) {
-        return composed(&probabilities, &class_ids, &counts);
+        return by_candle(OP, &[&probabilities], move |x| composed(&x[0], &class_ids, &counts));
     }
     let (loss, gradient) = cpu::lovasz(&values(&probabilities)?, &class_ids, &counts, h * w);
     with_gradient(OP, &probabilities, loss, gradient)

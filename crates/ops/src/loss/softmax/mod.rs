@@ -10,7 +10,7 @@ pub(super) use cpu::{BLOCK, Block, blocks, softmax_of};
 
 use super::labels::VOID;
 use crate::check::{self, refuse};
-use crate::kernel::{has_kernel, node, values};
+use crate::kernel::{by_candle, has_kernel, node, values};
 
 /// `exp(logits) / sum of exp(logits)` along c of `(n, c, h, w)`, around the largest logit of each pixel, so that nothing overflows.
 ///
@@ -20,7 +20,7 @@ pub fn softmax(logits: &Tensor) -> Result<Tensor> {
     const OP: &str = "softmax";
     check::image(OP, "logits", logits)?;
     if !has_kernel(logits) {
-        return composed(logits);
+        return by_candle(OP, &[logits], |x| composed(&x[0]));
     }
     kernel(OP, logits, None)
 }
@@ -32,8 +32,10 @@ pub(super) fn of_counted(op: &'static str, logits: &Tensor, labels: &Tensor, cla
         return kernel(op, logits, Some(class_ids));
     }
     let counted = labels.ne(VOID)?.unsqueeze(1)?.broadcast_as(logits.shape())?.contiguous()?;
-    let zeros = logits.zeros_like()?;
-    counted.where_cond(&composed(&counted.where_cond(logits, &zeros)?)?, &zeros)
+    by_candle(op, &[logits], move |x| {
+        let zeros = x[0].zeros_like()?;
+        counted.where_cond(&composed(&counted.where_cond(&x[0], &zeros)?)?, &zeros)
+    })
 }
 
 fn kernel(op: &'static str, logits: &Tensor, class_ids: Option<&[u32]>) -> Result<Tensor> {

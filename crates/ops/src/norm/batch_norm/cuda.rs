@@ -1,33 +1,14 @@
-//! Batch normalisation by kernels on a CUDA device: sums of each channel in f64, in two steps that do not depend on the order in which
-//! blocks finish, and one pass over the image.
+//! Batch normalisation by kernels on a CUDA device: sums of each channel, and one pass over the image. Results lie in the order in which the
+//! image does.
 
-use candle_core::{Error, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::{BatchStatistics, NormEval};
 use crate::Activation;
+use crate::cuda::moves::arrange;
+use crate::cuda::sums::{Of, Sums, size, sums};
 use crate::cuda::{Stage, address};
-use crate::kernel::{Pass, node};
-
-/// The kernels' `struct Sums`.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Sums {
-    x: u64,
-    gradient: u64,
-    mean: u64,
-    variance: u64,
-    weight: u64,
-    bias: u64,
-    parts: u64,
-    whole: u64,
-    channels: i32,
-    pixels: i32,
-    count: i32,
-    per_block: i32,
-    blocks: i32,
-    epsilon: f32,
-    slope: f32,
-}
+use crate::kernel::{Order, Pass, node_in};
 
 /// The kernels' `struct Normalisation`.
 #[repr(C)]
@@ -44,13 +25,15 @@ struct Parameters {
     channels: i32,
     pixels: i32,
     count: i32,
+    lanes: i32,
     epsilon: f32,
     slope: f32,
 }
 
-/// A normalisation by these statistics `(c)`, all tensors contiguous and detached.
+/// A normalisation by these statistics `(c)`, all tensors detached and x in this order.
 struct Normalisation {
     stage: Stage,
+    order: Order,
     x: Tensor,
     mean: Tensor,
     variance: Tensor,
@@ -71,13 +54,13 @@ pub(crate) fn train(
     activation: Activation,
 ) -> Result<(Tensor, BatchStatistics)> {
     let (n, c, h, w) = x.dims4()?;
-    let x = x.contiguous()?;
-    let statistics =
-        sums(stage, ["statistics_parts", "statistics"], (n, c, h * w), Sums { x: address(&x)?, ..Sums::default() })?;
-    let [mean, variance] = [statistics.get(0)?, statistics.get(1)?];
-    let count = (n * h * w) as f64;
-    let batch = BatchStatistics { mean: mean.copy()?, variance: (&variance * (count / (count - 1.)))? };
-    Ok((normalise(stage, "batch_norm_train", [&x, &mean, &variance, weight, bias], epsilon, activation, true)?, batch))
+    let order = Order::of(x);
+    let seen = arrange(stage, order, x)?;
+    let of = Sums { x: address(&seen)?, ..Sums::default() };
+    let statistics = sums(stage, order, Of::Statistics, (n, c, h * w), of)?;
+    let [mean, variance, unbiased] = [statistics.get(0)?, statistics.get(1)?, statistics.get(2)?];
+    let batch = BatchStatistics { mean: mean.clone(), variance: unbiased };
+    Ok((normalise(stage, "batch_norm_train", [x, &mean, &variance, weight, bias], epsilon, activation, true)?, batch))
 }
 
 pub(crate) fn eval(stage: &Stage, x: &Tensor, norm: &NormEval, activation: Activation) -> Result<Tensor> {
@@ -94,10 +77,12 @@ fn normalise(
     activation: Activation,
     trains: bool,
 ) -> Result<Tensor> {
-    let [x, weight, bias] = [x.contiguous()?, weight.contiguous()?, bias.contiguous()?];
+    let [weight, bias] = [weight.contiguous()?, bias.contiguous()?];
+    let order = Order::of(x);
     let done = Normalisation {
         stage: stage.clone(),
-        x: x.detach(),
+        order,
+        x: arrange(stage, order, x)?,
         mean: mean.detach(),
         variance: variance.detach(),
         weight: weight.detach(),
@@ -107,8 +92,8 @@ fn normalise(
         trains,
     };
     let mut y = stage.memory(x.elem_count())?;
-    done.launch("normalise", 0, 0, y.address()?)?;
-    node(name, &[&x, &weight, &bias], y, x.shape(), move |pass| done.backward(pass))
+    done.launch(["normalise", "normalise_by_pixel"], 0, 0, y.address()?)?;
+    node_in(order, name, &[x, &weight, &bias], y, x.shape(), move |pass| done.backward(pass))
 }
 
 impl Normalisation {
@@ -128,20 +113,16 @@ impl Normalisation {
             ..Sums::default()
         };
         let sums = if needs_weight || needs_bias || self.trains {
-            Some(sums(&self.stage, ["gradients_parts", "gradients"], (n, c, h * w), of)?)
+            Some(sums(&self.stage, self.order, Of::Gradients, (n, c, h * w), of)?)
         } else {
             None
         };
-        // Each in its own memory: gradients of other uses are added in place.
-        let row = |needed: bool, at: usize| {
-            let row = sums.as_ref().filter(|_| needed).map(|sums| sums.get(at)?.copy());
-            row.transpose()
-        };
+        let row = |needed: bool, at: usize| sums.as_ref().filter(|_| needed).map(|sums| sums.get(at)).transpose();
         let x = if needs_x {
             let mut dx = self.stage.memory(self.x.elem_count())?;
             let through = sums.as_ref().filter(|_| self.trains).map_or(Ok(0), address)?;
-            self.launch("normalise_back", gradient, through, dx.address()?)?;
-            Some(dx.into_tensor(self.x.shape()))
+            self.launch(["normalise_back", "normalise_back_by_pixel"], gradient, through, dx.address()?)?;
+            Some(dx.into_image([n, c, h, w], self.order)?)
         } else {
             None
         };
@@ -149,8 +130,9 @@ impl Normalisation {
     }
 
     #[allow(unsafe_code, reason = "a kernel is told where tensors lie")]
-    fn launch(&self, kernel: &'static str, gradient: u64, sums: u64, y: u64) -> Result<()> {
+    fn launch(&self, [by_plane, by_pixel]: [&'static str; 2], gradient: u64, sums: u64, y: u64) -> Result<()> {
         let (n, c, h, w) = self.x.dims4()?;
+        let (lanes, across) = self.stage.lanes(c);
         let parameters = Parameters {
             x: address(&self.x)?,
             gradient,
@@ -163,43 +145,19 @@ impl Normalisation {
             channels: size(c)?,
             pixels: size(h * w)?,
             count: size(n * h * w)?,
+            lanes: size(lanes)?,
             epsilon: self.epsilon as f32,
             slope: self.activation.slope(),
         };
         // SAFETY: x, gradient and y have as many values as the sizes say, the others one for each channel and sums two; all are alive.
-        unsafe { self.stage.launch(kernel, (n * c, self.stage.blocks(h * w)), &parameters) }
+        unsafe {
+            match self.order {
+                Order::Planes => self.stage.launch(by_plane, (n * c, self.stage.blocks(h * w)), &parameters),
+                Order::Pixels => {
+                    let blocks = (across, self.stage.blocks(n * h * w * lanes));
+                    self.stage.launch(by_pixel, blocks, &parameters)
+                }
+            }
+        }
     }
-}
-
-/// Two sums of each channel `(2, c)`: of the values that one block sees, and of all blocks.
-#[allow(unsafe_code, reason = "a kernel is told where tensors lie")]
-fn sums(
-    stage: &Stage,
-    [parts, whole]: [&'static str; 2],
-    (n, c, pixels): (usize, usize, usize),
-    of: Sums,
-) -> Result<Tensor> {
-    let blocks = (n * pixels).div_ceil(stage.summands());
-    let mut memory = stage.memory(4 * c * blocks)?; // two of f64
-    let mut sums = stage.memory(2 * c)?;
-    let parameters = Sums {
-        parts: memory.address()?,
-        whole: sums.address()?,
-        channels: size(c)?,
-        pixels: size(pixels)?,
-        count: size(n * pixels)?,
-        per_block: size(stage.summands())?,
-        blocks: size(blocks)?,
-        ..of
-    };
-    // SAFETY: the caller's tensors have as many values as the sizes say, or one for each channel, and are alive; memory and sums were made for it.
-    unsafe {
-        stage.launch(parts, (c, blocks), &parameters)?;
-        stage.launch(whole, (c, 1), &parameters)?;
-    }
-    Ok(sums.into_tensor((2, c)))
-}
-
-fn size(size: usize) -> Result<i32> {
-    i32::try_from(size).map_err(Error::wrap)
 }

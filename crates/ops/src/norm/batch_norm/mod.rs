@@ -35,6 +35,11 @@ impl BatchStatistics {
         check::same_shape(OP, "mean", mean, &self.mean)?;
         check::same_shape(OP, "variance", variance, &self.variance)?;
         for (running, batch) in [(mean, &self.mean), (variance, &self.variance)] {
+            #[cfg(feature = "cuda")]
+            if let Some(stage) = Stage::of(running) {
+                crate::cuda::moves::add_to(&stage, running, &batch.contiguous()?, [1. - momentum, momentum])?;
+                continue;
+            }
             if has_kernel(running) {
                 let (batch, [keep, take]) = (values(batch)?, [1. - momentum, momentum].map(|share| share as f32));
                 lend(running, &|running| {

@@ -140,16 +140,18 @@ pub fn adam_steps(parameters: &[AdamParameter], step: u64, settings: &AdamStep) 
     }
     let decaying = settings.factors(step);
     let lasting = AdamStep { weight_decay: 0., ..*settings }.factors(step);
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = parameters.first().and_then(|of| crate::cuda::Stage::of(of.parameter))
+        && parameters.iter().all(|of| crate::cuda::Stage::of(of.parameter).is_some())
+    {
+        return cuda::adam_steps(&stage, parameters, [&lasting, &decaying]);
+    }
     for_each(
         parameters,
         |of| of.parameter,
         |of| {
             let factors = if of.decays { &decaying } else { &lasting };
             let gradient = of.gradient.detach();
-            #[cfg(feature = "cuda")]
-            if let Some(stage) = crate::cuda::Stage::of(of.parameter) {
-                return cuda::adam_step(&stage, of.parameter, &gradient, of.first_moment, of.second_moment, factors);
-            }
             if has_kernel(of.parameter) {
                 cpu::adam_step(of.parameter, &gradient, of.first_moment, of.second_moment, factors)
             } else {

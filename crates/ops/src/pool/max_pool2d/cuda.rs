@@ -1,9 +1,11 @@
 //! Max-pooling by kernels on a CUDA device. The way back looks for each window's maximum again.
 
-use candle_core::{Error, Result, Tensor};
+use candle_core::{Result, Tensor};
 
+use crate::cuda::moves::arrange;
+use crate::cuda::sums::size;
 use crate::cuda::{Memory, Stage, address};
-use crate::kernel::node;
+use crate::kernel::{Order, node_in};
 
 /// The kernels' `struct Pool`.
 #[repr(C)]
@@ -18,17 +20,19 @@ struct Parameters {
     width: i32,
     pooled_height: i32,
     pooled_width: i32,
+    channels: i32,
 }
 
 pub(crate) fn max_pool2d(stage: &Stage, x: &Tensor, kernel: usize) -> Result<Tensor> {
     let (n, c, h, w) = x.dims4()?;
-    let x = x.contiguous()?;
+    let order = Order::of(x);
+    let input = arrange(stage, order, x)?;
     let shape = (n, c, h / kernel, w / kernel);
-    let y = run(stage, "max_pool", &x, None, kernel, n * c * shape.2 * shape.3)?;
-    let (stage, input) = (stage.clone(), x.detach());
-    node("max_pool2d", &[&x], y, shape, move |pass| {
+    let y = run(stage, "max_pool", &input, None, kernel, n * c * shape.2 * shape.3)?;
+    let stage = stage.clone();
+    node_in(order, "max_pool2d", &[x], y, shape, move |pass| {
         let gradient = run(&stage, "max_pool_back", &input, Some(pass.gradient), kernel, input.elem_count())?;
-        Ok([Some(gradient.into_tensor(input.shape()))])
+        Ok([Some(gradient.into_image([n, c, h, w], order)?)])
     })
 }
 
@@ -42,21 +46,22 @@ fn run(
     kernel: usize,
     len: usize,
 ) -> Result<Memory> {
-    let (_, _, h, w) = x.dims4()?;
-    let size = |size: usize| i32::try_from(size).map_err(Error::wrap);
+    let (n, c, h, w) = x.dims4()?;
     let mut y = stage.memory(len)?;
+    let windows = if gradient.is_some() { n * c * h.div_ceil(kernel) * w.div_ceil(kernel) } else { len };
     let parameters = Parameters {
         x: address(x)?,
         gradient: gradient.map_or(Ok(0), address)?,
         y: y.address()?,
-        len: size(len)?,
+        len: size(windows)?,
         side: size(kernel)?,
         height: size(h)?,
         width: size(w)?,
         pooled_height: size(h / kernel)?,
         pooled_width: size(w / kernel)?,
+        channels: size(if Order::of(x) == Order::Pixels { c } else { 1 })?,
     };
     // SAFETY: x has the image's size and its gradient the windows', y has `len` values; all are alive.
-    unsafe { stage.launch(name, (stage.blocks(len), 1), &parameters)? };
+    unsafe { stage.launch(name, (stage.blocks(windows), 1), &parameters)? };
     Ok(y)
 }

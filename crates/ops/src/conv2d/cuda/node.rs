@@ -1,0 +1,246 @@
+//! A convolution, or its adjoint, as a node of both graphs: what cuDNN computes, and the kernels beside it.
+
+use candle_core::{Error, Result, Tensor};
+
+use super::direction::{Direction, Stored};
+use crate::conv2d::Geometry;
+use crate::cuda::{Stage, moves};
+use crate::kernel::{InputGradients, Order, Pass, node_in};
+
+/// `images`, one or a stack of two, through the kernel `weight` in a direction, and `bias` added, in this order.
+pub(super) struct Convolution<'a> {
+    pub(super) name: &'static str,
+    /// `Forward`, or `InputGradient` of a transposed convolution.
+    pub(super) direction: Direction,
+    pub(super) images: &'a [&'a Tensor],
+    pub(super) weight: &'a Tensor,
+    pub(super) bias: Option<&'a Tensor>,
+    pub(super) geometry: Geometry,
+}
+
+impl Convolution<'_> {
+    /// # Errors
+    /// What cuDNN does not do in one of the directions.
+    pub(super) fn apply(&self, stage: &Stage, order: Order) -> Result<Tensor> {
+        let g = self.geometry;
+        let images = self.images.iter().map(|x| moves::arrange(stage, order, x)).collect::<Result<Vec<_>>>()?;
+        let x = match &images[..] {
+            [x] => x.clone(),
+            stacked => moves::stack(stage, order, stacked)?,
+        };
+        let saved = Saved {
+            stage: stage.clone(),
+            order,
+            direction: self.direction,
+            geometry: g,
+            x: Stored::new(stage, order, g.exactness, &x)?,
+            weight: Stored::new(stage, order, g.exactness, self.weight)?,
+            channels: images.iter().map(|x| x.dim(1)).collect::<Result<_>>()?,
+        };
+        let bias = self.bias.map(Tensor::contiguous).transpose()?;
+        let y = self.direction.run_in_f32(stage, &g, order, [&saved.x, &saved.weight], bias.as_ref())?;
+        let inputs: Vec<&Tensor> = self.images.iter().copied().chain([self.weight]).chain(self.bias).collect();
+        let [_, _, shape] = self.direction.shapes(&g);
+        node_in(order, self.name, &inputs, y, &shape[..], move |pass| saved.backward(pass))
+    }
+}
+
+/// What the way back needs.
+struct Saved {
+    stage: Stage,
+    order: Order,
+    direction: Direction,
+    geometry: Geometry,
+    /// The image, or the stack of two.
+    x: Stored,
+    weight: Stored,
+    /// Channels of each image.
+    channels: Vec<usize>,
+}
+
+impl Saved {
+    fn backward(&self, pass: &Pass) -> Result<InputGradients<4>> {
+        use Direction::{Forward, InputGradient, WeightGradient};
+        let g = &self.geometry;
+        let count = self.channels.len();
+        let (gradient, sums) =
+            Stored::with_sums(&self.stage, self.order, g.exactness, pass.gradient, pass.needed[count + 1])?;
+        let mut gradients = InputGradients::<4>::default();
+        if pass.needed[..count].contains(&true) {
+            let back = if self.direction == Forward { InputGradient } else { Forward };
+            let x = self.turn(back, &gradient, &self.weight)?;
+            if count == 1 {
+                gradients[0] = Some(x);
+            } else {
+                let mut start = 0;
+                for (at, &channels) in self.channels.iter().enumerate() {
+                    if pass.needed[at] {
+                        gradients[at] = Some(moves::part(&self.stage, self.order, &x, start, channels)?);
+                    }
+                    start += channels;
+                }
+            }
+        }
+        if pass.needed[count] {
+            let (image, result) = if self.direction == Forward { (&self.x, &gradient) } else { (&gradient, &self.x) };
+            let weight = self.turn(WeightGradient, image, result)?;
+            // As the variable lies, which optimisers go through value by value.
+            gradients[count] = Some(moves::arrange(&self.stage, Order::Planes, &weight)?);
+        }
+        gradients[count + 1] = sums;
+        Ok(gradients)
+    }
+
+    /// Another direction of the same convolution; by candle's ops where this device fails at it.
+    fn turn(&self, direction: Direction, a: &Stored, b: &Stored) -> Result<Tensor> {
+        let [_, _, shape] = direction.shapes(&self.geometry);
+        let by_candle = |error: Error| {
+            let y = direction.composed(&self.geometry, &a.seen(self.order)?, &b.seen(self.order)?);
+            self.order.arrange(&y.map_err(|_| error)?)
+        };
+        let y = direction.run_in_f32(&self.stage, &self.geometry, self.order, [a, b], None);
+        y.and_then(|y| y.into_image(shape, self.order)).or_else(by_candle)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use candle_core::{DType, Result, Tensor, Var};
+
+    use super::Convolution;
+    use crate::conv2d::cuda::direction::Direction;
+    use crate::conv2d::{Conv2d, geometry};
+    use crate::cuda::Stage;
+    use crate::kernel::Order;
+    use crate::verify::{self, draw};
+    use crate::{ConvTranspose2d, Exactness, conv_transpose2d, conv2d};
+
+    const STAGE: Stage = Stage::Emulator { without: None };
+
+    fn convolve(order: Order, images: &[&Tensor], rest: &[Tensor], spec: Conv2d) -> Result<Tensor> {
+        let (weight, bias) = (&rest[0], rest.get(1));
+        let stacked = if images.len() > 1 { crate::cat(images)? } else { images[0].clone() };
+        let geometry = geometry(&stacked, weight, bias, spec)?;
+        let direction = Direction::Forward;
+        Convolution { name: "conv2d", direction, images, weight, bias, geometry }.apply(&STAGE, order)
+    }
+
+    fn adjoint(order: Order, x: &[Tensor], spec: ConvTranspose2d) -> Result<Tensor> {
+        let (weight, bias) = (&x[1], x.get(2));
+        let geometry = crate::conv_transpose2d::geometry(&x[0], weight, bias, spec)?;
+        let direction = Direction::InputGradient;
+        Convolution { name: "conv_transpose2d", direction, images: &[&x[0]], weight, bias, geometry }
+            .apply(&STAGE, order)
+    }
+
+    /// By the node in f32, by the composed path in f64.
+    fn holds(
+        node: impl Fn(&[Tensor]) -> Result<Tensor> + Sync,
+        composed: impl Fn(&[Tensor]) -> Result<Tensor> + Sync,
+        inputs: &[Tensor],
+    ) {
+        let op = |x: &[Tensor]| if x[0].dtype() == DType::F32 { node(x) } else { composed(x) };
+        verify::assert_like_f64(&op, inputs);
+        verify::assert_accumulates(&op, inputs);
+        verify::assert_strided(&op, inputs);
+    }
+
+    const DIRECT: Exactness = Exactness::Direct;
+
+    #[test]
+    fn convolutions_hold_in_both_orders() {
+        let uneven = Conv2d { stride: (3, 2), padding: (0, 2), dilation: (1, 2), groups: 2, exactness: DIRECT };
+        for (spec, x, weight) in [
+            (Conv2d { exactness: DIRECT, ..Conv2d::new(1, 1) }, (2, 5, 7, 6), (4, 5, 3, 3)),
+            (Conv2d { exactness: DIRECT, ..Conv2d::default() }, (3, 6, 5, 1), (4, 6, 1, 1)),
+            (Conv2d { exactness: DIRECT, ..Conv2d::new(2, 1) }, (2, 1, 9, 8), (9, 1, 4, 4)),
+            (uneven, (2, 4, 11, 9), (6, 2, 2, 3)),
+        ] {
+            for order in [Order::Planes, Order::Pixels] {
+                let inputs = [draw(x, 1), draw(weight, 2), draw(weight.0, 3)];
+                for inputs in [&inputs[..], &inputs[..2]] {
+                    let node = |x: &[Tensor]| convolve(order, &[&x[0]], &x[1..], spec);
+                    holds(node, |x| conv2d(&x[0], &x[1], x.get(2), spec), inputs);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn adjoints_hold_in_both_orders() {
+        for (spec, x, weight) in [
+            (ConvTranspose2d { exactness: DIRECT, ..ConvTranspose2d::new(2, 0) }, (2, 6, 4, 5), (6, 3, 2, 2)),
+            (ConvTranspose2d { exactness: DIRECT, ..ConvTranspose2d::new(2, 1) }, (2, 3, 5, 3), (3, 4, 4, 4)),
+        ] {
+            for order in [Order::Planes, Order::Pixels] {
+                let inputs = [draw(x, 1), draw(weight, 2), draw(weight.1, 3)];
+                let node = |x: &[Tensor]| adjoint(order, x, spec);
+                holds(node, |x| conv_transpose2d(&x[0], &x[1], x.get(2), spec), &inputs);
+            }
+        }
+    }
+
+    #[test]
+    fn stacks_hold_whichever_gradients_are_needed() {
+        let spec = Conv2d { exactness: DIRECT, ..Conv2d::new(1, 1) };
+        let inputs = [draw((2, 3, 5, 4), 1), draw((2, 9, 5, 4), 2), draw((4, 12, 3, 3), 3), draw(4, 4)];
+        for order in [Order::Planes, Order::Pixels] {
+            let node = |x: &[Tensor]| convolve(order, &[&x[0], &x[1]], &x[2..], spec);
+            let composed = |x: &[Tensor]| conv2d([&x[0], &x[1]], &x[2], x.get(3), spec);
+            holds(node, composed, &inputs);
+            let cotangent = draw((2, 4, 5, 4), 5);
+            let (_, expected) = verify::differentiate(&node, &inputs, &cotangent);
+            for (at, expected) in expected.iter().enumerate() {
+                let variable = Var::from_tensor(&inputs[at]).unwrap();
+                let mut some = inputs.clone();
+                some[at] = variable.as_tensor().clone();
+                let y = (node(&some).unwrap() * &cotangent).unwrap().sum_all().unwrap();
+                let gradients = y.backward().unwrap();
+                assert_eq!(verify::values(gradients.get(&variable).unwrap()), verify::values(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn what_follows_keeps_the_order_and_both_graphs_agree() {
+        let spec = Conv2d { exactness: Exactness::Fast, ..Conv2d::new(1, 1) };
+        let inputs = [draw((2, 3, 6, 4), 1), draw((9, 3, 3, 3), 2), draw(9, 3), draw(9, 4), draw((4, 18, 1, 1), 5)];
+        let network = |x: &[Tensor]| {
+            let y = convolve(Order::Pixels, &[&x[0]], &x[1..2], spec)?;
+            let activation = crate::Activation::Relu;
+            let (y, _) = crate::norm::batch_norm::cuda::train(&STAGE, &y, &x[2], &x[3], 1e-5, activation)?;
+            let y = crate::pool::max_pool2d::cuda::max_pool2d(&STAGE, &y, 2)?;
+            let y = crate::activation::cuda::apply(&STAGE, crate::Activation::LeakyRelu(0.2), &y)?;
+            assert_eq!(Order::of(&y), Order::Pixels);
+            convolve(Order::Pixels, &[&y, &y], &x[4..], spec)
+        };
+        let variables: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(x).unwrap()).collect();
+        let x: Vec<Tensor> = variables.iter().map(|x| x.as_tensor().clone()).collect();
+        let ours = crate::backward(network(&x).unwrap()).unwrap();
+        assert!(!ours.through_candle());
+        let candles = network(&x).unwrap().sum_all().unwrap().backward().unwrap();
+        for variable in &variables {
+            let [ours, candles] = [ours.get(variable).unwrap(), candles.get(variable).unwrap()];
+            verify::assert_close("gradient", ours, &candles.to_dtype(DType::F64).unwrap(), 1e-6);
+        }
+    }
+
+    #[test]
+    fn bf16_rounds_factors_and_results() {
+        let spec = Conv2d { exactness: Exactness::Bf16, ..Conv2d::new(1, 1) };
+        let inputs = [draw((2, 5, 7, 6), 1), draw((4, 5, 3, 3), 2)];
+        let bias = draw(4, 4);
+        let with_bias = [inputs[0].clone(), inputs[1].clone(), bias.clone()];
+        let node = |x: &[Tensor]| convolve(Order::Pixels, &[&x[0]], &x[1..], spec);
+        let (_, gradients) = verify::differentiate(&node, &with_bias, &draw((2, 4, 7, 6), 3));
+        let sums = draw((2, 4, 7, 6), 3).to_dtype(DType::F64).unwrap().sum((0, 2, 3)).unwrap();
+        verify::assert_close("gradient of the bias", &gradients[2], &sums, 1e-6);
+        let cotangent = draw((2, 4, 7, 6), 3);
+        let by = |op: verify::Op| verify::differentiate(op, &inputs, &cotangent);
+        let ((y, gradients), (expected, expected_gradients)) = (by(&node), by(&|x| conv2d(&x[0], &x[1], None, spec)));
+        assert_eq!(verify::values(&y), verify::values(&expected));
+        for (gradient, expected) in gradients.iter().zip(&expected_gradients) {
+            assert_eq!(verify::values(gradient), verify::values(expected));
+        }
+    }
+}
