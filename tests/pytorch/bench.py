@@ -1,8 +1,8 @@
-"""PyTorch's side of `cargo xtask bench`: `bench.py DEVICE [compile] CASE...` builds one case and takes its steps as often as it is told.
+"""PyTorch's side of `cargo xtask bench`: `bench.py DEVICE EXACTNESS [compile] CASE...` builds one case and takes its steps as often as it is told.
 
 The first line is `ready N`, where N is what both sides must agree on (trained numbers, or images), or `error TEXT`. Each line `run K` is
-answered by the milliseconds of K steps. It ends when its input does. `tests/benches/worker` is the other side. OMP_NUM_THREADS sets the
-threads.
+answered by the milliseconds of K steps, and `memory` by the most MiB that the last of them had of a GPU's memory. It ends when its input
+does. `tests/benches/worker` is the other side. OMP_NUM_THREADS sets the threads.
 
 The networks are those of crates/models, under the same names; the steps are those of crates/training, written as PyTorch runs them fastest.
 """
@@ -155,14 +155,21 @@ def judge(logits, target):
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
-def train_unet(place, compiled, base, photos, label_maps):
+def rounding(photos, exactness):
+    """Networks under it compute convolutions in bf16, losses outside it in f32; without effect where that is not asked for."""
+    return torch.autocast(photos.device.type, torch.bfloat16, enabled=exactness == "bf16")
+
+
+def train_unet(place, compiled, base, photos, label_maps, exactness):
     network = place(UNet(base)).train()
     optimizer = adam(network, 1e-3, (0.9, 0.999))
     forward = compiled(network)
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        loss = F.mse_loss(forward(photos), label_maps)
+        with rounding(photos, exactness):
+            y = forward(photos)
+        loss = F.mse_loss(y.float(), label_maps)
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -170,25 +177,31 @@ def train_unet(place, compiled, base, photos, label_maps):
     return count(network), step
 
 
-def train_cgan(place, compiled, base, photos, label_maps):
+def train_cgan(place, compiled, base, photos, label_maps, exactness):
     generator, discriminator = place(Generator(base)).train(), place(Discriminator(base)).train()
     size = count(generator, discriminator)
     generator_adam = adam(generator, 2e-4, (0.5, 0.999))
     discriminator_adam = adam(discriminator, 2e-4, (0.5, 0.999))
     generate, discriminate = compiled(generator), compiled(discriminator)
 
+    def judged(label_maps, target):
+        with rounding(photos, exactness):
+            logits = discriminate(photos, label_maps)
+        return judge(logits.float(), target)
+
     def step():
         discriminator_adam.zero_grad(set_to_none=True)
-        real_loss = judge(discriminate(photos, label_maps), 1.0)
-        generated = generate(photos)
-        generated_loss = judge(discriminate(photos, generated.detach()), 0.0)
+        real_loss = judged(label_maps, 1.0)
+        with rounding(photos, exactness):
+            generated = generate(photos)
+        generated_loss = judged(generated.detach(), 0.0)
         (real_loss + generated_loss).backward()
         discriminator_adam.step()
 
         # Nobody uses the discriminator's gradients here.
         generator_adam.zero_grad(set_to_none=True)
         discriminator.requires_grad_(False)
-        generator_loss = judge(discriminate(photos, generated), 1.0)
+        generator_loss = judged(generated, 1.0)
         generator_loss.backward()
         discriminator.requires_grad_(True)
         generator_adam.step()
@@ -202,24 +215,24 @@ def layout(device, large_weights):
     return torch.contiguous_format if device == "cpu" and large_weights else torch.channels_last
 
 
-def network_case(kind, name, base, size, batch, device, compiled):
+def network_case(kind, name, base, size, batch, device, exactness, compiled):
     memory_format = layout(device, large_weights=kind == "train" and name == "cgan")
     place = lambda network: network.to(device, memory_format=memory_format)
     draw = lambda: (2 * torch.rand(batch, 3, size, size) - 1).to(device, memory_format=memory_format)
     photos, label_maps = draw(), draw()
     if kind == "train":
-        return {"unet": train_unet, "cgan": train_cgan}[name](place, compiled, base, photos, label_maps)
+        return {"unet": train_unet, "cgan": train_cgan}[name](place, compiled, base, photos, label_maps, exactness)
     network = place({"unet": UNet, "cgan": Generator}[name](base)).eval()
     forward = compiled(network)
 
     def step():
-        with torch.inference_mode():
+        with torch.inference_mode(), rounding(photos, exactness):
             forward(photos)
 
     return count(network), step
 
 
-def layer_case(kind, kernel, stride, padding, in_channels, out_channels, size, batch, device):
+def layer_case(kind, kernel, stride, padding, in_channels, out_channels, size, batch, device, exactness):
     convolve, channels = {
         "conv": (F.conv2d, (out_channels, in_channels)),
         "conv-transpose": (F.conv_transpose2d, (in_channels, out_channels)),
@@ -230,7 +243,8 @@ def layer_case(kind, kernel, stride, padding, in_channels, out_channels, size, b
     ones = torch.ones_like(convolve(x, weight, stride=stride, padding=padding))
 
     def step():
-        y = convolve(x, weight, stride=stride, padding=padding)
+        with rounding(x, exactness):
+            y = convolve(x, weight, stride=stride, padding=padding).float()
         torch.autograd.grad(y, (x, weight), ones)
 
     return weight.numel(), step
@@ -278,34 +292,38 @@ def loading_case(folder, images, size, batch):
     return len(pairs), step
 
 
-def build(device, compiles, case):
+def build(device, exactness, compiles, case):
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     if device == "cuda":
         if not torch.cuda.is_available():
             raise SystemExit("torch finds no GPU")
-        # The other side computes in full f32.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = exactness != "direct"
         torch.backends.cudnn.benchmark = True
     compiled = torch.compile if compiles else lambda network: network
     match case:
         case ["check"]:
             return 0, lambda: None
         case ["train" | "infer" as kind, name, *numbers]:
-            return network_case(kind, name, *map(int, numbers), device, compiled)
+            return network_case(kind, name, *map(int, numbers), device, exactness, compiled)
         case ["layer", kind, *numbers]:
-            return layer_case(kind, *map(int, numbers), device)
+            return layer_case(kind, *map(int, numbers), device, exactness)
         case ["load", _, *numbers, folder]:
             return loading_case(folder, *map(int, numbers))
     raise SystemExit(f"{' '.join(case)}: no such case")
 
 
-def serve(device, *case):
+def serve(device, exactness, *case):
     compiles = case[0] == "compile"
-    size, step = build(device, compiles, list(case[1:] if compiles else case))
+    size, step = build(device, exactness, compiles, list(case[1:] if compiles else case))
     synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
     answer(f"ready {size}")
     for line in sys.stdin:
+        if line.strip() == "memory":
+            answer(f"{torch.cuda.max_memory_allocated() / 2**20:.3f}")
+            continue
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         steps = int(line.removeprefix("run "))
         start = time.perf_counter()
         for _ in range(steps):

@@ -2,12 +2,12 @@
 
 use anyhow::{Result, bail};
 use candle_core::{Device, Shape, Tensor, Var};
-use img2seg_ops::{Conv2d, ConvTranspose2d, conv_transpose2d, conv2d};
+use img2seg_ops::{Conv2d, ConvTranspose2d, Exactness, conv_transpose2d, conv2d};
 
 use crate::Case;
 
 /// `conv` or `conv-transpose`; the numbers are kernel, stride, padding, channels in and out, the image's side, and the batch.
-pub(crate) fn build(kind: &str, numbers: [usize; 7], device: &Device) -> Result<Case> {
+pub(crate) fn build(kind: &str, numbers: [usize; 7], exactness: Exactness, device: &Device) -> Result<Case> {
     let [kernel, stride, padding, in_channels, out_channels, size, batch] = numbers;
     let transposed = match kind {
         "conv" => false,
@@ -20,9 +20,9 @@ pub(crate) fn build(kind: &str, numbers: [usize; 7], device: &Device) -> Result<
     let size = weight.elem_count();
     let step = move || {
         let y = if transposed {
-            conv_transpose2d(&x, &weight, None, ConvTranspose2d::new(stride, padding))?
+            conv_transpose2d(&x, &weight, None, ConvTranspose2d { exactness, ..ConvTranspose2d::new(stride, padding) })?
         } else {
-            conv2d(&x, &weight, None, Conv2d::new(stride, padding))?
+            conv2d(&x, &weight, None, Conv2d { exactness, ..Conv2d::new(stride, padding) })?
         };
         y.backward()?; // of the sum of y
         Ok(())

@@ -1,7 +1,7 @@
-//! Our side of `cargo xtask bench`: `worker DEVICE CASE...` builds one case and takes its steps as often as it is told.
+//! Our side of `cargo xtask bench`: `worker DEVICE EXACTNESS CASE...` builds one case and takes its steps as often as it is told.
 //!
 //! Its first line is `ready N`, where N is what both sides must agree on (trained numbers, or images), or `error TEXT`. Each line `run K`
-//! is answered by the milliseconds of K steps. It ends when its input does. `tests/pytorch/bench.py` is the other side.
+//! is answered by the milliseconds of K steps, and `memory` by the most MiB that the case has had of a GPU's memory. It ends when its input does. `tests/pytorch/bench.py` is the other side.
 
 mod layer;
 mod loading;
@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
+use img2seg_ops::Exactness;
 
 /// The program's allocator, so that what is timed is what its users get.
 #[global_allocator]
@@ -42,16 +43,25 @@ fn main() -> ExitCode {
 /// Builds the case, and answers until the input ends. Steps are asked for by the main thread, as the program's are.
 fn serve(arguments: &[String]) -> Result<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (device, words) = words.split_first().context("DEVICE CASE...: missing")?;
+    let [device, exactness, words @ ..] = &words[..] else { bail!("DEVICE EXACTNESS CASE...: missing") };
     let device = match *device {
         "cpu" => Device::Cpu,
         "cuda" => img2seg_ops::cuda_device(0)?,
         other => bail!("{other}: not one of cpu, cuda"),
     };
-    let mut case = build(words, &device)?;
+    let exactness = exactness_of(exactness)?;
+    for refusal in img2seg_ops::cuda_refusals(&device, exactness) {
+        eprintln!("{refusal}");
+    }
+    let mut case = build(words, exactness, &device)?;
     answer(&format!("ready {}", case.size))?;
     for line in io::stdin().lock().lines() {
         let line = line?;
+        if line == "memory" {
+            let bytes = img2seg_ops::cuda_peak_memory(&device)?.context("memory: not of this device")?;
+            answer(&format!("{:.3}", bytes as f64 / f64::from(1 << 20)))?;
+            continue;
+        }
         let steps = line.strip_prefix("run ").with_context(|| format!("{line}: not `run K`"))?;
         let steps = number(steps)?;
         let start = Instant::now();
@@ -75,18 +85,27 @@ fn try_cases() -> Result<()> {
         "layer conv-transpose 2 2 0 3 2 4 1",
     ] {
         let words: Vec<&str> = case.split(' ').collect();
-        (build(&words, &Device::Cpu).context(case)?.step)().context(case)?;
+        (build(&words, Exactness::Fast, &Device::Cpu).context(case)?.step)().context(case)?;
     }
     Ok(())
 }
 
-fn build(words: &[&str], device: &Device) -> Result<Case> {
+fn exactness_of(word: &str) -> Result<Exactness> {
+    Ok(match word {
+        "fast" => Exactness::Fast,
+        "direct" => Exactness::Direct,
+        "bf16" => Exactness::Bf16,
+        other => bail!("{other}: not one of fast, direct, bf16"),
+    })
+}
+
+fn build(words: &[&str], exactness: Exactness, device: &Device) -> Result<Case> {
     match words {
         [kind @ ("train" | "infer"), network, numbers @ ..] => {
             let [base, size, batch] = all_numbers(numbers)?;
-            networks::build(*kind == "train", network, [base, size, batch], device)
+            networks::build(*kind == "train", network, [base, size, batch], exactness, device)
         }
-        ["layer", kind, numbers @ ..] => layer::build(kind, all_numbers(numbers)?, device),
+        ["layer", kind, numbers @ ..] => layer::build(kind, all_numbers(numbers)?, exactness, device),
         ["load", format, numbers @ .., folder] => loading::build(format, folder.as_ref(), all_numbers(numbers)?),
         _ => bail!("{}: no such case", words.join(" ")),
     }

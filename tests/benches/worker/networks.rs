@@ -5,14 +5,21 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use img2seg_data::{Batch, ClassTable, streets};
+use img2seg_ops::Exactness;
 use img2seg_training::RunConfig;
 use img2seg_training::learner::{self, Step};
 
 use crate::Case;
 
 /// A training step, or a prediction, of `unet` or `cgan` with `base` channels on `batch` street scenes of `size` x `size`.
-pub(crate) fn build(train: bool, network: &str, [base, size, batch]: [usize; 3], device: &Device) -> Result<Case> {
-    let config = recipe(network, base, size)?;
+pub(crate) fn build(
+    train: bool,
+    network: &str,
+    [base, size, batch]: [usize; 3],
+    exactness: Exactness,
+    device: &Device,
+) -> Result<Case> {
+    let config = RunConfig { exactness, ..recipe(network, base, size)? };
     let classes = ClassTable::load(&config.data.classes)?;
     let scenes: Vec<_> = (0..batch as u64).map(|index| streets::scene(0, index, size, size)).collect();
     let batch = Batch::stack(&scenes)?.to_device(device)?;

@@ -47,6 +47,9 @@ pub(crate) struct Bench {
     /// What computes
     #[arg(long, default_value = "cpu", value_parser = ["cpu", "cuda"])]
     device: String,
+    /// What convolutions may round, on both sides; on a GPU `fast` is TF32 and `direct` full f32
+    #[arg(long, default_value = "fast", value_parser = ["fast", "direct", "bf16"])]
+    exactness: String,
     /// Turns that each side takes
     #[arg(long, default_value = "7", value_name = "N", value_parser = at_least_one)]
     rounds: usize,
@@ -69,6 +72,7 @@ struct Sides {
     python: Option<PathBuf>,
     compile: bool,
     device: String,
+    exactness: String,
     threads: usize,
 }
 
@@ -84,6 +88,7 @@ impl Bench {
             python: self.pytorch,
             compile: self.compile,
             device: self.device,
+            exactness: self.exactness,
             threads,
         };
         if sides.python.is_some() {
@@ -165,23 +170,27 @@ impl Sides {
             take_turns(&mut ours, &mut theirs, steps)?;
         }
 
-        let ours = Side::of(&ours, true);
+        let on_device = self.device != "cpu";
+        let memory = |worker: &mut Worker| if on_device { worker.device_mib() } else { Ok(worker.peak_mib()) };
+        let mib = memory(&mut ours)?;
+        let ours = Side::of(&ours.times, mib);
         let row = |case, pytorch| Row { case, threads: self.threads, ours: ours.clone(), pytorch };
         if theirs.is_empty() {
             return Ok(vec![row(case.name.clone(), None)]);
         }
-        // What the loader's processes share cannot be told apart.
-        let pytorch = |worker: Result<Worker>| match worker {
-            Ok(worker) => Ok(Side::of(&worker, !case.loads())),
-            Err(error) => Err(format!("{error:#}")),
+        let side = |mut worker: Worker| {
+            // What the loader's processes share cannot be told apart.
+            let mib = if case.loads() { None } else { memory(&mut worker)? };
+            Ok(Side::of(&worker.times, mib))
         };
+        let pytorch = |worker: Result<Worker>| worker.and_then(side).map_err(|error| format!("{error:#}"));
         Ok(theirs.into_iter().map(|(name, worker)| row(name, Some(pytorch(worker)))).collect())
     }
 
     /// With the threads and the allocator that the program has, by the variables that it sets itself (`crates/cli/src/main.rs`).
     fn start_ours(&self, words: &[&str]) -> Result<Worker> {
         let mut command = Command::new(&self.program);
-        command.arg(&self.device).args(words);
+        command.args([&self.device, &self.exactness]).args(words);
         command.env("RAYON_NUM_THREADS", self.threads.to_string());
         for (name, value) in [("CANDLE_NUM_THREADS", "1"), ("MIMALLOC_PURGE_DELAY", "-1")] {
             if env::var_os(name).is_none() {
@@ -195,7 +204,7 @@ impl Sides {
     fn start_pytorch(&self, words: &[&str]) -> Result<Worker> {
         let python = self.python.as_ref().context("no Python")?;
         let mut command = Command::new(python);
-        command.arg(workspace_root().join("tests/pytorch/bench.py")).arg(&self.device).args(words);
+        command.arg(workspace_root().join("tests/pytorch/bench.py")).args([&self.device, &self.exactness]).args(words);
         command.env("OMP_NUM_THREADS", self.threads.to_string());
         command.env("MALLOC_MMAP_THRESHOLD_", (4_u64 << 30).to_string());
         command.env("MALLOC_TRIM_THRESHOLD_", (8_u64 << 30).to_string());

@@ -4,8 +4,6 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::worker::Worker;
-
 /// A case, measured.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
@@ -22,14 +20,13 @@ pub(super) struct Side {
     /// Milliseconds of a step.
     median: f64,
     minimum: f64,
-    /// Peak resident memory.
+    /// Peak memory: resident on the host or, where a GPU computes, in tensors and workspaces there.
     mib: Option<f64>,
 }
 
 impl Side {
-    pub(super) fn of(worker: &Worker, with_memory: bool) -> Self {
-        let minimum = worker.times.iter().copied().fold(f64::INFINITY, f64::min);
-        Self { median: median(&worker.times), minimum, mib: worker.peak_mib().filter(|_| with_memory) }
+    pub(super) fn of(times: &[f64], mib: Option<f64>) -> Self {
+        Self { median: median(times), minimum: times.iter().copied().fold(f64::INFINITY, f64::min), mib }
     }
 }
 

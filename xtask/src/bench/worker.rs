@@ -23,7 +23,8 @@ pub(super) struct Worker {
 #[derive(Debug, PartialEq)]
 enum Answer {
     Ready(usize),
-    Milliseconds(f64),
+    /// Milliseconds, or MiB.
+    Number(f64),
 }
 
 impl Worker {
@@ -37,25 +38,34 @@ impl Worker {
         let mut worker = Self { child, input, output, size: 0, times: Vec::new() };
         match worker.answer()? {
             Answer::Ready(size) => worker.size = size,
-            Answer::Milliseconds(_) => bail!("a worker answered before it was asked"),
+            Answer::Number(_) => bail!("a worker answered before it was asked"),
         }
         Ok(worker)
     }
 
     /// Takes `steps` steps, and notes and returns the milliseconds of one.
     pub(super) fn run(&mut self, steps: usize) -> Result<f64> {
-        let input = self.input.as_mut().context("a worker without input")?;
-        // One that is gone is told by its missing answer.
-        let _ = writeln!(input, "run {steps}");
-        let Answer::Milliseconds(milliseconds) = self.answer()? else { bail!("a worker began anew") };
-        let milliseconds = milliseconds / steps as f64;
+        let milliseconds = self.ask(&format!("run {steps}"))? / steps as f64;
         self.times.push(milliseconds);
         Ok(milliseconds)
+    }
+
+    /// The most MiB of a GPU's memory that tensors and workspaces have had at a time.
+    pub(super) fn device_mib(&mut self) -> Result<Option<f64>> {
+        self.ask("memory").map(Some)
     }
 
     /// The most memory that the process has had so far; unknown where there is no `/proc`.
     pub(super) fn peak_mib(&self) -> Option<f64> {
         peak_mib(&fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?)
+    }
+
+    fn ask(&mut self, question: &str) -> Result<f64> {
+        let input = self.input.as_mut().context("a worker without input")?;
+        // One that is gone is told by its missing answer.
+        let _ = writeln!(input, "{question}");
+        let Answer::Number(number) = self.answer()? else { bail!("a worker began anew") };
+        Ok(number)
     }
 
     fn answer(&mut self) -> Result<Answer> {
@@ -81,7 +91,7 @@ fn parse(line: &str) -> Result<Answer> {
     }
     let answer = match line.strip_prefix("ready ") {
         Some(size) => size.parse().ok().map(Answer::Ready),
-        None => line.parse().ok().filter(|&time: &f64| time.is_finite() && time > 0.0).map(Answer::Milliseconds),
+        None => line.parse().ok().filter(|&number: &f64| number.is_finite() && number > 0.0).map(Answer::Number),
     };
     answer.with_context(|| format!("not a worker's answer: {line}"))
 }
@@ -107,7 +117,7 @@ mod tests {
     #[test]
     fn answers_are_read_and_errors_told() {
         assert_eq!(parse("ready 1944083").unwrap(), Answer::Ready(1_944_083));
-        assert_eq!(parse("170.25").unwrap(), Answer::Milliseconds(170.25));
+        assert_eq!(parse("170.25").unwrap(), Answer::Number(170.25));
         assert_eq!(parse("error no torch here").unwrap_err().to_string(), "no torch here");
         for line in ["", "ready", "ready many", "-1", "NaN", "inf", "warning: 3"] {
             assert_eq!(parse(line).unwrap_err().to_string(), format!("not a worker's answer: {line}"));
