@@ -1,8 +1,9 @@
 //! Sums over the pixels of each channel, in f64 and in two steps that do not depend on the order in which blocks finish.
 
-use candle_core::{Error, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::{Stage, address};
+use crate::check::refuse;
 use crate::kernel::Order;
 
 /// The kernels' `struct Sums`. [`sums`] fills in memory and sizes.
@@ -108,6 +109,14 @@ pub(crate) fn narrow_with_sums(stage: &Stage, x: &Tensor) -> Result<Option<(Tens
     Ok(Some((narrow.into_tensor((n, h, w, c)), sums)))
 }
 
+/// A size as kernels count, with room for a step beyond the last value.
+///
+/// # Errors
+/// One that is too large.
 pub(crate) fn size(size: usize) -> Result<i32> {
-    i32::try_from(size).map_err(Error::wrap)
+    const STEP: i32 = 65_535 * 256;
+    match i32::try_from(size) {
+        Ok(size) if size <= i32::MAX - STEP => Ok(size),
+        _ => refuse!("{size} values are more than kernels count"),
+    }
 }
