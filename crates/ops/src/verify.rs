@@ -217,6 +217,19 @@ pub(crate) fn assert_like_f64(op: Op, inputs: &[Tensor]) {
     assert_within(EXACT, op, inputs);
 }
 
+/// Kernels in f32 as the composed path in f64, also of inputs used twice and of strided ones.
+#[cfg(target_os = "linux")]
+pub(crate) fn assert_like_composed(
+    kernels: impl Fn(&[Tensor]) -> Result<Tensor> + Sync,
+    composed: impl Fn(&[Tensor]) -> Result<Tensor> + Sync,
+    inputs: &[Tensor],
+) {
+    let op = |x: &[Tensor]| if x[0].dtype() == DType::F32 { kernels(x) } else { composed(x) };
+    assert_like_f64(&op, inputs);
+    assert_accumulates(&op, inputs);
+    assert_strided(&op, inputs);
+}
+
 pub(crate) fn assert_within(bounds: Bounds, op: Op, inputs: &[Tensor]) {
     let wide: Vec<Tensor> = inputs.iter().map(|x| x.to_dtype(DType::F64).unwrap()).collect();
     let cotangent = cotangent(op, inputs);

@@ -25,10 +25,7 @@ pub(crate) fn apply(stage: &Stage, activation: Activation, x: &Tensor) -> Result
     let stage = stage.clone();
     node_in(order, "activation", &[x], y, x.shape(), move |pass| {
         let gradient = run(&stage, "activate_back", activation, &input, Some(pass.gradient))?;
-        match order {
-            Order::Planes => Ok([Some(gradient.into_tensor(input.shape()))]),
-            Order::Pixels => Ok([Some(gradient.into_image(input.dims4()?.into(), order)?)]),
-        }
+        Ok([Some(gradient.into_tensor_like(&input)?)])
     })
 }
 
@@ -73,16 +70,13 @@ pub(crate) enum Kind {
 
 pub(crate) fn squash(stage: &Stage, kind: Kind, x: &Tensor) -> Result<Tensor> {
     let order = Order::of(x);
-    let shape = x.shape().clone();
-    let seen = move |memory: Memory| match *shape.dims() {
-        [n, c, h, w] => memory.into_image([n, c, h, w], order),
-        _ => Ok(memory.into_tensor(&shape)),
-    };
-    let y = seen(run_squash(stage, "squash", kind, &order.arrange(&x.detach())?, None)?)?;
+    let input = order.arrange(&x.detach())?;
+    let y = run_squash(stage, "squash", kind, &input, None)?.into_tensor_like(&input)?;
     let result = y.storage_and_layout().0.try_clone(y.layout())?;
     let stage = stage.clone();
     node_in(order, "squash", &[x], Memory::from(result), x.shape(), move |pass| {
-        Ok([Some(seen(run_squash(&stage, "squash_back", kind, &y, Some(pass.gradient))?)?)])
+        let gradient = run_squash(&stage, "squash_back", kind, &y, Some(pass.gradient))?;
+        Ok([Some(gradient.into_tensor_like(&y)?)])
     })
 }
 

@@ -196,6 +196,14 @@ impl Memory {
         Tensor::from_storage(self.0, shape, BackpropOp::none(), false)
     }
 
+    /// The same in the shape of `x`, written in the order in which that lies.
+    pub(crate) fn into_tensor_like(self, x: &Tensor) -> Result<Tensor> {
+        match *x.dims() {
+            [n, c, h, w] => self.into_image([n, c, h, w], Order::of(x)),
+            _ => Ok(self.into_tensor(x.shape())),
+        }
+    }
+
     /// The same of an image that was written in this order.
     pub(crate) fn into_image(self, shape: [usize; 4], order: Order) -> Result<Tensor> {
         order.seen(&self.into_tensor(&order.shape(shape)[..]))

@@ -10,18 +10,6 @@ use crate::{Activation, NormEval, activation, batch_norm_eval, batch_norm_train,
 const STAGE: Stage = Stage::Emulator { without: None };
 const EPSILON: f64 = 1e-5;
 
-/// An op by the kernels in f32, by the composed path in f64.
-fn holds(
-    kernels: impl Fn(&[Tensor]) -> Result<Tensor> + Sync,
-    composed: impl Fn(&[Tensor]) -> Result<Tensor> + Sync,
-    inputs: &[Tensor],
-) {
-    let op = |x: &[Tensor]| if x[0].dtype() == DType::F32 { kernels(x) } else { composed(x) };
-    verify::assert_like_f64(&op, inputs);
-    verify::assert_accumulates(&op, inputs);
-    verify::assert_strided(&op, inputs);
-}
-
 fn train(x: &[Tensor], activation: Activation) -> Result<Tensor> {
     Ok(norm::batch_norm::cuda::train(&STAGE, &x[0], &x[1], &x[2], EPSILON, activation)?.0)
 }
@@ -36,7 +24,7 @@ fn normalisations_hold() {
         for activation in [Activation::None, Activation::Relu, Activation::LeakyRelu(0.2)] {
             let inputs = [((draw(shape, 1) * 2.).unwrap() + 1.).unwrap(), draw(shape.1, 2), draw(shape.1, 3)];
             let composed = |x: &[Tensor]| Ok(batch_norm_train(&x[0], &x[1], &x[2], EPSILON, activation)?.0);
-            holds(|x| train(x, activation), composed, &inputs);
+            verify::assert_like_composed(|x| train(x, activation), composed, &inputs);
             let (mean, variance) = (draw(shape.1, 4), (draw(shape.1, 5) + 1.5).unwrap());
             let kernels = |x: &[Tensor]| {
                 let (running_mean, running_var) = (&mean, &variance);
@@ -47,7 +35,7 @@ fn normalisations_hold() {
                 let [mean, variance] = [&mean, &variance].map(|x| x.to_dtype(DType::F64).unwrap());
                 batch_norm_eval(&x[0], &x[1], &x[2], &mean, &variance, EPSILON, activation)
             };
-            holds(kernels, composed, &inputs);
+            verify::assert_like_composed(kernels, composed, &inputs);
         }
     }
 }
@@ -69,7 +57,7 @@ fn statistics_hold_far_from_zero() {
 #[test]
 fn pools_hold_and_the_first_of_equals_wins() {
     for (shape, side) in [((2, 3, 6, 4), 2), ((1, 2, 11, 9), 3), ((2, 1, 5, 5), 5)] {
-        holds(|x| pool(&x[0], side), |x| max_pool2d(&x[0], side), &[draw(shape, 1)]);
+        verify::assert_like_composed(|x| pool(&x[0], side), |x| max_pool2d(&x[0], side), &[draw(shape, 1)]);
         let ties = draw(shape, 2).round().unwrap();
         let cotangent = Tensor::ones(pool(&ties, side).unwrap().shape(), DType::F32, &Device::Cpu).unwrap();
         let by = |op: verify::Op| verify::differentiate(op, std::slice::from_ref(&ties), &cotangent);

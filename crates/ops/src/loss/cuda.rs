@@ -102,10 +102,7 @@ pub(crate) fn mean_of(
             };
             // SAFETY: as above, and the loss's gradient is one value.
             unsafe { stage.launch("loss_back", (stage.blocks(len), 1), &parameters)? };
-            Ok(Some(match *values.dims() {
-                [n, c, h, w] => gradient.into_image([n, c, h, w], order)?,
-                _ => gradient.into_tensor(values.shape()),
-            }))
+            Ok(Some(gradient.into_tensor_like(&values)?))
         };
         // Targets are given to losses of distances alone, whose slope is the same both ways.
         Ok([towards(pass.needed[0], 1.)?, towards(pass.needed[1], -1.)?])

@@ -54,6 +54,9 @@ impl Direction {
         use crate::conv2d::cpu;
         use crate::kernel::values;
         let dtype = a.dtype();
+        if ![DType::F32, DType::BF16].contains(&dtype) {
+            refuse!("cuDNN is given no {dtype:?}"); // as there
+        }
         let plain = |x: &Tensor| order.seen(x)?.to_dtype(DType::F32)?.contiguous();
         let (a, b) = (plain(a)?, plain(b)?);
         let (a, b) = (values(&a)?, values(&b)?);

@@ -107,7 +107,7 @@ impl Saved {
 mod tests {
     use candle_core::{DType, Result, Tensor, Var};
 
-    use super::Convolution;
+    use super::{Convolution, Saved, Stored};
     use crate::conv2d::cuda::direction::Direction;
     use crate::conv2d::{Conv2d, geometry};
     use crate::cuda::Stage;
@@ -133,18 +133,6 @@ mod tests {
             .apply(&STAGE, order)
     }
 
-    /// By the node in f32, by the composed path in f64.
-    fn holds(
-        node: impl Fn(&[Tensor]) -> Result<Tensor> + Sync,
-        composed: impl Fn(&[Tensor]) -> Result<Tensor> + Sync,
-        inputs: &[Tensor],
-    ) {
-        let op = |x: &[Tensor]| if x[0].dtype() == DType::F32 { node(x) } else { composed(x) };
-        verify::assert_like_f64(&op, inputs);
-        verify::assert_accumulates(&op, inputs);
-        verify::assert_strided(&op, inputs);
-    }
-
     const DIRECT: Exactness = Exactness::Direct;
 
     #[test]
@@ -160,7 +148,7 @@ mod tests {
                 let inputs = [draw(x, 1), draw(weight, 2), draw(weight.0, 3)];
                 for inputs in [&inputs[..], &inputs[..2]] {
                     let node = |x: &[Tensor]| convolve(order, &[&x[0]], &x[1..], spec);
-                    holds(node, |x| conv2d(&x[0], &x[1], x.get(2), spec), inputs);
+                    verify::assert_like_composed(node, |x| conv2d(&x[0], &x[1], x.get(2), spec), inputs);
                 }
             }
         }
@@ -175,7 +163,7 @@ mod tests {
             for order in [Order::Planes, Order::Pixels] {
                 let inputs = [draw(x, 1), draw(weight, 2), draw(weight.1, 3)];
                 let node = |x: &[Tensor]| adjoint(order, x, spec);
-                holds(node, |x| conv_transpose2d(&x[0], &x[1], x.get(2), spec), &inputs);
+                verify::assert_like_composed(node, |x| conv_transpose2d(&x[0], &x[1], x.get(2), spec), &inputs);
             }
         }
     }
@@ -187,7 +175,7 @@ mod tests {
         for order in [Order::Planes, Order::Pixels] {
             let node = |x: &[Tensor]| convolve(order, &[&x[0], &x[1]], &x[2..], spec);
             let composed = |x: &[Tensor]| conv2d([&x[0], &x[1]], &x[2], x.get(3), spec);
-            holds(node, composed, &inputs);
+            verify::assert_like_composed(node, composed, &inputs);
             let cotangent = draw((2, 4, 5, 4), 5);
             let (_, expected) = verify::differentiate(&node, &inputs, &cotangent);
             for (at, expected) in expected.iter().enumerate() {
@@ -222,6 +210,29 @@ mod tests {
         for variable in &variables {
             let [ours, candles] = [ours.get(variable).unwrap(), candles.get(variable).unwrap()];
             verify::assert_close("gradient", ours, &candles.to_dtype(DType::F64).unwrap(), 1e-6);
+        }
+    }
+
+    #[test]
+    fn what_the_device_cannot_is_composed() {
+        let spec = Conv2d { exactness: DIRECT, ..Conv2d::new(1, 1) };
+        let [x, weight] = [draw((2, 5, 7, 6), 1), draw((4, 5, 3, 3), 2)];
+        let geometry = geometry(&x, &weight, None, spec).unwrap();
+        for order in [Order::Planes, Order::Pixels] {
+            // Which cuDNN does not take.
+            let [x, weight] = [&x, &weight].map(|x| order.arrange(&x.to_dtype(DType::F64).unwrap()).unwrap());
+            let [x, weight] = [x, weight].map(|x| Stored::new(&STAGE, order, DIRECT, &x).unwrap());
+            let direction = Direction::Forward;
+            assert!(direction.run_in_f32(&STAGE, &geometry, order, [&x, &weight], None).is_err());
+            let saved = Saved { stage: STAGE, order, direction, geometry, x, weight, channels: vec![5] };
+            let y = saved.turn(direction, &saved.x, &saved.weight).unwrap();
+            assert_eq!(Order::of(&y), order);
+            let expected = direction.composed(
+                &geometry,
+                &saved.x.seen(order).unwrap().to_dtype(DType::F64).unwrap(),
+                &saved.weight.seen(order).unwrap().to_dtype(DType::F64).unwrap(),
+            );
+            verify::assert_close("composed", &y, &expected.unwrap(), 1e-6);
         }
     }
 
