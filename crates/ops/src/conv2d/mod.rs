@@ -158,12 +158,11 @@ fn kernels(x: Images, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> Re
         let count = images.tensors().len();
         let (needed, y, weight) = (pass.needed, values(pass.gradient)?, values(&kernel)?);
         let first = images.first_channels(&g);
-        let (parts, (weight, bias)) = images.with_values(&g, |x| {
+        let (parts, [weight, bias]) = images.with_values(&g, |x| {
             let of_images =
                 || needed[..count].contains(&true).then(|| cpu::input_gradients(&g, &y, &weight, None, first));
-            let of_kernel = || needed[count].then(|| cpu::weight_gradient(&g, x, &y));
-            let of_bias = || needed[count + 1].then(|| cpu::bias_gradient(&y, g.out_channels, g.output_pixels()));
-            Ok(cpu::side_by_side(&g, of_images, || cpu::side_by_side(&g, of_kernel, of_bias)))
+            let of_parameters = || cpu::parameter_gradients(&g, x, &y, [needed[count], needed[count + 1]]);
+            Ok(cpu::side_by_side(&g, of_images, of_parameters))
         })?;
         let mut gradients = InputGradients::<4>::default();
         for ((at, image), part) in images.tensors().iter().enumerate().zip(parts.into_iter().flatten()) {

@@ -100,8 +100,16 @@ fn along(mut records: Vec<Arc<Record>>, gradient: Tensor) -> Result<Gradients> {
     let mut pending: HashMap<u64, Tensor> = records.last().map(|last| (last.order, gradient)).into_iter().collect();
     while let Some(record) = records.pop() {
         let Some(gradient) = pending.remove(&record.order) else { continue };
-        let gradients = record.pass(&gradient)?;
+        let first = match record.inputs.first() {
+            Some(Source::Record(input)) => Some(input.order),
+            _ => None,
+        };
+        let mut so_far = first.and_then(|first| pending.remove(&first));
+        let gradients = record.pass(&gradient, &mut so_far)?;
         drop(gradient);
+        if let Some((first, sum)) = first.zip(so_far) {
+            pending.insert(first, sum);
+        }
         for (input, gradient) in record.inputs.iter().zip(gradients) {
             match (input, gradient) {
                 (Source::Record(input), Some(gradient)) => add(&mut pending, input.order, gradient)?,

@@ -4,6 +4,7 @@
 //! candle's graph cannot be read from outside, so each node keeps a record of its own: what it was made from, and how to
 //! go back. `backward` goes along the records, candle's `Tensor::backward` along its own graph; both call the same passes.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,6 +83,16 @@ pub(crate) struct Pass<'a> {
     pub(crate) gradient: &'a Tensor,
     /// Which inputs take a gradient.
     pub(crate) needed: [bool; MOST_INPUTS],
+    /// The first input's gradient by other uses, if that may be added to in place.
+    so_far: Cell<Option<Tensor>>,
+}
+
+impl Pass<'_> {
+    /// The sum of the gradients that the first input has by its other uses so far, contiguous and in f32 on the CPU: whoever takes it
+    /// adds to it in place, and gives the sum for the gradient. None where there is none yet, or nobody knows.
+    pub(crate) fn take_so_far(&self) -> Option<Tensor> {
+        self.so_far.take()
+    }
 }
 
 /// Inputs of a node, at most.
@@ -251,14 +262,21 @@ impl Record {
         }
     }
 
-    /// Gradients of the inputs, given that of the result.
-    pub(super) fn pass(&self, gradient: &Tensor) -> Result<InputGradients<MOST_INPUTS>> {
+    /// Gradients of the inputs, given that of the result. The gradient that the first input has so far may become part of its gradient,
+    /// or is left.
+    pub(super) fn pass(&self, gradient: &Tensor, so_far: &mut Option<Tensor>) -> Result<InputGradients<MOST_INPUTS>> {
         let mut needed = [false; MOST_INPUTS];
         for (needed, input) in needed.iter_mut().zip(&self.inputs) {
             *needed = !matches!(input, Source::Constant);
         }
         let gradient = arranged(self.result_order, gradient)?;
-        (self.backward)(&Pass { gradient: &gradient, needed })
+        let fitting = so_far.take_if(|sum| has_kernel(sum) && sum.is_contiguous());
+        let pass = Pass { gradient: &gradient, needed, so_far: Cell::new(fitting) };
+        let gradients = (self.backward)(&pass)?;
+        if let Some(sum) = pass.so_far.take() {
+            *so_far = Some(sum);
+        }
+        Ok(gradients)
     }
 }
 
@@ -299,7 +317,7 @@ impl Drop for Node {
 impl Node {
     /// candle's gradient is that of what is stored.
     fn pass(&self, gradient: &Tensor) -> Result<InputGradients<MOST_INPUTS>> {
-        self.record.pass(&self.record.result_order.seen(gradient)?)
+        self.record.pass(&self.record.result_order.seen(gradient)?, &mut None)
     }
 
     /// candle asks once, when the node is made.

@@ -277,9 +277,25 @@ fn scattered(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> V
     x
 }
 
+/// The gradients of the kernel, `(out, in / groups, kh, kw)`, and of the bias, `(out)`, as far as they are needed.
+pub(crate) fn parameter_gradients(
+    g: &Geometry,
+    x: Stack<&[f32]>,
+    y: &[f32],
+    [needs_weight, needs_bias]: [bool; 2],
+) -> [Option<Vec<f32>>; 2] {
+    // A bias without its kernel, which is rare, takes the time of both: its bits do not depend on what else is needed.
+    if needs_bias && let Some([weight, bias]) = winograd::parameter_gradients(g, x, y, true) {
+        return [needs_weight.then_some(weight), Some(bias)];
+    }
+    let weight = || needs_weight.then(|| weight_gradient(g, x, y));
+    let bias = || needs_bias.then(|| bias_gradient(y, g.out_channels, g.output_pixels()));
+    side_by_side(g, weight, bias).into()
+}
+
 /// The gradient of the kernel, `(out, in / groups, kh, kw)`.
 pub(crate) fn weight_gradient(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> Vec<f32> {
-    if let Some(weight) = winograd::weight_gradient(g, x, y) {
+    if let Some([weight, _]) = winograd::parameter_gradients(g, x, y, false) {
         return weight;
     }
     let x = &*x.joined();

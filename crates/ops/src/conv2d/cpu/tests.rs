@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{forward, input_gradient, weight_gradient};
+use super::{forward, input_gradient, parameter_gradients};
 use crate::conv2d::{Conv2d, Exactness, Geometry, geometry};
 use crate::kernel::Level;
 use crate::verify::{draw, values};
@@ -72,19 +72,27 @@ fn check(x: (usize, usize, usize, usize), weight: (usize, usize, usize, usize), 
             *noise += product * product;
         }
     });
+    let (mut sums, mut noise_of_sums) = (vec![0.; g.out_channels], 0.);
+    for (at, &y) in y.iter().enumerate() {
+        sums[at / (g.output.0 * g.output.1) % g.out_channels] += f64::from(y);
+        noise_of_sums += f64::from(y * y);
+    }
     for exactness in [Exactness::Fast, Exactness::Direct] {
-        let mut vector_units: Vec<[Vec<f32>; 3]> = Vec::new();
+        let mut vector_units: Vec<[Vec<f32>; 4]> = Vec::new();
         for level in Level::all() {
             let g = Geometry { exactness, level, ..g };
             let (output, gradients) = if exactness == Exactness::Fast { (1e-5, 2e-5) } else { (1e-6, 1e-6) };
+            let [weight, bias_gradient] = parameter_gradients(&g, g.images(&x), &y, [true; 2]).map(Option::unwrap);
             let results = [
                 forward(&g, g.images(&x), &kernel, Some(&bias)),
                 input_gradient(&g, &y, &kernel, Some(&bias_back)),
-                weight_gradient(&g, g.images(&x), &y),
+                weight,
+                bias_gradient,
             ];
             assert_near(&format!("forward of {g:?}"), &results[0], &forth, noise[0], output);
             assert_near(&format!("input gradient of {g:?}"), &results[1], &back, noise[1], gradients);
             assert_near(&format!("weight gradient of {g:?}"), &results[2], &gradient, noise[2], gradients);
+            assert_near(&format!("bias gradient of {g:?}"), &results[3], &sums, noise_of_sums, 1e-6);
             if level != Level::Portable {
                 vector_units.push(results);
             }

@@ -3,8 +3,8 @@ use std::sync::{Arc, Mutex, Weak};
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::super::node::{Source, node};
-use crate::verify::{draw, values};
-use crate::{Conv2d, backward, cat, conv2d, leaky_relu, mse, relu, sigmoid, tanh, weighted_sum};
+use crate::verify::{assert_close, draw, values};
+use crate::{Conv2d, backward, cat, conv2d, leaky_relu, max_pool2d, mse, relu, sigmoid, tanh, weighted_sum};
 
 fn variable(seed: u64) -> Var {
     Var::from_tensor(&draw((2, 3, 5, 7), seed)).unwrap()
@@ -34,6 +34,29 @@ fn an_input_of_many_uses_gets_the_sum_in_a_fixed_order() {
     }
     for threads in [2, 3, 8] {
         assert_eq!(ours, run(threads));
+    }
+}
+
+/// Its pooling adds to the gradient that is there in place, if it comes second on the way back, and gives one of its own, if first.
+#[test]
+fn a_pooled_image_gets_the_sum_of_its_uses() {
+    let x = Var::from_tensor(&draw((2, 3, 11, 14), 1)).unwrap();
+    for (kernel, pooled_first) in [(2, true), (2, false), (3, true), (3, false)] {
+        let loss = || {
+            let image = tanh(&x).unwrap();
+            let direct = || mse(&relu(&image).unwrap(), &image).unwrap();
+            let pooled = || {
+                let y = max_pool2d(&image, kernel).unwrap();
+                mse(&y, &y.zeros_like().unwrap()).unwrap()
+            };
+            let uses = if pooled_first { [pooled(), direct()] } else { [direct(), pooled()] };
+            weighted_sum(&[(&uses[0], 2.), (&uses[1], 3.)]).unwrap()
+        };
+        let theirs = loss().backward().unwrap();
+        let ours = backward(loss()).unwrap();
+        assert!(!ours.through_candle());
+        let theirs = theirs.get(&x).unwrap().to_dtype(DType::F64).unwrap();
+        assert_close("gradient", ours.get(&x).unwrap(), &theirs, 1e-6);
     }
 }
 

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use crate::kernel::{Work, vectorised, vectorised_work, written};
+use crate::kernel::{Work, vectorised_work, written};
 
 /// Places in a window are u8.
 pub(super) const LARGEST_KERNEL: usize = 16;
@@ -134,48 +134,87 @@ fn forward_row<'a>(
 
 /// The gradient at the place of each maximum, and 0 elsewhere.
 pub(super) fn backward(windows: Windows, gradient: &[f32], places: &[u8]) -> Vec<f32> {
-    let Windows { kernel, input, output } = windows;
-    let pixels = output.0 * output.1;
-    let planes = gradient.len() / pixels;
+    let planes = gradient.len() / (windows.output.0 * windows.output.1);
     let write = |x: &mut [MaybeUninit<f32>]| {
-        let planes =
-            x.par_chunks_mut(input.0 * input.1).zip(gradient.par_chunks(pixels).zip(places.par_chunks(pixels)));
-        planes.with_min_len(min_rows(input.0 * input.1)).for_each(|(x, (gradient, places))| {
-            let (x, below) = x.split_at_mut(output.0 * kernel * input.1);
-            fill(below, 0.); // left over at the bottom
-            let rows = gradient.chunks_exact(output.1).zip(places.chunks_exact(output.1));
-            for (x, (gradient, places)) in x.chunks_exact_mut(kernel * input.1).zip(rows) {
-                for (i, x) in x.chunks_exact_mut(input.1).enumerate() {
-                    let (x, right) = x.split_at_mut(output.1 * kernel);
-                    fill(right, 0.);
-                    let first = (i * kernel) as u8;
-                    vectorised(|| match kernel {
-                        2 => backward_row::<2>(x, gradient, places, first, 2),
-                        _ => backward_row::<0>(x, gradient, places, first, kernel),
-                    });
-                }
-            }
+        spread(windows, gradient, places, x, |x, value| {
+            x.write(value);
         });
     };
-    // SAFETY: windows, what is right of them and what is below them cover each plane.
-    unsafe { written(planes * input.0 * input.1, write) }
+    // SAFETY: `spread` goes to every pixel.
+    unsafe { written(planes * windows.input.0 * windows.input.1, write) }
 }
 
-#[inline(always)]
-fn backward_row<const K: usize>(x: &mut [MaybeUninit<f32>], gradient: &[f32], places: &[u8], first: u8, kernel: usize) {
-    let kernel = if K > 0 { K } else { kernel };
-    for (x, (&gradient, &place)) in x.chunks_exact_mut(kernel).zip(gradient.iter().zip(places)) {
-        for (j, x) in x.iter_mut().enumerate() {
-            // A mask where a choice would be compiled to a jump.
-            let chosen = 0u32.wrapping_sub(u32::from(u32::from(place) == u32::from(first) + j as u32));
-            x.write(f32::from_bits(gradient.to_bits() & chosen));
+/// Adds to `sum` what [`backward`] gives.
+pub(super) fn add_backward(windows: Windows, gradient: &[f32], places: &[u8], sum: &mut [f32]) {
+    spread(windows, gradient, places, sum, |sum, value| *sum += value);
+}
+
+/// Puts to each pixel what comes back to it.
+fn spread<T: Send>(
+    windows: Windows,
+    gradient: &[f32],
+    places: &[u8],
+    x: &mut [T],
+    put: impl Fn(&mut T, f32) + Copy + Send + Sync,
+) {
+    let Windows { kernel, input, output } = windows;
+    let pixels = output.0 * output.1;
+    let planes = x.par_chunks_mut(input.0 * input.1).zip(gradient.par_chunks(pixels).zip(places.par_chunks(pixels)));
+    planes.with_min_len(min_rows(input.0 * input.1)).for_each(|(x, (gradient, places))| {
+        let (x, below) = x.split_at_mut(output.0 * kernel * input.1);
+        // Left over at the bottom, and at the right.
+        for x in below {
+            put(x, 0.);
+        }
+        let rows = gradient.chunks_exact(output.1).zip(places.chunks_exact(output.1));
+        for (x, (gradient, places)) in x.chunks_exact_mut(kernel * input.1).zip(rows) {
+            for (i, x) in x.chunks_exact_mut(input.1).enumerate() {
+                let (x, right) = x.split_at_mut(output.1 * kernel);
+                for x in right {
+                    put(x, 0.);
+                }
+                let first = (i * kernel) as u8;
+                vectorised_work(Spread { x, gradient, places, first, kernel, put });
+            }
+        }
+    });
+}
+
+/// A row of pixels, whose windows count from place `first` on in it.
+struct Spread<'a, T, P> {
+    x: &'a mut [T],
+    gradient: &'a [f32],
+    places: &'a [u8],
+    first: u8,
+    kernel: usize,
+    put: P,
+}
+
+impl<T, P: Fn(&mut T, f32) + Copy> Work for Spread<'_, T, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        match self.kernel {
+            2 => self.windows::<2>(),
+            _ => self.windows::<0>(),
         }
     }
 }
 
-fn fill(x: &mut [MaybeUninit<f32>], value: f32) {
-    for x in x {
-        x.write(value);
+impl<T, P: Fn(&mut T, f32) + Copy> Spread<'_, T, P> {
+    /// With the kernel known, if it is not 0.
+    #[inline(always)]
+    fn windows<const K: usize>(self) {
+        let Self { x, gradient, places, first, kernel, put } = self;
+        let kernel = if K > 0 { K } else { kernel };
+        for (x, (&gradient, &place)) in x.chunks_exact_mut(kernel).zip(gradient.iter().zip(places)) {
+            for (j, x) in x.iter_mut().enumerate() {
+                // A mask where a choice would be compiled to a jump.
+                let chosen = 0u32.wrapping_sub(u32::from(u32::from(place) == u32::from(first) + j as u32));
+                put(x, f32::from_bits(gradient.to_bits() & chosen));
+            }
+        }
     }
 }
 

@@ -10,7 +10,7 @@ mod tests;
 use candle_core::{Result, Tensor};
 
 use crate::check::{self, refuse};
-use crate::kernel::{has_kernel, is_tracked, node, values};
+use crate::kernel::{has_kernel, is_tracked, lend, node, values};
 use cpu::Windows;
 
 /// The largest value of each `kernel x kernel` window of `x` `(n, c, h, w)`, to `(n, c, h / kernel, w / kernel)` rounded down:
@@ -41,6 +41,15 @@ pub fn max_pool2d(x: &Tensor, kernel: usize) -> Result<Tensor> {
     }
     let (y, places) = cpu::forward(windows, &values(&x)?);
     node(OP, &[&x], y, (n, c, h / kernel, w / kernel), move |pass| {
+        // Where the image has been used before, no more than this use's part is added to what came back from there.
+        if let Some(sum) = pass.take_so_far() {
+            let gradient = values(pass.gradient)?;
+            lend(&sum, &|sum| {
+                cpu::add_backward(windows, &gradient, &places, sum);
+                Ok(())
+            })?;
+            return Ok([Some(sum), None, None]);
+        }
         let gradient = cpu::backward(windows, &values(pass.gradient)?, &places);
         Ok([Some(Tensor::from_vec(gradient, (n, c, h, w), pass.gradient.device())?), None, None])
     })

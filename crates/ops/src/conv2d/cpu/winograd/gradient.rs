@@ -12,6 +12,20 @@ use super::transform::{Input, OutputAdjoint, Square, TapsAdjoint, Then, Transfor
 use crate::conv2d::cpu::Stack;
 use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared};
 
+/// The sum of each channel over all results, from their tiles, transformed: at the point 1 stands the sum of a tile.
+#[inline(always)]
+pub(super) fn channel_sums<T: Transform>(ys: &[f32], layout: Layout, tiles: usize, channels: usize) -> Vec<f64> {
+    let one = if T::POINTS > 1 { T::POINTS + 1 } else { 0 };
+    let mut sums = vec![0.; channels];
+    for tile in 0..tiles {
+        let values = &ys[one * layout.plane + tile * layout.tile..][..channels];
+        for channel in 0..channels {
+            sums[channel] += f64::from(values[channel]);
+        }
+    }
+    sums
+}
+
 /// Sums, over the tiles of some units, of the transformed kernel's gradient: for each panel of channels out and each
 /// point a matrix (channels in, [`PANEL`]).
 pub(super) struct Part<'a, T> {
@@ -24,12 +38,14 @@ pub(super) struct Part<'a, T> {
     pub(super) sums: Shared,
     /// Where in `sums` this part's begin.
     pub(super) offset: usize,
+    /// Where sums of the channels out are added.
+    pub(super) bias: &'a mut [f64],
 }
 
 impl<T: Transform> Piece for Part<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { pass, x, y, units, step, sums, offset } = self;
+        let Self { pass, x, y, units, step, sums, offset, bias } = self;
         let (depth, panels) = (pass.depth(), pass.panels());
         let most = pass.tiling.tiles_of(step);
         let (x_layout, y_layout) = (Layout::new::<T>(most, depth), Layout::new::<T>(most, panels * PANEL));
@@ -51,9 +67,13 @@ impl<T: Transform> Piece for Part<'_, T> {
                     for panel in 0..panels {
                         let b = (ys.add(point * y_layout.plane + panel * PANEL).cast_const(), y_layout.tile);
                         let c = (sums.add((panel * Pass::<T>::POINTS + point) * depth * PANEL), PANEL);
-                        I::product((depth, tiles), a, b, c, first > units.start);
+                        I::product((pass.terms(), tiles), a, b, c, first > units.start);
                     }
                 }
+            }
+            let sums = channel_sums::<T>(&ys, y_layout, tiles, bias.len());
+            for channel in 0..bias.len() {
+                bias[channel] += sums[channel];
             }
         }
     }

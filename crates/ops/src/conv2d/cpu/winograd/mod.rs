@@ -25,7 +25,7 @@ use std::marker::PhantomData;
 use rayon::prelude::*;
 
 use self::four_taps::{F4x4, F5x4};
-use self::gradient::{Block, KernelGradient, Part, SumsOfPoint};
+use self::gradient::{Block, KernelGradient, Part, SumsOfPoint, channel_sums};
 use self::kernel::Kernel;
 use self::lattice::Lattice;
 use self::passes::{Layout, Pass, Tiling};
@@ -63,10 +63,11 @@ const TILES_OF_POINT: usize = 128;
 /// Channels in whose kernels' gradients are summed at once, into a cache; a multiple of the blocks of all phases.
 const GRADIENT_DEPTH: usize = 64;
 
-/// Parts that the sums of a weight gradient are dealt into: as many as keep a usual number of threads busy, or as memory
-/// for so many floats allows.
+/// Parts that the sums of a weight gradient are dealt into: as many as keep a usual number of threads busy, as leave each so many
+/// chunks of tiles to sum up before its sums are written, and as memory for so many floats allows.
 const PARTS: usize = 16;
 const FEWEST_PARTS: usize = 4;
+const CHUNKS_OF_PART: usize = 4;
 const PARTS_LEN: usize = 1 << 21;
 
 /// The transforms to choose among, by what a kernel's phases have along one direction.
@@ -192,14 +193,15 @@ pub(super) fn input_gradient(
     }))
 }
 
-/// The gradient of the kernel, `(out, in, kh, kw)`.
-pub(super) fn weight_gradient(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> Option<Vec<f32>> {
+/// The gradient of the kernel, `(out, in, kh, kw)`, and of a bias, `(out)`, or nothing in its place.
+pub(super) fn parameter_gradients(g: &Geometry, x: Stack<&[f32]>, y: &[f32], with_bias: bool) -> Option<[Vec<f32>; 2]> {
     let (choice, _) = choose(g, g.output)?;
     let lattices = (image_of(g), result_of(g));
     let joined = if x.has_whole(PANEL) { None } else { Some(x.joined()) };
     let x = joined.as_deref().map_or(x, |x| g.images(x));
     let y = g.results(y);
-    Some(with_transform!(choice, T => adjoint::<T>(g, lattices, x, y)))
+    let biases = if with_bias { g.out_channels } else { 0 };
+    Some(with_transform!(choice, T => adjoint::<T>(g, lattices, x, y, biases)))
 }
 
 fn pass_of<T: Transform>(
@@ -321,20 +323,25 @@ fn adjoint<T: Transform + Send + Sync>(
     lattices: (Lattice, Lattice),
     x: Stack<&[f32]>,
     y: Stack<&[f32]>,
-) -> Vec<f32> {
+    biases: usize,
+) -> [Vec<f32>; 2] {
     let len = g.out_channels * g.in_channels * g.taps();
-    let write = |to: Shared| write_adjoint::<T>(g, lattices, x, y, to);
+    let mut bias = Vec::new();
+    let mut write = |to: Shared| bias = write_adjoint::<T>(g, lattices, x, y, to, biases);
     // SAFETY: each tap belongs to one phase, and each phase's kernels from all channels to all are written.
-    unsafe { written(len, |to| write(Shared::new(to.as_mut_ptr().cast(), len))) }
+    let weight = unsafe { written(len, |to| write(Shared::new(to.as_mut_ptr().cast(), len))) };
+    [weight, bias]
 }
 
+/// Writes the gradient of the kernel, and gives that of a bias of so many channels.
 fn write_adjoint<T: Transform + Send + Sync>(
     g: &Geometry,
     (input, output): (Lattice, Lattice),
     x: Stack<&[f32]>,
     y: Stack<&[f32]>,
     gradient: Shared,
-) {
+    biases: usize,
+) -> Vec<f32> {
     let (level, points) = (g.level, T::POINTS * T::POINTS);
     let channels = input.blocks() * 8 + output.channels;
     let most = (2 * VALUES / (points * channels)).clamp(32, (3456 / points).min(LONGEST_SUM));
@@ -362,6 +369,8 @@ fn write_adjoint<T: Transform + Send + Sync>(
                 run(level, Tiles::<T, true> { pass, lattice: output, images: y, unit, to: to[1], layout: y_layout });
             }
         });
+        let bias = channel_sums::<T>(&ys, y_layout, tiling.tiles(), biases);
+        let bias = bias.into_iter().map(|sum| sum as f32).collect();
         if !by_points(&pass) {
             let block = |panel| (0..depth).step_by(GRADIENT_DEPTH).map(move |ins| (panel, ins));
             let blocks: Vec<_> = (0..panels).flat_map(block).collect();
@@ -369,7 +378,7 @@ fn write_adjoint<T: Transform + Send + Sync>(
                 let ins = first..(first + GRADIENT_DEPTH).min(depth);
                 run(level, Block { pass, xs: &xs, x_layout, ys: &ys, y_layout, panel, ins, kernel, gradient });
             });
-            return;
+            return bias;
         }
         let mut sums = Scratch::new(panels * panel_len);
         let shared = Shared::new(sums.as_mut_ptr(), sums.len());
@@ -380,17 +389,18 @@ fn write_adjoint<T: Transform + Send + Sync>(
             run(level, SumsOfPoint { pass, xs: &xs, x_layout, ys: &ys, y_layout, point, ins, sums: shared });
         });
         finish(&sums);
-        return;
+        return bias;
     }
     let step = tiling.units_of(most);
     let chunks = tiling.units().div_ceil(step);
     let len = panels * points * depth * PANEL;
-    let parts = (PARTS_LEN / len).clamp(FEWEST_PARTS, PARTS).min(chunks);
+    let parts = (PARTS_LEN / len).min(chunks / CHUNKS_OF_PART).clamp(FEWEST_PARTS, PARTS).min(chunks);
     let mut sums = Scratch::new(parts * len);
     let shared = Shared::new(sums.as_mut_ptr(), sums.len());
-    pieces(parts).for_each(|part| {
+    let mut bias = vec![vec![0.; biases]; parts];
+    bias.par_iter_mut().with_max_len(1).enumerate().for_each(|(part, bias)| {
         let units = chunks * part / parts * step..(chunks * (part + 1) / parts * step).min(tiling.units());
-        run(level, Part { pass, x, y, units, step, sums: shared, offset: part * len });
+        run(level, Part { pass, x, y, units, step, sums: shared, offset: part * len, bias });
     });
     let (total, rest) = sums.split_at_mut(len);
     let total = &mut total[..];
@@ -400,4 +410,5 @@ fn write_adjoint<T: Transform + Send + Sync>(
         }
     });
     finish(total);
+    (0..biases).map(|channel| bias.iter().map(|sums| sums[channel]).sum::<f64>() as f32).collect()
 }

@@ -128,6 +128,11 @@ impl<T: Transform> Pass<T> {
         self.input.blocks() * BLOCK
     }
 
+    /// Those of them that are not zeros for sure.
+    pub(super) fn terms(&self) -> usize {
+        if self.input.stride == 1 { self.input.channels } else { self.depth() }
+    }
+
     pub(super) fn panels(&self) -> usize {
         self.output.blocks().div_ceil(PANEL / BLOCK)
     }

@@ -63,7 +63,7 @@ impl<T: Transform> Piece for Chunk<'_, T> {
                     let a = Rows { start, row: values_layout.tile, column: 1 };
                     let b = (kernels.add(point * Pass::<T>::kernel_plane(depth)), PANEL);
                     let c = (products.add(point * products_layout.plane), products_layout.tile);
-                    I::product((tiles, depth), a, b, c, false);
+                    I::product((tiles, pass.terms()), a, b, c, false);
                 }
                 pass.finish::<I>(products, products_layout, panel, units.clone(), ending, y);
             }
