@@ -3,6 +3,7 @@
 mod adversarial;
 mod adversarial_segmentation;
 mod network;
+mod pool;
 mod segmentation;
 mod variational;
 
@@ -15,6 +16,8 @@ use img2seg_data::{Batch, ClassTable};
 use crate::config::TaskConfig;
 use crate::weights::Weights;
 use crate::{Loss, RunConfig, TrainingError};
+
+use pool::in_pool;
 
 pub use adversarial::AdversarialLearner;
 pub use adversarial_segmentation::AdversarialSegmentationLearner;
@@ -87,14 +90,6 @@ pub fn build(config: &RunConfig, classes: &ClassTable, device: &Device) -> Resul
         }
         TaskConfig::Variational(task) => Box::new(VariationalLearner::new(task, config, classes, device)?),
     })
-}
-
-/// Does `work` on a thread of rayon's pool, and waits. From there its parallel calls begin at once; from outside, each would be handed to
-/// the pool and wake it.
-///
-/// One step at a time, not a loop over batches: the loader makes these with the same pool, which may be a single thread.
-fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    rayon::scope(|_| work())
 }
 
 /// Refuses losses that are not finite.

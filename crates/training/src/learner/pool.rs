@@ -1,0 +1,111 @@
+//! Steps on rayon's pool, whose threads stay awake for as long as a step takes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use std::{hint, thread};
+
+use rayon::Yield;
+
+/// Does `work` on a thread of rayon's pool, and waits. From there its parallel calls begin at once; from outside, each would be handed to
+/// the pool and wake it.
+///
+/// One step at a time, not a loop over batches: the loader makes these with the same pool, which may be a single thread.
+pub(super) fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| {
+        let _awake = Awake::keep();
+        work()
+    })
+}
+
+/// Keeps the other threads of this thread's pool looking for work, until it is dropped. Left alone each goes to sleep between two ops, and
+/// to wake it takes as long as a small op.
+struct Awake {
+    over: Arc<AtomicBool>,
+}
+
+impl Awake {
+    fn keep() -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let here = rayon::current_thread_index();
+        if rayon::current_num_threads() > 1 {
+            let over = Arc::clone(&over);
+            rayon::spawn_broadcast(move |thread| {
+                // This thread, waiting for others, may come here too, and nobody but itself says when it is over.
+                if Some(thread.index()) != here {
+                    look_for_work(&over);
+                }
+            });
+        }
+        Self { over }
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A thread that found nothing to do for so long may rest, and one that has been busy for so long looks no further. Neither changes what
+/// is computed, and no step waits for ever: a thread that waits in the middle of some work, which a step may depend on, can come to look
+/// for other work instead, and goes on with its own when it gives up.
+const IDLE: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Turns of waiting before a thread lets others of the system have the processor.
+const TURNS: usize = 8;
+
+fn look_for_work(over: &AtomicBool) {
+    let began = Instant::now();
+    let mut last = began;
+    while !over.load(Ordering::Relaxed) {
+        let found = rayon::yield_now() == Some(Yield::Executed);
+        let now = Instant::now();
+        if found {
+            last = now;
+        } else {
+            (0..TURNS).for_each(|_| hint::spin_loop());
+            thread::yield_now();
+        }
+        if now - last > IDLE || now - began > LONGEST {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use rayon::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn any_pool_does_the_work_and_rests_after_it() {
+        let sum = |from: usize| (from..from + 1000).into_par_iter().sum::<usize>();
+        for threads in [1, 2, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            for from in 0..50 {
+                assert_eq!(pool.install(|| in_pool(|| in_pool(|| sum(from)))), sum(from));
+            }
+            assert!(catch_unwind(AssertUnwindSafe(|| pool.install(|| in_pool(|| panic!("a step"))))).is_err());
+            // A thread that still looked for work would never come here.
+            assert_eq!(pool.broadcast(|thread| thread.index()), (0..threads).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn steps_beside_each_other_end() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let steps = || (0..200).map(|_| in_pool(|| (0..64).into_par_iter().map(|at| at * at).sum::<usize>()));
+        let all = |_| steps().all(|sum| sum == 63 * 64 * 127 / 6);
+        assert!(pool.install(|| (0..6).into_par_iter().with_max_len(1).all(all)));
+    }
+
+    #[test]
+    fn who_finds_nothing_gives_up() {
+        look_for_work(&AtomicBool::new(false));
+    }
+}
