@@ -20,10 +20,24 @@ pub struct Loss {
     pub value: f32,
 }
 
-impl Loss {
-    /// Reads a scalar tensor's value back from its device.
-    pub fn of(name: &'static str, loss: &Tensor) -> candle_core::Result<Self> {
-        Ok(Self { name, value: loss.to_scalar::<f32>()? })
+/// Losses that still are where they were computed. Reading waits for all that was asked of a device before, so a step asks for its way back
+/// first, and reads them all at once.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Unread(Vec<(&'static str, Tensor)>);
+
+impl Unread {
+    /// Adds a loss of one number.
+    pub(crate) fn push(&mut self, name: &'static str, loss: &Tensor) {
+        self.0.push((name, loss.detach())); // which keeps nothing alive that the loss was made from
+    }
+
+    pub(crate) fn read(self) -> candle_core::Result<Vec<Loss>> {
+        let (names, losses): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
+        if losses.is_empty() {
+            return Ok(Vec::new());
+        }
+        let values = Tensor::stack(&losses, 0)?.to_vec1::<f32>()?;
+        Ok(names.into_iter().zip(values).map(|(name, value)| Loss { name, value }).collect())
     }
 }
 
@@ -55,6 +69,16 @@ impl LossMeans {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_read_in_order() {
+        let mut losses = Unread::default();
+        assert_eq!(losses.clone().read().unwrap(), []);
+        for (name, value) in [("g", 2f32), ("l1", 0.5)] {
+            losses.push(name, &Tensor::new(value, &candle_core::Device::Cpu).unwrap());
+        }
+        assert_eq!(losses.read().unwrap(), [Loss { name: "g", value: 2. }, Loss { name: "l1", value: 0.5 }]);
+    }
 
     #[test]
     fn means_are_per_step_and_in_order() {

@@ -10,7 +10,7 @@ use img2seg_ops::{self as ops, Gradients};
 use super::network::{JudgingNetwork, PaintingNetwork};
 use super::{Learner, Prediction, Step, check_finite, in_pool, no_such_part};
 use crate::config::{AdversarialConfig, AdversarialLoss};
-use crate::loss::SegmentationCriterion;
+use crate::loss::{SegmentationCriterion, Unread};
 use crate::optimizer::Optimizer;
 use crate::weights::Weights;
 use crate::{Loss, RunConfig, TrainingError};
@@ -94,20 +94,23 @@ impl AdversarialLearner {
     ) -> candle_core::Result<(Gradients, Vec<Loss>)> {
         let judge = |label_maps: &Tensor| self.discriminator.forward_t(&batch.photos, label_maps, true);
         let (real, fake) = (self.loss.of_real(&judge(&batch.label_maps)?)?, self.loss.of_fake(&judge(generated)?)?);
-        let losses = vec![Loss::of("d_real", &real)?, Loss::of("d_fake", &fake)?];
+        let mut losses = Unread::default();
+        losses.push("d_real", &real);
+        losses.push("d_fake", &fake);
         let total = ops::weighted_sum(&[(&real, 1.0), (&fake, 1.0)])?;
         drop((real, fake)); // `backward` frees on its way what nobody else holds
-        Ok((ops::backward(total)?, losses))
+        Ok((ops::backward(total)?, losses.read()?))
     }
 
     /// The discriminator shall take the generator's pairs for true ones.
     fn generator_gradients(&self, batch: &Batch, generated: Tensor) -> candle_core::Result<(Gradients, Vec<Loss>)> {
         let seen = &self.discriminator_seen_by_generator;
         let adversarial = self.loss.of_generator(&seen.forward_t(&batch.photos, &generated, true)?)?;
-        let mut losses = vec![Loss::of("g", &adversarial)?];
+        let mut losses = Unread::default();
+        losses.push("g", &adversarial);
         let terms = self.reconstruction.terms(&generated, batch)?;
         for (name, term, _) in &terms {
-            losses.push(Loss::of(name, term)?);
+            losses.push(name, term);
         }
         let mut total = adversarial;
         if !terms.is_empty() {
@@ -116,7 +119,7 @@ impl AdversarialLearner {
         }
         drop(terms);
         drop(generated);
-        Ok((ops::backward(total)?, losses))
+        Ok((ops::backward(total)?, losses.read()?))
     }
 }
 
@@ -155,15 +158,14 @@ impl Learner for AdversarialLearner {
             let seen = &self.discriminator_seen_by_generator;
             let real = seen.forward_t(&batch.photos, &batch.label_maps, false)?;
             let judged = seen.forward_t(&batch.photos, &generated, false)?;
-            let mut losses = vec![
-                Loss::of("d_real", &self.loss.of_real(&real)?)?,
-                Loss::of("d_fake", &self.loss.of_fake(&judged)?)?,
-                Loss::of("g", &self.loss.of_generator(&judged)?)?,
-            ];
+            let mut losses = Unread::default();
+            losses.push("d_real", &self.loss.of_real(&real)?);
+            losses.push("d_fake", &self.loss.of_fake(&judged)?);
+            losses.push("g", &self.loss.of_generator(&judged)?);
             for (name, term, _) in &self.reconstruction.terms(&generated, batch)? {
-                losses.push(Loss::of(name, term)?);
+                losses.push(name, term);
             }
-            Ok((Prediction::Colors(generated), losses))
+            Ok((Prediction::Colors(generated), losses.read()?))
         })
     }
 

@@ -10,7 +10,7 @@ use img2seg_ops::{self as ops, Gradients};
 use super::network::Network;
 use super::{Learner, Prediction, Step, check_finite, in_pool, no_such_part, one_hot};
 use crate::config::AdversarialSegmentationConfig;
-use crate::loss::SegmentationCriterion;
+use crate::loss::{SegmentationCriterion, Unread};
 use crate::optimizer::Optimizer;
 use crate::weights::Weights;
 use crate::{Loss, RunConfig, TrainingError};
@@ -81,10 +81,12 @@ impl AdversarialSegmentationLearner {
             ops::bce_with_logits(&self.discriminator.forward_t(Some(&batch.photos), maps, true)?, target)
         };
         let (real, fake) = (judge(&self.true_maps(&batch.labels, predicted)?, 1.0)?, judge(predicted, 0.0)?);
-        let losses = vec![Loss::of("d_real", &real)?, Loss::of("d_fake", &fake)?];
+        let mut losses = Unread::default();
+        losses.push("d_real", &real);
+        losses.push("d_fake", &fake);
         let total = ops::weighted_sum(&[(&real, 1.0), (&fake, 1.0)])?;
         drop((real, fake)); // `backward` frees on its way what nobody else holds
-        Ok((ops::backward(total)?, losses))
+        Ok((ops::backward(total)?, losses.read()?))
     }
 
     /// The labels shall be met, and the discriminator shall take the map for a true one.
@@ -98,10 +100,10 @@ impl AdversarialSegmentationLearner {
         let judged = self.discriminator_seen_by_network.forward_t(Some(&batch.photos), &predicted, true)?;
         drop(predicted);
         let adversarial = ops::bce_with_logits(&judged, 1.0)?;
-        losses.push(Loss::of("g", &adversarial)?);
+        losses.push("g", &adversarial);
         let total = ops::weighted_sum(&[(&loss, 1.0), (&adversarial, self.adversarial_weight)])?;
         drop((loss, judged, adversarial));
-        Ok((ops::backward(total)?, losses))
+        Ok((ops::backward(total)?, losses.read()?))
     }
 }
 
@@ -137,7 +139,7 @@ impl Learner for AdversarialSegmentationLearner {
         in_pool(|| {
             let logits = self.predictor.forward_t(&batch.photos, false)?;
             let (_, losses) = self.criterion.of(&logits, batch)?;
-            Ok((Prediction::Logits(logits), losses))
+            Ok((Prediction::Logits(logits), losses.read()?))
         })
     }
 

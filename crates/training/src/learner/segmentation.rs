@@ -53,7 +53,7 @@ impl SegmentationLearner {
 
     fn gradients(&self, batch: &Batch) -> candle_core::Result<(Gradients, Vec<Loss>)> {
         let (loss, losses) = self.criterion.of(&self.network.forward_t(&batch.photos, true)?, batch)?;
-        Ok((ops::backward(loss)?, losses))
+        Ok((ops::backward(loss)?, losses.read()?))
     }
 }
 
@@ -78,7 +78,7 @@ impl Learner for SegmentationLearner {
             let prediction = self.predict(&batch.photos)?;
             let (Prediction::Logits(output) | Prediction::Colors(output)) = &prediction;
             let (_, losses) = self.criterion.of(output, batch)?;
-            Ok((prediction, losses))
+            Ok((prediction, losses.read()?))
         })
     }
 

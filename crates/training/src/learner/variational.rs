@@ -88,10 +88,10 @@ impl VariationalLearner {
         let kl = ops::gaussian_kl(&mean, &log_variance)?;
         drop((mean, log_variance)); // `backward` frees on its way what nobody else holds
         let (loss, mut losses) = self.criterion.of(&self.network.decode(&batch.photos, &latent, true)?, batch)?;
-        losses.push(Loss::of("kl", &kl)?);
+        losses.push("kl", &kl);
         let total = ops::weighted_sum(&[(&loss, 1.0), (&kl, self.kl_weight(step))])?;
         drop((latent, loss, kl));
-        Ok((ops::backward(total)?, losses))
+        Ok((ops::backward(total)?, losses.read()?))
     }
 
     /// What the network paints with each of the fixed latents of a prediction, the same for every image.
@@ -140,7 +140,7 @@ impl Learner for VariationalLearner {
         in_pool(|| {
             let output = self.mean(&batch.photos)?;
             let (_, losses) = self.criterion.of(&output, batch)?;
-            Ok((self.prediction(output), losses))
+            Ok((self.prediction(output), losses.read()?))
         })
     }
 

@@ -6,7 +6,7 @@ use img2seg_ops as ops;
 use serde::{Deserialize, Serialize};
 
 use super::nearest_color::NearestColorCriterion;
-use super::{ClassWeights, Loss, NearestColor};
+use super::{ClassWeights, NearestColor, Unread};
 
 /// A weighted sum of losses; `[task.segmentation.loss.KIND]` in a recipe, once for each term.
 ///
@@ -236,17 +236,19 @@ impl SegmentationCriterion {
 
     /// The loss of a network's output (n, c, h, w), to be differentiated, and the values to tell: of the only term, or of the sum
     /// (`loss`) and then of each term.
-    pub(crate) fn of(&self, output: &Tensor, batch: &Batch) -> candle_core::Result<(Tensor, Vec<Loss>)> {
-        let terms = self.terms(output, batch)?;
-        let mut losses: Vec<Loss> =
-            terms.iter().map(|(name, term, _)| Loss::of(name, term)).collect::<candle_core::Result<_>>()?;
-        if let [(_, only, weight)] = &terms[..]
+    pub(crate) fn of(&self, output: &Tensor, batch: &Batch) -> candle_core::Result<(Tensor, Unread)> {
+        let (terms, mut losses) = (self.terms(output, batch)?, Unread::default());
+        if let [(name, only, weight)] = &terms[..]
             && weight.to_bits() == 1f64.to_bits()
         {
+            losses.push(name, only);
             return Ok((only.clone(), losses));
         }
         let total = ops::weighted_sum(&terms.iter().map(|(_, term, weight)| (term, *weight)).collect::<Vec<_>>())?;
-        losses.insert(0, Loss::of("loss", &total)?);
+        losses.push("loss", &total);
+        for (name, term, _) in &terms {
+            losses.push(name, term);
+        }
         Ok((total, losses))
     }
 }
