@@ -1,20 +1,135 @@
-//! The gradient of a convolution's kernel, piece by piece.
+//! The gradients of a convolution's kernel and bias.
 #![allow(unsafe_code, reason = "pieces of work read and write strided blocks of shared memory")]
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
 #![allow(clippy::needless_range_loop, reason = "closures would not be compiled for the level")]
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use super::kernel::{Kernel, MOST_TAPS};
-use super::lattice::BLOCK;
-use super::passes::{Layout, Pass};
+use super::lattice::{BLOCK, Lattice};
+use super::passes::{Layout, Pass, Tiling};
+use super::results::Tiles;
 use super::transform::{Input, OutputAdjoint, Square, TapsAdjoint, Then, Transform, both};
+use super::{DEPTH, VALUES, by_points, few_tiles, kernel_of};
+use crate::conv2d::Geometry;
 use crate::conv2d::cpu::Stack;
-use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared};
+use crate::kernel::{CHUNK, Isa, PANEL, Piece, Rows, Scratch, Shared, pieces, run, vectorised, written};
+
+/// Tiles that a weight gradient sums up one after the other, at most; longer sums in f32 would round more than 1e-6.
+const LONGEST_SUM: usize = 256;
+
+/// Channels in whose kernels' gradients are summed at once, into a cache; a multiple of the blocks of all phases.
+const GRADIENT_DEPTH: usize = 64;
+
+/// Parts that the sums of a weight gradient are dealt into: as many as keep a usual number of threads busy, as leave each so many
+/// chunks of tiles to sum up before its sums are written, and as memory for so many floats allows.
+const PARTS: usize = 16;
+const FEWEST_PARTS: usize = 4;
+const CHUNKS_OF_PART: usize = 4;
+const PARTS_LEN: usize = 1 << 21;
+
+/// The gradient of the kernel, and of a bias of so many channels: the adjoint of the forward pass in both.
+pub(super) fn of_parameters<T: Transform + Send + Sync>(
+    g: &Geometry,
+    lattices: (Lattice, Lattice),
+    x: Stack<&[f32]>,
+    y: Stack<&[f32]>,
+    biases: usize,
+) -> [Vec<f32>; 2] {
+    let len = g.out_channels * g.in_channels * g.taps();
+    let mut bias = Vec::new();
+    let mut fill = |to: Shared| bias = write::<T>(g, lattices, x, y, to, biases);
+    // SAFETY: each tap belongs to one phase, and each phase's kernels from all channels to all are written.
+    let weight = unsafe { written(len, |to| fill(Shared::new(to.as_mut_ptr().cast(), len))) };
+    [weight, bias]
+}
+
+/// Writes the gradient of the kernel, and gives that of the bias.
+fn write<T: Transform + Send + Sync>(
+    g: &Geometry,
+    (input, output): (Lattice, Lattice),
+    x: Stack<&[f32]>,
+    y: Stack<&[f32]>,
+    gradient: Shared,
+    biases: usize,
+) -> Vec<f32> {
+    let (level, points) = (g.level, T::POINTS * T::POINTS);
+    let channels = input.blocks() * 8 + output.channels;
+    let most = (2 * VALUES / (points * channels)).clamp(32, (3456 / points).min(LONGEST_SUM));
+    let tiling = Tiling::new::<T>(g.batch, g.output, most);
+    let pass = Pass::<T> { tiling, input, output, spread: false, transform: PhantomData };
+    let (depth, panels) = (pass.depth(), pass.panels());
+    let kernel = kernel_of(g, &[]);
+    let panel_len = points * depth * PANEL;
+    let finish = |sums: &[f32]| {
+        pieces(panels).for_each(|panel| {
+            let sums = &sums[panel * panel_len..][..panel_len];
+            run(level, KernelGradient { pass, sums, panel, ins: 0..depth, kernel, gradient });
+        });
+    };
+    if few_tiles(&pass) {
+        let x_layout = Layout::new::<T>(tiling.tiles(), depth);
+        let y_layout = Layout::new::<T>(tiling.tiles(), panels * PANEL);
+        let (mut xs, mut ys) = (x_layout.scratch(), y_layout.scratch());
+        let to = [Shared::new(xs.as_mut_ptr(), xs.len()), Shared::new(ys.as_mut_ptr(), ys.len())];
+        pieces(2 * tiling.units()).for_each(|at| match (at / 2, at % 2) {
+            (unit, 0) => {
+                run(level, Tiles::<T, false> { pass, lattice: input, images: x, unit, to: to[0], layout: x_layout });
+            }
+            (unit, _) => {
+                run(level, Tiles::<T, true> { pass, lattice: output, images: y, unit, to: to[1], layout: y_layout });
+            }
+        });
+        let bias = channel_sums::<T>(&ys, y_layout, tiling.tiles(), biases);
+        let bias = bias.into_iter().map(|sum| sum as f32).collect();
+        if !by_points(&pass) {
+            let block = |panel| (0..depth).step_by(GRADIENT_DEPTH).map(move |ins| (panel, ins));
+            let blocks: Vec<_> = (0..panels).flat_map(block).collect();
+            blocks.into_par_iter().with_max_len(1).for_each(|(panel, first)| {
+                let ins = first..(first + GRADIENT_DEPTH).min(depth);
+                run(level, Block { pass, xs: &xs, x_layout, ys: &ys, y_layout, panel, ins, kernel, gradient });
+            });
+            return bias;
+        }
+        let mut sums = Scratch::new(panels * panel_len);
+        let shared = Shared::new(sums.as_mut_ptr(), sums.len());
+        let steps = depth.div_ceil(DEPTH);
+        pieces(points * steps).for_each(|at| {
+            let (point, first) = (at / steps, at % steps * DEPTH);
+            let ins = first..(first + DEPTH).min(depth);
+            run(level, SumsOfPoint { pass, xs: &xs, x_layout, ys: &ys, y_layout, point, ins, sums: shared });
+        });
+        finish(&sums);
+        return bias;
+    }
+    let step = tiling.units_of(most);
+    let chunks = tiling.units().div_ceil(step);
+    let len = panels * points * depth * PANEL;
+    let parts = (PARTS_LEN / len).min(chunks / CHUNKS_OF_PART).clamp(FEWEST_PARTS, PARTS).min(chunks);
+    let mut sums = Scratch::new(parts * len);
+    let shared = Shared::new(sums.as_mut_ptr(), sums.len());
+    let mut bias = vec![vec![0.; biases]; parts];
+    bias.par_iter_mut().with_max_len(1).enumerate().for_each(|(part, bias)| {
+        let units = chunks * part / parts * step..(chunks * (part + 1) / parts * step).min(tiling.units());
+        run(level, Part { pass, x, y, units, step, sums: shared, offset: part * len, bias });
+    });
+    let (total, rest) = sums.split_at_mut(len);
+    let total = &mut total[..];
+    total.par_chunks_mut(CHUNK).enumerate().for_each(|(at, total)| {
+        for part in rest.chunks_exact(len) {
+            vectorised(|| total.iter_mut().zip(&part[at * CHUNK..]).for_each(|(total, part)| *total += part));
+        }
+    });
+    finish(total);
+    (0..biases).map(|channel| bias.iter().map(|sums| sums[channel]).sum::<f64>() as f32).collect()
+}
 
 /// The sum of each channel over all results, from their tiles, transformed: at the point 1 stands the sum of a tile.
 #[inline(always)]
-pub(super) fn channel_sums<T: Transform>(ys: &[f32], layout: Layout, tiles: usize, channels: usize) -> Vec<f64> {
+fn channel_sums<T: Transform>(ys: &[f32], layout: Layout, tiles: usize, channels: usize) -> Vec<f64> {
     let one = if T::POINTS > 1 { T::POINTS + 1 } else { 0 };
     let mut sums = vec![0.; channels];
     for tile in 0..tiles {
@@ -28,18 +143,18 @@ pub(super) fn channel_sums<T: Transform>(ys: &[f32], layout: Layout, tiles: usiz
 
 /// Sums, over the tiles of some units, of the transformed kernel's gradient: for each panel of channels out and each
 /// point a matrix (channels in, [`PANEL`]).
-pub(super) struct Part<'a, T> {
-    pub(super) pass: Pass<T>,
-    pub(super) x: Stack<&'a [f32]>,
-    pub(super) y: Stack<&'a [f32]>,
-    pub(super) units: Range<usize>,
+struct Part<'a, T> {
+    pass: Pass<T>,
+    x: Stack<&'a [f32]>,
+    y: Stack<&'a [f32]>,
+    units: Range<usize>,
     /// Units that are transformed at once.
-    pub(super) step: usize,
-    pub(super) sums: Shared,
+    step: usize,
+    sums: Shared,
     /// Where in `sums` this part's begin.
-    pub(super) offset: usize,
+    offset: usize,
     /// Where sums of the channels out are added.
-    pub(super) bias: &'a mut [f64],
+    bias: &'a mut [f64],
 }
 
 impl<T: Transform> Piece for Part<'_, T> {
@@ -80,15 +195,15 @@ impl<T: Transform> Piece for Part<'_, T> {
 }
 
 /// Turns sums at points into gradients of kernels, `ins` channels to a panel's.
-pub(super) struct KernelGradient<'a, T> {
-    pub(super) pass: Pass<T>,
+struct KernelGradient<'a, T> {
+    pass: Pass<T>,
     /// For each point a matrix (channels in, [`PANEL`]).
-    pub(super) sums: &'a [f32],
-    pub(super) panel: usize,
-    pub(super) ins: Range<usize>,
+    sums: &'a [f32],
+    panel: usize,
+    ins: Range<usize>,
     /// The kernel whose gradient is written; its values are not read.
-    pub(super) kernel: Kernel<'a>,
-    pub(super) gradient: Shared,
+    kernel: Kernel<'a>,
+    gradient: Shared,
 }
 
 impl<T: Transform> Piece for KernelGradient<'_, T> {
@@ -126,16 +241,16 @@ impl<T: Transform> Piece for KernelGradient<'_, T> {
 }
 
 /// Gradients of kernels from all tiles, transformed.
-pub(super) struct Block<'a, T> {
-    pub(super) pass: Pass<T>,
-    pub(super) xs: &'a [f32],
-    pub(super) x_layout: Layout,
-    pub(super) ys: &'a [f32],
-    pub(super) y_layout: Layout,
-    pub(super) panel: usize,
-    pub(super) ins: Range<usize>,
-    pub(super) kernel: Kernel<'a>,
-    pub(super) gradient: Shared,
+struct Block<'a, T> {
+    pass: Pass<T>,
+    xs: &'a [f32],
+    x_layout: Layout,
+    ys: &'a [f32],
+    y_layout: Layout,
+    panel: usize,
+    ins: Range<usize>,
+    kernel: Kernel<'a>,
+    gradient: Shared,
 }
 
 impl<T: Transform> Piece for Block<'_, T> {
@@ -155,15 +270,15 @@ impl<T: Transform> Piece for Block<'_, T> {
 }
 
 /// The sums of the transformed kernel's gradient at one point, over all tiles, for some channels in.
-pub(super) struct SumsOfPoint<'a, T> {
-    pub(super) pass: Pass<T>,
-    pub(super) xs: &'a [f32],
-    pub(super) x_layout: Layout,
-    pub(super) ys: &'a [f32],
-    pub(super) y_layout: Layout,
-    pub(super) point: usize,
-    pub(super) ins: Range<usize>,
-    pub(super) sums: Shared,
+struct SumsOfPoint<'a, T> {
+    pass: Pass<T>,
+    xs: &'a [f32],
+    x_layout: Layout,
+    ys: &'a [f32],
+    y_layout: Layout,
+    point: usize,
+    ins: Range<usize>,
+    sums: Shared,
 }
 
 impl<T: Transform> Piece for SumsOfPoint<'_, T> {

@@ -25,7 +25,6 @@ use std::marker::PhantomData;
 use rayon::prelude::*;
 
 use self::four_taps::{F4x4, F5x4};
-use self::gradient::{Block, KernelGradient, Part, SumsOfPoint, channel_sums};
 use self::kernel::Kernel;
 use self::lattice::Lattice;
 use self::passes::{Layout, Pass, Tiling};
@@ -34,7 +33,7 @@ use self::transform::{F1x1, F3x2, F4x2, F4x3, Transform};
 use super::stack::parted;
 use super::{Ending, Stack, few_channels};
 use crate::conv2d::{Exactness, Geometry};
-use crate::kernel::{CHUNK, Level, PANEL, Scratch, Shared, pieces, run, vectorised, written};
+use crate::kernel::{Level, PANEL, Scratch, Shared, pieces, run, written};
 
 /// Floats that the tiles of one piece of work take at all points: what stays in a second-level cache.
 const VALUES: usize = 110_000;
@@ -54,21 +53,8 @@ const KERNEL_VALUES: usize = 36 * DEPTH * PANEL;
 /// Panels that are computed at once, from the same values.
 const PANELS: usize = 2;
 
-/// Tiles that a weight gradient sums up one after the other, at most; longer sums in f32 would round more than 1e-6.
-const LONGEST_SUM: usize = 256;
-
 /// Tiles that are multiplied by all kernels of one point at once.
 const TILES_OF_POINT: usize = 128;
-
-/// Channels in whose kernels' gradients are summed at once, into a cache; a multiple of the blocks of all phases.
-const GRADIENT_DEPTH: usize = 64;
-
-/// Parts that the sums of a weight gradient are dealt into: as many as keep a usual number of threads busy, as leave each so many
-/// chunks of tiles to sum up before its sums are written, and as memory for so many floats allows.
-const PARTS: usize = 16;
-const FEWEST_PARTS: usize = 4;
-const CHUNKS_OF_PART: usize = 4;
-const PARTS_LEN: usize = 1 << 21;
 
 /// The transforms to choose among, by what a kernel's phases have along one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,7 +187,7 @@ pub(super) fn parameter_gradients(g: &Geometry, x: Stack<&[f32]>, y: &[f32], wit
     let x = joined.as_deref().map_or(x, |x| g.images(x));
     let y = g.results(y);
     let biases = if with_bias { g.out_channels } else { 0 };
-    Some(with_transform!(choice, T => adjoint::<T>(g, lattices, x, y, biases)))
+    Some(with_transform!(choice, T => gradient::of_parameters::<T>(g, lattices, x, y, biases)))
 }
 
 fn pass_of<T: Transform>(
@@ -316,99 +302,4 @@ fn point_by_point<T: Transform + Send + Sync>(
     pieces(pass.panels()).for_each(|panel| {
         run(level, Results { pass, products: &products, products_layout, ending, panel, y });
     });
-}
-
-fn adjoint<T: Transform + Send + Sync>(
-    g: &Geometry,
-    lattices: (Lattice, Lattice),
-    x: Stack<&[f32]>,
-    y: Stack<&[f32]>,
-    biases: usize,
-) -> [Vec<f32>; 2] {
-    let len = g.out_channels * g.in_channels * g.taps();
-    let mut bias = Vec::new();
-    let mut write = |to: Shared| bias = write_adjoint::<T>(g, lattices, x, y, to, biases);
-    // SAFETY: each tap belongs to one phase, and each phase's kernels from all channels to all are written.
-    let weight = unsafe { written(len, |to| write(Shared::new(to.as_mut_ptr().cast(), len))) };
-    [weight, bias]
-}
-
-/// Writes the gradient of the kernel, and gives that of a bias of so many channels.
-fn write_adjoint<T: Transform + Send + Sync>(
-    g: &Geometry,
-    (input, output): (Lattice, Lattice),
-    x: Stack<&[f32]>,
-    y: Stack<&[f32]>,
-    gradient: Shared,
-    biases: usize,
-) -> Vec<f32> {
-    let (level, points) = (g.level, T::POINTS * T::POINTS);
-    let channels = input.blocks() * 8 + output.channels;
-    let most = (2 * VALUES / (points * channels)).clamp(32, (3456 / points).min(LONGEST_SUM));
-    let tiling = Tiling::new::<T>(g.batch, g.output, most);
-    let pass = Pass::<T> { tiling, input, output, spread: false, transform: PhantomData };
-    let (depth, panels) = (pass.depth(), pass.panels());
-    let kernel = kernel_of(g, &[]);
-    let panel_len = points * depth * PANEL;
-    let finish = |sums: &[f32]| {
-        pieces(panels).for_each(|panel| {
-            let sums = &sums[panel * panel_len..][..panel_len];
-            run(level, KernelGradient { pass, sums, panel, ins: 0..depth, kernel, gradient });
-        });
-    };
-    if few_tiles(&pass) {
-        let x_layout = Layout::new::<T>(tiling.tiles(), depth);
-        let y_layout = Layout::new::<T>(tiling.tiles(), panels * PANEL);
-        let (mut xs, mut ys) = (x_layout.scratch(), y_layout.scratch());
-        let to = [Shared::new(xs.as_mut_ptr(), xs.len()), Shared::new(ys.as_mut_ptr(), ys.len())];
-        pieces(2 * tiling.units()).for_each(|at| match (at / 2, at % 2) {
-            (unit, 0) => {
-                run(level, Tiles::<T, false> { pass, lattice: input, images: x, unit, to: to[0], layout: x_layout });
-            }
-            (unit, _) => {
-                run(level, Tiles::<T, true> { pass, lattice: output, images: y, unit, to: to[1], layout: y_layout });
-            }
-        });
-        let bias = channel_sums::<T>(&ys, y_layout, tiling.tiles(), biases);
-        let bias = bias.into_iter().map(|sum| sum as f32).collect();
-        if !by_points(&pass) {
-            let block = |panel| (0..depth).step_by(GRADIENT_DEPTH).map(move |ins| (panel, ins));
-            let blocks: Vec<_> = (0..panels).flat_map(block).collect();
-            blocks.into_par_iter().with_max_len(1).for_each(|(panel, first)| {
-                let ins = first..(first + GRADIENT_DEPTH).min(depth);
-                run(level, Block { pass, xs: &xs, x_layout, ys: &ys, y_layout, panel, ins, kernel, gradient });
-            });
-            return bias;
-        }
-        let mut sums = Scratch::new(panels * panel_len);
-        let shared = Shared::new(sums.as_mut_ptr(), sums.len());
-        let steps = depth.div_ceil(DEPTH);
-        pieces(points * steps).for_each(|at| {
-            let (point, first) = (at / steps, at % steps * DEPTH);
-            let ins = first..(first + DEPTH).min(depth);
-            run(level, SumsOfPoint { pass, xs: &xs, x_layout, ys: &ys, y_layout, point, ins, sums: shared });
-        });
-        finish(&sums);
-        return bias;
-    }
-    let step = tiling.units_of(most);
-    let chunks = tiling.units().div_ceil(step);
-    let len = panels * points * depth * PANEL;
-    let parts = (PARTS_LEN / len).min(chunks / CHUNKS_OF_PART).clamp(FEWEST_PARTS, PARTS).min(chunks);
-    let mut sums = Scratch::new(parts * len);
-    let shared = Shared::new(sums.as_mut_ptr(), sums.len());
-    let mut bias = vec![vec![0.; biases]; parts];
-    bias.par_iter_mut().with_max_len(1).enumerate().for_each(|(part, bias)| {
-        let units = chunks * part / parts * step..(chunks * (part + 1) / parts * step).min(tiling.units());
-        run(level, Part { pass, x, y, units, step, sums: shared, offset: part * len, bias });
-    });
-    let (total, rest) = sums.split_at_mut(len);
-    let total = &mut total[..];
-    total.par_chunks_mut(CHUNK).enumerate().for_each(|(at, total)| {
-        for part in rest.chunks_exact(len) {
-            vectorised(|| total.iter_mut().zip(&part[at * CHUNK..]).for_each(|(total, part)| *total += part));
-        }
-    });
-    finish(total);
-    (0..biases).map(|channel| bias.iter().map(|sums| sums[channel]).sum::<f64>() as f32).collect()
 }
