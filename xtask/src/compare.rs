@@ -19,7 +19,7 @@ pub(crate) struct Compare {
     /// The data that runs not yet scored are scored on, if not where they were trained
     #[arg(long, value_name = "ROOT")]
     data: Option<OsString>,
-    /// What computes: auto, cpu, cuda, cuda:N or metal
+    /// What computes: auto, cpu, cuda, cuda:N, cuda-fastest, cuda-fastest:N or metal
     #[arg(long)]
     device: Option<OsString>,
 }

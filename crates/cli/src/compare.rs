@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     /// The data that runs not yet scored are scored on, if not where they were trained
     #[arg(long, value_name = "ROOT")]
     data: Option<PathBuf>,
-    /// What computes: auto, cpu, cuda, cuda:N or metal
+    /// What computes: auto, cpu, cuda, cuda:N, cuda-fastest, cuda-fastest:N or metal
     #[arg(long, default_value = "auto")]
     device: String,
 }

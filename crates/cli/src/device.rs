@@ -1,7 +1,7 @@
 //! What computes: `--device` and `--threads`.
 
 use candle_core::Device;
-use img2seg_ops::{Exactness, cuda_device, cuda_refusals};
+use img2seg_ops::{Algorithms, Exactness, cuda_device, cuda_refusals};
 
 use crate::UsageError;
 
@@ -11,25 +11,27 @@ pub(crate) fn open(name: &str, exactness: Exactness) -> anyhow::Result<(Device, 
     let device = match name.split_once(':').unwrap_or((name, "0")) {
         ("auto", "0") => automatic(),
         ("cpu", "0") => Device::Cpu,
-        ("cuda", index) => {
+        (kind @ ("cuda" | "cuda-fastest"), index) => {
             let index =
                 index.parse().map_err(|_| usage(format!("--device {name}: {index} is not the number of a GPU")))?;
             if !cfg!(feature = "cuda") {
-                return Err(usage("--device cuda: this program was built without the feature cuda".to_owned()));
+                return Err(usage(format!("--device {name}: this program was built without the feature cuda")));
             }
-            cuda_device(index)?
+            let is_fastest = kind == "cuda-fastest";
+            cuda_device(index, if is_fastest { Algorithms::Fastest } else { Algorithms::Deterministic })?
         }
         ("metal", "0") if cfg!(feature = "metal") => Device::new_metal(0)?,
         ("metal", "0") => {
             return Err(usage("--device metal: this program was built without the feature metal".to_owned()));
         }
-        _ => return Err(usage(format!("--device {name}: not one of auto, cpu, cuda, cuda:N, metal"))),
+        _ => return Err(usage(format!("--device {name}: not one of auto, cpu, cuda, cuda:N, cuda-fastest, cuda-fastest:N, metal"))),
     };
     for refusal in cuda_refusals(&device, exactness) {
         tracing::warn!("--device {name}: {refusal}");
     }
     let words = match device {
         Device::Cpu => "cpu",
+        Device::Cuda(_) if name.starts_with("cuda-fastest") => "cuda-fastest",
         Device::Cuda(_) => "cuda",
         Device::Metal(_) => "metal",
     };
@@ -39,7 +41,7 @@ pub(crate) fn open(name: &str, exactness: Exactness) -> anyhow::Result<(Device, 
 /// The first GPU that the program was built for and that is there, else the CPU.
 fn automatic() -> Device {
     if cfg!(feature = "cuda")
-        && let Ok(device) = cuda_device(0)
+        && let Ok(device) = cuda_device(0, Algorithms::Deterministic)
     {
         return device;
     }

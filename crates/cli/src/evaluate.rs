@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     /// The checkpoint: best or last
     #[arg(long, default_value = "best", value_parser = ["best", "last"])]
     checkpoint: String,
-    /// What computes: auto, cpu, cuda, cuda:N or metal
+    /// What computes: auto, cpu, cuda, cuda:N, cuda-fastest, cuda-fastest:N or metal
     #[arg(long, default_value = "auto")]
     device: String,
     /// How many looks at a photo are averaged: none, flip or multi-scale [default: as the recipe has it]

@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     /// Write rate, loss and smoothed loss of every step to a file
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// What computes: auto, cpu, cuda, cuda:N or metal
+    /// What computes: auto, cpu, cuda, cuda:N, cuda-fastest, cuda-fastest:N or metal
     #[arg(long, default_value = "auto")]
     device: String,
 }

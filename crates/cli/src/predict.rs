@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
     /// Also write NAME-uncertainty.png: the lighter a pixel, the less sure is its class (not for networks of colours with a single answer)
     #[arg(long)]
     uncertainty: bool,
-    /// What computes: auto, cpu, cuda, cuda:N or metal
+    /// What computes: auto, cpu, cuda, cuda:N, cuda-fastest, cuda-fastest:N or metal
     #[arg(long, default_value = "auto")]
     device: String,
 }

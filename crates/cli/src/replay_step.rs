@@ -14,7 +14,7 @@ use crate::device;
 pub(crate) struct Arguments {
     /// What the run left of it: runs/NAME/diverged/step-NNNNNNNN
     dump: PathBuf,
-    /// What computes: auto, cpu, cuda, cuda:N or metal
+    /// What computes: auto, cpu, cuda, cuda:N, cuda-fastest, cuda-fastest:N or metal
     #[arg(long, default_value = "auto")]
     device: String,
 }

@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     /// Replace a key of the recipe, as in --set epochs=4
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
-    /// What computes: auto, cpu, cuda, cuda:N or metal
+    /// What computes: auto, cpu, cuda, cuda:N, cuda-fastest, cuda-fastest:N or metal
     #[arg(long, default_value = "auto")]
     device: String,
     /// Begin with the weights of a .safetensors, .pt or .pth file

@@ -75,6 +75,11 @@ pub fn reshape(x: &Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
     if shape.elem_count() != x.elem_count() {
         refuse!("reshape: x has shape {:?}, which is not made {:?}", x.dims(), shape.dims());
     }
+    #[cfg(feature = "cuda")]
+    if crate::cuda::Stage::of(x).is_some() {
+        let (y, before) = (crate::kernel::Made::copy_of(x)?, x.shape().clone());
+        return node("reshape", &[x], y, shape, move |pass| Ok([Some(pass.gradient.reshape(&before)?), None, None]));
+    }
     if !has_kernel(x) {
         return by_candle("reshape", &[x], move |x| x[0].reshape(&shape));
     }

@@ -20,23 +20,30 @@ pub struct Loss {
     pub value: f32,
 }
 
-/// Losses that still are where they were computed. Reading waits for all that was asked of a device before, so a step asks for its way back
-/// first, and reads them all at once.
+/// Losses that still are where they were computed. Reading waits for all that was asked of a device before, so a step asks for them, and for
+/// its way back and the norms of its gradients, before it reads them all at once.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Unread(Vec<(&'static str, Tensor)>);
+pub(crate) struct Unread {
+    names: Vec<&'static str>,
+    losses: Vec<Tensor>,
+}
 
 impl Unread {
     /// Adds a loss of one number.
     pub(crate) fn push(&mut self, name: &'static str, loss: &Tensor) {
-        self.0.push((name, loss.detach())); // which keeps nothing alive that the loss was made from
+        self.names.push(name);
+        self.losses.push(loss.detach()); // which keeps nothing alive that the loss was made from
+    }
+
+    /// Asks for one tensor of them all.
+    pub(crate) fn gather(self) -> candle_core::Result<Self> {
+        let losses = if self.losses.len() > 1 { vec![Tensor::stack(&self.losses, 0)?] } else { self.losses };
+        Ok(Self { names: self.names, losses })
     }
 
     pub(crate) fn read(self) -> candle_core::Result<Vec<Loss>> {
-        let (names, losses): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
-        if losses.is_empty() {
-            return Ok(Vec::new());
-        }
-        let values = Tensor::stack(&losses, 0)?.to_vec1::<f32>()?;
+        let Self { names, losses } = self.gather()?;
+        let values = losses.first().map_or(Ok(Vec::new()), |losses| losses.flatten_all()?.to_vec1::<f32>())?;
         Ok(names.into_iter().zip(values).map(|(name, value)| Loss { name, value }).collect())
     }
 }
@@ -77,7 +84,9 @@ mod tests {
         for (name, value) in [("g", 2f32), ("l1", 0.5)] {
             losses.push(name, &Tensor::new(value, &candle_core::Device::Cpu).unwrap());
         }
-        assert_eq!(losses.read().unwrap(), [Loss { name: "g", value: 2. }, Loss { name: "l1", value: 0.5 }]);
+        let expected = [Loss { name: "g", value: 2. }, Loss { name: "l1", value: 0.5 }];
+        assert_eq!(losses.clone().read().unwrap(), expected);
+        assert_eq!(losses.gather().unwrap().gather().unwrap().read().unwrap(), expected);
     }
 
     #[test]

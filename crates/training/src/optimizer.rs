@@ -124,6 +124,14 @@ struct Remembered {
     memory: Vec<Var>,
 }
 
+/// The parameters that have a gradient, in name order.
+fn found<'a>(
+    parameters: &'a BTreeMap<String, Remembered>,
+    gradients: &'a Gradients,
+) -> impl Iterator<Item = (&'a str, &'a Remembered, &'a Tensor)> {
+    parameters.iter().filter_map(|(name, of)| Some((name.as_str(), of, gradients.get(&of.parameter)?)))
+}
+
 /// An optimiser of named parameters, which it visits in name order.
 pub struct Optimizer {
     config: OptimizerConfig,
@@ -149,12 +157,23 @@ impl Optimizer {
     /// # Errors
     /// [`TrainingError::NotFinite`] of `part` with the first parameter, by name, whose gradient is not finite; nothing moves then.
     pub fn step(&mut self, part: &'static str, gradients: &Gradients, factor: f64) -> Result<(), TrainingError> {
-        let found: Vec<(&str, &Remembered, &Tensor)> = self
-            .parameters
-            .iter()
-            .filter_map(|(name, of)| Some((name.as_str(), of, gradients.get(&of.parameter)?)))
-            .collect();
-        let norms = squared_norms(&found.iter().map(|(_, _, gradient)| *gradient).collect::<Vec<_>>())?;
+        self.step_with(part, gradients, &self.squared_norms(gradients)?, factor)
+    }
+
+    /// The squared norm of each parameter's gradient, in name order. On a device it waits for them.
+    pub(crate) fn squared_norms(&self, gradients: &Gradients) -> candle_core::Result<Vec<f64>> {
+        squared_norms(&found(&self.parameters, gradients).map(|(_, _, gradient)| gradient).collect::<Vec<_>>())
+    }
+
+    /// [`step`](Self::step) with the gradients' squared norms, which somebody has waited for.
+    pub(crate) fn step_with(
+        &mut self,
+        part: &'static str,
+        gradients: &Gradients,
+        norms: &[f64],
+        factor: f64,
+    ) -> Result<(), TrainingError> {
+        let found: Vec<_> = found(&self.parameters, gradients).collect();
         if let Some(at) = norms.iter().position(|norm| !norm.is_finite()) {
             return Err(TrainingError::NotFinite { part, tensor: format!("the gradient of {}", found[at].0) });
         }

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
-use img2seg_ops::Exactness;
+use img2seg_ops::{Algorithms, Exactness};
 
 /// The program's allocator, so that what is timed is what its users get.
 #[global_allocator]
@@ -46,8 +46,9 @@ fn serve(arguments: &[String]) -> Result<()> {
     let [device, exactness, words @ ..] = &words[..] else { bail!("DEVICE EXACTNESS CASE...: missing") };
     let device = match *device {
         "cpu" => Device::Cpu,
-        "cuda" => img2seg_ops::cuda_device(0)?,
-        other => bail!("{other}: not one of cpu, cuda"),
+        "cuda" => img2seg_ops::cuda_device(0, Algorithms::Deterministic)?,
+        "cuda-fastest" => img2seg_ops::cuda_device(0, Algorithms::Fastest)?,
+        other => bail!("{other}: not one of cpu, cuda, cuda-fastest"),
     };
     let exactness = exactness_of(exactness)?;
     for refusal in img2seg_ops::cuda_refusals(&device, exactness) {

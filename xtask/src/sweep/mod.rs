@@ -36,7 +36,7 @@ pub(crate) struct Sweep {
     /// The split that the table is of: train, val or test
     #[arg(long, default_value = "val", value_parser = ["train", "val", "test"])]
     split: String,
-    /// What computes: auto, cpu, cuda, cuda:N or metal
+    /// What computes: auto, cpu, cuda, cuda:N, cuda-fastest, cuda-fastest:N or metal
     #[arg(long)]
     device: Option<String>,
     /// Where sweeps go, each into a folder of its name

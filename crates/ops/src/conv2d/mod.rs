@@ -65,7 +65,7 @@ impl Conv2d {
 }
 
 /// Sizes of one convolution, checked, and what computes it. The transposed convolution describes itself by the convolution it is the adjoint of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Geometry {
     pub(crate) batch: usize,
     pub(crate) in_channels: usize,

@@ -129,6 +129,21 @@ KERNEL(add_to, Addition) {
     }
 }
 
+struct Moving {
+    const float *mean, *variance;
+    float *running_mean, *running_variance;
+    int len;
+    float keep, take;
+};
+
+// Running statistics towards those of a batch.
+KERNEL(move_running, Moving) {
+    for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
+        p.running_mean[i] = p.running_mean[i] * p.keep + p.mean[i] * p.take;
+        p.running_variance[i] = p.running_variance[i] * p.keep + p.variance[i] * p.take;
+    }
+}
+
 // One value of x to `repeat` values of y, and x anew after `period` of its values.
 KERNEL(add_each, Addition) {
     for (int i = blockIdx.x * THREADS + threadIdx.x; p.fours && i < p.len / 4; i += gridDim.x * THREADS) {

@@ -24,10 +24,12 @@ mod trial;
 #[cfg(feature = "cuda")]
 use std::cell::Cell;
 #[cfg(feature = "cuda")]
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 #[cfg(feature = "cuda")]
 use std::sync::{LazyLock, Mutex, PoisonError};
 
+#[cfg(feature = "cuda")]
+use candle_core::{CudaDevice, cuda_backend::DeviceId, cuda_backend::cudarc::driver::CudaFunction};
 use candle_core::{Device, Result};
 
 #[cfg(any(test, feature = "cuda"))]
@@ -37,24 +39,48 @@ use crate::Exactness;
 #[cfg(not(feature = "cuda"))]
 use crate::check::refuse;
 
-/// The CUDA device of this number, for work by any thread.
+/// By which of cuDNN's algorithms a CUDA device computes convolutions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Algorithms {
+    /// The first that cuDNN's heuristics name, of those that give the same bits each time.
+    #[default]
+    Deterministic,
+    /// The fastest, measured when a convolution of a shape is first computed. Two processes may choose differently, and some algorithms
+    /// add up in the order in which threads finish: results differ in their last bits.
+    Fastest,
+}
+
+/// The CUDA device of this number, for work by any thread, with convolutions by such algorithms.
 ///
 /// candle's `Device::new_cuda` gives each thread a stream of its own and orders nothing between them: a step on one thread may read what
 /// the step before, on another, is still computing. Here all threads share one stream, and work is done in the order in which it is asked for.
 ///
 /// # Errors
 /// A device that is not there, and a build without the feature `cuda`.
-pub fn cuda_device(number: usize) -> Result<Device> {
+pub fn cuda_device(number: usize, algorithms: Algorithms) -> Result<Device> {
     #[cfg(feature = "cuda")]
     {
         let device = Device::new_cuda_with_stream(number)?;
         // SAFETY: the events order streams among each other. Of this context candle has made one stream, and all work goes to it.
         unsafe { device.as_cuda_device()?.disable_event_tracking() };
         pool::keep(device.as_cuda_device()?)?;
+        if algorithms == Algorithms::Fastest {
+            FASTEST.lock().unwrap_or_else(PoisonError::into_inner).insert(device.as_cuda_device()?.id());
+        }
         Ok(device)
     }
     #[cfg(not(feature = "cuda"))]
-    refuse!("CUDA device {number}: the program was built without the feature cuda")
+    refuse!("CUDA device {number}, {algorithms:?}: the program was built without the feature cuda")
+}
+
+/// The devices that take the fastest algorithms.
+#[cfg(feature = "cuda")]
+static FASTEST: LazyLock<Mutex<HashSet<DeviceId>>> = LazyLock::new(Mutex::default);
+
+#[cfg(feature = "cuda")]
+pub(crate) fn algorithms(device: &CudaDevice) -> Algorithms {
+    let is_fastest = FASTEST.lock().unwrap_or_else(PoisonError::into_inner).contains(&device.id());
+    if is_fastest { Algorithms::Fastest } else { Algorithms::Deterministic }
 }
 
 /// The most bytes of a CUDA device's memory that this process has had in tensors and workspaces at a time; none for every other device.
@@ -116,6 +142,19 @@ pub(crate) fn refusal(device: &Device) -> Option<String> {
         fault
     };
     faults.entry(gpu_id).or_insert_with(hold).clone()
+}
+
+/// A kernel on a device. The driver looks it up by its name once.
+#[cfg(feature = "cuda")]
+fn function(device: &CudaDevice, kernel: &'static str) -> Result<CudaFunction> {
+    static FUNCTIONS: LazyLock<Mutex<HashMap<(DeviceId, &str), CudaFunction>>> = LazyLock::new(Mutex::default);
+    let mut functions = FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(function) = functions.get(&(device.id(), kernel)) {
+        return Ok(function.clone());
+    }
+    let function = device.get_or_load_custom_func(kernel, "img2seg_ops", ptx()?)?.into_cuda_function();
+    functions.insert((device.id(), kernel), function.clone());
+    Ok(function)
 }
 
 /// The kernels in the driver's language.

@@ -162,9 +162,10 @@ impl Stage {
                 let threads = self.threads() as u32;
                 let shape =
                     LaunchConfig { grid_dim: (columns?, rows?, 1), block_dim: (threads, 1, 1), shared_mem_bytes: 0 };
-                let function = device.get_or_load_custom_func(kernel, "img2seg_ops", super::ptx()?)?;
+                let function = super::function(device, kernel)?;
                 let parameters = Packed::new(parameters);
-                let mut builder = function.builder();
+                let stream = device.cuda_stream();
+                let mut builder = stream.launch_builder(&function);
                 builder.arg(&parameters);
                 // SAFETY: the caller's promise; the kernel reads as many bytes as its structure has.
                 unsafe { builder.launch(shape) }.map_err(candle_core::Error::wrap)?;

@@ -151,14 +151,14 @@ fn the_trial_passes_with_all_kernels_and_with_no_fewer() {
         assert!(fault.is_some(), "nothing needs {kernel}");
         count += 1;
     }
-    assert_eq!(count, 29);
+    assert_eq!(count, 30);
 }
 
 #[test]
 #[cfg(feature = "cuda")]
 #[ignore = "needs a CUDA device"]
 fn the_device_passes_the_trial() {
-    let device = crate::cuda_device(0).unwrap();
+    let device = crate::cuda_device(0, crate::Algorithms::Deterministic).unwrap();
     assert_eq!(super::refusal(&device), None);
 }
 
@@ -167,7 +167,7 @@ fn the_device_passes_the_trial() {
 #[cfg(feature = "cuda")]
 #[ignore = "needs a CUDA device"]
 fn threads_see_what_others_have_asked_for() {
-    let device = crate::cuda_device(0).unwrap();
+    let device = crate::cuda_device(0, crate::Algorithms::Deterministic).unwrap();
     let mut x = Tensor::zeros((64, 1 << 16), DType::F32, &device).unwrap();
     for _ in 0..64 {
         x = std::thread::scope(|scope| scope.spawn(|| (&x + 1.).unwrap()).join().unwrap());

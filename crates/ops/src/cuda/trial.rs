@@ -12,7 +12,7 @@ use crate::loss::{self, cuda::Target};
 use crate::norm::batch_norm;
 use crate::optimizer::adam;
 use crate::pool::max_pool2d as pool;
-use crate::{AdamParameter, AdamStep, NormEval, adam_steps, batch_norm_eval, batch_norm_train};
+use crate::{AdamParameter, AdamStep, BatchStatistics, NormEval, adam_steps, batch_norm_eval, batch_norm_train};
 
 /// How far values and gradients may be off, as a relative L2 error: some roundings of f32. What is computed wrongly is off by about 1.
 const TOLERANCE: f64 = 1e-5;
@@ -153,7 +153,8 @@ fn fault_in(order: Order, stage: &Stage, device: &Device) -> Option<String> {
     None
 }
 
-/// The first channel of an image moved behind the others, half of that and twice the image, a bias, and sums of each channel.
+/// The first channel of an image moved behind the others, half of that and twice the image, a bias, and sums of each channel, of which bias
+/// and sums are moved a quarter of the way towards each other.
 fn moved(order: Order, stage: Option<&Stage>, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (n, c, h, w) = x.dims4()?;
     let (y, sums) = if let Some(stage) = stage {
@@ -163,12 +164,16 @@ fn moved(order: Order, stage: Option<&Stage>, x: &Tensor, bias: &Tensor) -> Resu
         moves::add_to(stage, &y, &x, [0.5, 2.])?;
         moves::add_bias(stage, order, address_to_write(&y)?, bias, (n, c, h * w))?;
         let sums = sums::channel_sums(stage, order, &y)?;
-        (moves::arrange(stage, Order::Planes, &y)?, sums)
+        let batch = BatchStatistics { mean: sums.clone(), variance: bias.detach() };
+        let [nearer_bias, nearer_sums] = [bias.force_contiguous()?, sums.force_contiguous()?];
+        batch_norm::cuda::move_running(stage, &batch, [&nearer_bias, &nearer_sums], 0.25)?;
+        (moves::arrange(stage, Order::Planes, &y)?, (nearer_bias + (nearer_sums * 2.)?)?)
     } else {
         let moved = Tensor::cat(&[x.narrow(1, 1, c - 1)?, x.narrow(1, 0, 1)?], 1)?;
         let y = ((moved * 0.5)? + (x * 2.)?)?.broadcast_add(&bias.reshape((1, c, 1, 1))?)?;
         let sums = y.sum((0, 2, 3))?;
-        (y, sums)
+        let between = |near: &Tensor, far: &Tensor| (near * 0.75)? + (far * 0.25)?;
+        (y, (between(bias, &sums)? + (between(&sums, bias)? * 2.)?)?)
     };
     y.broadcast_add(&sums.reshape((1, c, 1, 1))?)
 }

@@ -119,6 +119,16 @@ impl From<Vec<f32>> for Made {
     }
 }
 
+impl Made {
+    /// The values of a tensor in the order of planes, in memory of their own.
+    pub(crate) fn copy_of(x: &Tensor) -> Result<Self> {
+        // The whole of a storage, and nobody else's.
+        let x = Order::Planes.arrange(&x.detach())?.force_contiguous()?;
+        let (storage, layout) = x.storage_and_layout();
+        storage.try_clone(layout).map(Self)
+    }
+}
+
 /// A result that kernels have computed from up to [`MOST_INPUTS`] inputs, in both graphs if one of them is. `backward` gives as many
 /// gradients as there are inputs, or none for what follows them.
 pub(crate) fn node<const N: usize>(
@@ -193,13 +203,9 @@ fn recorded(
     op: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     let detached = inputs.iter().map(|x| Order::Planes.arrange(&x.detach())).collect::<Result<Vec<_>>>()?;
-    // The whole of a storage, and nobody else's.
-    let y = op(&detached)?.force_contiguous()?;
-    let result = {
-        let (storage, layout) = y.storage_and_layout();
-        storage.try_clone(layout)?
-    };
-    node(name, inputs, Made(result), y.shape(), move |pass| {
+    let y = op(&detached)?;
+    let result = Made::copy_of(&y)?;
+    node(name, inputs, result, y.shape(), move |pass| {
         let input = |(at, x): (usize, &Tensor)| {
             if pass.needed[at] { Ok(Var::from_tensor(x)?.into_inner()) } else { Ok(x.clone()) }
         };

@@ -31,6 +31,10 @@ pub fn weighted_sum(terms: &[(&Tensor, f64)]) -> Result<Tensor> {
         return weighted_sum(&[&[(&head, 1.)], &terms[3..]].concat());
     }
     let losses: Vec<&Tensor> = terms.iter().map(|&(term, _)| term).collect();
+    #[cfg(feature = "cuda")]
+    if crate::cuda::Stage::of(first).is_some() {
+        return on_device(OP, &losses, terms.iter().map(|&(_, weight)| weight).collect());
+    }
     if !has_kernel(first) {
         let weights: Vec<f64> = terms.iter().map(|&(_, weight)| weight).collect();
         return by_candle(OP, &losses, move |terms| {
@@ -49,6 +53,24 @@ pub fn weighted_sum(terms: &[(&Tensor, f64)]) -> Result<Tensor> {
         let mut gradients: InputGradients = InputGradients::default();
         for (at, weight) in weights.iter().enumerate().filter(|&(at, _)| pass.needed[at]) {
             gradients[at] = Some(Tensor::new(gradient * weight, pass.gradient.device())?);
+        }
+        Ok(gradients)
+    })
+}
+
+/// The numbers of losses stay on their device, on the way there and back.
+#[cfg(feature = "cuda")]
+fn on_device(op: &'static str, losses: &[&Tensor], weights: Vec<f64>) -> Result<Tensor> {
+    let sum = |terms: &[Tensor]| {
+        let mut terms = terms.iter().zip(&weights).map(|(term, &weight)| term * weight);
+        let Some(first) = terms.next() else { refuse!("{op}: no terms") };
+        terms.try_fold(first?, |sum, term| sum + term?)
+    };
+    let y = sum(&losses.iter().map(|loss| loss.detach()).collect::<Vec<_>>())?;
+    node(op, losses, crate::kernel::Made::copy_of(&y)?, (), move |pass| {
+        let mut gradients: InputGradients = InputGradients::default();
+        for (at, &weight) in weights.iter().enumerate().filter(|&(at, _)| pass.needed[at]) {
+            gradients[at] = Some((pass.gradient * weight)?);
         }
         Ok(gradients)
     })

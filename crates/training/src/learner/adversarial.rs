@@ -8,7 +8,7 @@ use img2seg_data::{Batch, ClassTable, keyed};
 use img2seg_ops::{self as ops, Gradients};
 
 use super::network::{JudgingNetwork, PaintingNetwork};
-use super::{Learner, Prediction, Step, check_finite, in_pool, no_such_part};
+use super::{Learner, Prediction, Step, in_pool, move_parameters, no_such_part};
 use crate::config::{AdversarialConfig, AdversarialLoss};
 use crate::loss::{SegmentationCriterion, Unread};
 use crate::optimizer::Optimizer;
@@ -91,7 +91,7 @@ impl AdversarialLearner {
         &self,
         batch: &Batch,
         generated: &Tensor,
-    ) -> candle_core::Result<(Gradients, Vec<Loss>)> {
+    ) -> candle_core::Result<(Gradients, Unread)> {
         let judge = |label_maps: &Tensor| self.discriminator.forward_t(&batch.photos, label_maps, true);
         let (real, fake) = (self.loss.of_real(&judge(&batch.label_maps)?)?, self.loss.of_fake(&judge(generated)?)?);
         let mut losses = Unread::default();
@@ -99,11 +99,12 @@ impl AdversarialLearner {
         losses.push("d_fake", &fake);
         let total = ops::weighted_sum(&[(&real, 1.0), (&fake, 1.0)])?;
         drop((real, fake)); // `backward` frees on its way what nobody else holds
-        Ok((ops::backward(total)?, losses.read()?))
+        let losses = losses.gather()?;
+        Ok((ops::backward(total)?, losses))
     }
 
     /// The discriminator shall take the generator's pairs for true ones.
-    fn generator_gradients(&self, batch: &Batch, generated: Tensor) -> candle_core::Result<(Gradients, Vec<Loss>)> {
+    fn generator_gradients(&self, batch: &Batch, generated: Tensor) -> candle_core::Result<(Gradients, Unread)> {
         let seen = &self.discriminator_seen_by_generator;
         let adversarial = self.loss.of_generator(&seen.forward_t(&batch.photos, &generated, true)?)?;
         let mut losses = Unread::default();
@@ -119,7 +120,8 @@ impl AdversarialLearner {
         }
         drop(terms);
         drop(generated);
-        Ok((ops::backward(total)?, losses.read()?))
+        let losses = losses.gather()?;
+        Ok((ops::backward(total)?, losses))
     }
 }
 
@@ -138,14 +140,12 @@ impl Learner for AdversarialLearner {
             let generated = self.generator.forward_t(&batch.photos, noise.as_ref(), true)?;
             let mut losses = Vec::new();
             if part == DISCRIMINATOR {
-                let (gradients, of_discriminator) = self.discriminator_gradients(batch, &generated.detach())?;
-                check_finite(DISCRIMINATOR, &of_discriminator)?;
-                self.discriminator_optimizer.step(DISCRIMINATOR, &gradients, step.rate_factor)?;
-                losses = of_discriminator;
+                let (gradients, unread) = self.discriminator_gradients(batch, &generated.detach())?;
+                let optimizer = &mut self.discriminator_optimizer;
+                losses = move_parameters(DISCRIMINATOR, optimizer, &gradients, unread, step)?;
             }
-            let (gradients, of_generator) = self.generator_gradients(batch, generated)?;
-            check_finite(GENERATOR, &of_generator)?;
-            self.generator_optimizer.step(GENERATOR, &gradients, step.rate_factor)?;
+            let (gradients, unread) = self.generator_gradients(batch, generated)?;
+            let of_generator = move_parameters(GENERATOR, &mut self.generator_optimizer, &gradients, unread, step)?;
             self.weights.follow(step.number)?;
             losses.extend(of_generator);
             Ok(losses)

@@ -8,7 +8,7 @@ use img2seg_models::PatchDiscriminator;
 use img2seg_ops::{self as ops, Gradients};
 
 use super::network::Network;
-use super::{Learner, Prediction, Step, check_finite, in_pool, no_such_part, one_hot};
+use super::{Learner, Prediction, Step, in_pool, move_parameters, no_such_part, one_hot};
 use crate::config::AdversarialSegmentationConfig;
 use crate::loss::{SegmentationCriterion, Unread};
 use crate::optimizer::Optimizer;
@@ -76,7 +76,7 @@ impl AdversarialSegmentationLearner {
         &self,
         batch: &Batch,
         predicted: &Tensor,
-    ) -> candle_core::Result<(Gradients, Vec<Loss>)> {
+    ) -> candle_core::Result<(Gradients, Unread)> {
         let judge = |maps: &Tensor, target: f64| {
             ops::bce_with_logits(&self.discriminator.forward_t(Some(&batch.photos), maps, true)?, target)
         };
@@ -86,7 +86,8 @@ impl AdversarialSegmentationLearner {
         losses.push("d_fake", &fake);
         let total = ops::weighted_sum(&[(&real, 1.0), (&fake, 1.0)])?;
         drop((real, fake)); // `backward` frees on its way what nobody else holds
-        Ok((ops::backward(total)?, losses.read()?))
+        let losses = losses.gather()?;
+        Ok((ops::backward(total)?, losses))
     }
 
     /// The labels shall be met, and the discriminator shall take the map for a true one.
@@ -95,7 +96,7 @@ impl AdversarialSegmentationLearner {
         batch: &Batch,
         logits: &Tensor,
         predicted: Tensor,
-    ) -> candle_core::Result<(Gradients, Vec<Loss>)> {
+    ) -> candle_core::Result<(Gradients, Unread)> {
         let (loss, mut losses) = self.criterion.of(logits, batch)?;
         let judged = self.discriminator_seen_by_network.forward_t(Some(&batch.photos), &predicted, true)?;
         drop(predicted);
@@ -103,7 +104,8 @@ impl AdversarialSegmentationLearner {
         losses.push("g", &adversarial);
         let total = ops::weighted_sum(&[(&loss, 1.0), (&adversarial, self.adversarial_weight)])?;
         drop((loss, judged, adversarial));
-        Ok((ops::backward(total)?, losses.read()?))
+        let losses = losses.gather()?;
+        Ok((ops::backward(total)?, losses))
     }
 }
 
@@ -122,14 +124,12 @@ impl Learner for AdversarialSegmentationLearner {
             let predicted = ops::softmax(&logits)?;
             let mut losses = Vec::new();
             if part == DISCRIMINATOR {
-                let (gradients, of_discriminator) = self.discriminator_gradients(batch, &predicted.detach())?;
-                check_finite(DISCRIMINATOR, &of_discriminator)?;
-                self.discriminator_optimizer.step(DISCRIMINATOR, &gradients, step.rate_factor)?;
-                losses = of_discriminator;
+                let (gradients, unread) = self.discriminator_gradients(batch, &predicted.detach())?;
+                let optimizer = &mut self.discriminator_optimizer;
+                losses = move_parameters(DISCRIMINATOR, optimizer, &gradients, unread, step)?;
             }
-            let (gradients, of_network) = self.network_gradients(batch, &logits, predicted)?;
-            check_finite(NETWORK, &of_network)?;
-            self.optimizer.step(NETWORK, &gradients, step.rate_factor)?;
+            let (gradients, unread) = self.network_gradients(batch, &logits, predicted)?;
+            let of_network = move_parameters(NETWORK, &mut self.optimizer, &gradients, unread, step)?;
             self.weights.follow(step.number)?;
             Ok([of_network, losses].concat())
         })

@@ -12,8 +12,11 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
 use img2seg_data::{Batch, ClassTable};
+use img2seg_ops::Gradients;
 
 use crate::config::TaskConfig;
+use crate::loss::Unread;
+use crate::optimizer::Optimizer;
 use crate::weights::Weights;
 use crate::{Loss, RunConfig, TrainingError};
 
@@ -90,6 +93,24 @@ pub fn build(config: &RunConfig, classes: &ClassTable, device: &Device) -> Resul
         }
         TaskConfig::Variational(task) => Box::new(VariationalLearner::new(task, config, classes, device)?),
     })
+}
+
+/// Moves the parameters of a part of a step, and reads its losses. Of a device it waits once, for both and the gradients' norms.
+///
+/// # Errors
+/// [`TrainingError::NotFinite`] of the part with the first loss or gradient that is not finite; nothing moves then.
+fn move_parameters(
+    part: &'static str,
+    optimizer: &mut Optimizer,
+    gradients: &Gradients,
+    losses: Unread,
+    step: Step,
+) -> Result<Vec<Loss>, TrainingError> {
+    let norms = optimizer.squared_norms(gradients)?;
+    let losses = losses.read()?;
+    check_finite(part, &losses)?;
+    optimizer.step_with(part, gradients, &norms, step.rate_factor)?;
+    Ok(losses)
 }
 
 /// Refuses losses that are not finite.

@@ -7,9 +7,9 @@ use img2seg_data::{Batch, ClassTable};
 use img2seg_ops::{self as ops, Gradients};
 
 use super::network::Network;
-use super::{Learner, Prediction, Step, check_finite, in_pool, no_such_part};
+use super::{Learner, Prediction, Step, in_pool, move_parameters, no_such_part};
 use crate::config::{Output, SegmentationConfig};
-use crate::loss::SegmentationCriterion;
+use crate::loss::{SegmentationCriterion, Unread};
 use crate::optimizer::Optimizer;
 use crate::weights::Weights;
 use crate::{Loss, RunConfig, TrainingError};
@@ -51,9 +51,10 @@ impl SegmentationLearner {
         Ok(Self { weights, network, predictor, optimizer, output: task.output, criterion })
     }
 
-    fn gradients(&self, batch: &Batch) -> candle_core::Result<(Gradients, Vec<Loss>)> {
+    fn gradients(&self, batch: &Batch) -> candle_core::Result<(Gradients, Unread)> {
         let (loss, losses) = self.criterion.of(&self.network.forward_t(&batch.photos, true)?, batch)?;
-        Ok((ops::backward(loss)?, losses.read()?))
+        let losses = losses.gather()?;
+        Ok((ops::backward(loss)?, losses))
     }
 }
 
@@ -61,9 +62,8 @@ impl Learner for SegmentationLearner {
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError> {
         in_pool(|| {
             self.weights.learning().set_step(step.number);
-            let (gradients, losses) = self.gradients(batch)?;
-            check_finite(NETWORK, &losses)?;
-            self.optimizer.step(NETWORK, &gradients, step.rate_factor)?;
+            let (gradients, unread) = self.gradients(batch)?;
+            let losses = move_parameters(NETWORK, &mut self.optimizer, &gradients, unread, step)?;
             self.weights.follow(step.number)?;
             Ok(losses)
         })
@@ -152,7 +152,7 @@ mod tests {
             let crate::config::TaskConfig::Segmentation(task) = &config.task else { panic!("another task") };
             let learner = SegmentationLearner::new(task, &config, &four_classes(), &Device::Cpu).unwrap();
             let (gradients, losses) = learner.gradients(&batch(32, 32)).unwrap();
-            assert!(losses[0].value > 0.0 && !gradients.through_candle());
+            assert!(losses.read().unwrap()[0].value > 0.0 && !gradients.through_candle());
             let parameters = learner.weights.learning().trainable();
             assert_eq!(gradients.len(), parameters.len());
             assert!(parameters.iter().all(|(_, parameter)| gradients.get(parameter).is_some()));

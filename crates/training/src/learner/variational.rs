@@ -7,9 +7,9 @@ use img2seg_data::{Batch, ClassTable, keyed};
 use img2seg_models::Cvae;
 use img2seg_ops::{self as ops, Gradients};
 
-use super::{Learner, Prediction, Step, check_finite, in_pool, logits_of, mean_of, no_such_part, one_hot};
+use super::{Learner, Prediction, Step, in_pool, logits_of, mean_of, move_parameters, no_such_part, one_hot};
 use crate::config::{Output, VariationalConfig};
-use crate::loss::SegmentationCriterion;
+use crate::loss::{SegmentationCriterion, Unread};
 use crate::optimizer::Optimizer;
 use crate::weights::Weights;
 use crate::{Loss, RunConfig, TrainingError};
@@ -81,7 +81,7 @@ impl VariationalLearner {
         if step >= warmup { self.task.kl_weight } else { self.task.kl_weight * step as f64 / warmup as f64 }
     }
 
-    fn gradients(&self, batch: &Batch, step: u64) -> candle_core::Result<(Gradients, Vec<Loss>)> {
+    fn gradients(&self, batch: &Batch, step: u64) -> candle_core::Result<(Gradients, Unread)> {
         let (mean, log_variance) = self.network.encode(&batch.photos, &self.seen(batch)?, true)?;
         let noise = self.noise(batch.names.len(), "latent noise", &[step], batch.photos.device())?;
         let latent = ops::reparameterize(&mean, &log_variance, &noise)?;
@@ -91,7 +91,8 @@ impl VariationalLearner {
         losses.push("kl", &kl);
         let total = ops::weighted_sum(&[(&loss, 1.0), (&kl, self.kl_weight(step))])?;
         drop((latent, loss, kl));
-        Ok((ops::backward(total)?, losses.read()?))
+        let losses = losses.gather()?;
+        Ok((ops::backward(total)?, losses))
     }
 
     /// What the network paints with each of the fixed latents of a prediction, the same for every image.
@@ -124,9 +125,8 @@ impl Learner for VariationalLearner {
     fn train_step(&mut self, batch: &Batch, step: Step) -> Result<Vec<Loss>, TrainingError> {
         in_pool(|| {
             self.weights.learning().set_step(step.number);
-            let (gradients, losses) = self.gradients(batch, step.number)?;
-            check_finite(NETWORK, &losses)?;
-            self.optimizer.step(NETWORK, &gradients, step.rate_factor)?;
+            let (gradients, unread) = self.gradients(batch, step.number)?;
+            let losses = move_parameters(NETWORK, &mut self.optimizer, &gradients, unread, step)?;
             self.weights.follow(step.number)?;
             Ok(losses)
         })
@@ -208,7 +208,10 @@ mod tests {
         for settings in [&[][..], &COLORS] {
             let learner = learner(settings);
             let (gradients, losses) = learner.gradients(&batch(32, 32), 1).unwrap();
-            assert!(losses.iter().any(|loss| loss.name == "kl" && loss.value > 0.0) && !gradients.through_candle());
+            assert!(
+                losses.read().unwrap().iter().any(|loss| loss.name == "kl" && loss.value > 0.0)
+                    && !gradients.through_candle()
+            );
             let parameters = learner.weights.learning().trainable();
             assert_eq!(gradients.len(), parameters.len());
             assert!(parameters.iter().all(|(_, parameter)| gradients.get(parameter).is_some()));

@@ -10,7 +10,7 @@ use crate::cuda::sums::{channel_sums, narrow_with_sums};
 use crate::cuda::{Memory, Stage, moves};
 use crate::kernel::Order;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Direction {
     /// From image and kernel to the result.
     Forward,
@@ -36,15 +36,28 @@ impl Direction {
     }
 
     /// Of tensors stored in one order, what is stored in the same, in their dtype: by cuDNN on a CUDA device; by our kernels on the CPU, where tests are.
-    fn run(self, g: &Geometry, order: Order, a_tensor: &Stored, b_tensor: &Stored) -> Result<Storage> {
+    /// With it comes whether a bias, contiguous, was added on the way.
+    fn run(
+        self,
+        g: &Geometry,
+        order: Order,
+        a_tensor: &Stored,
+        b_tensor: &Stored,
+        bias: Option<&Tensor>,
+    ) -> Result<(Storage, bool)> {
+        #[cfg(not(feature = "cuda"))]
+        let _ = bias;
         let ((a, a_at), (b, b_at)) = (a_tensor.0.storage_and_layout(), b_tensor.0.storage_and_layout());
         match (&*a, &*b) {
             #[cfg(feature = "cuda")]
             (Storage::Cuda(a), Storage::Cuda(b)) => {
-                super::cudnn::convolve(self, g, order, (a, a_at), (b, b_at)).map(Storage::Cuda)
+                let (y, biased) = super::cudnn::convolve(self, g, order, (a, a_at), (b, b_at), bias)?;
+                Ok((Storage::Cuda(y), biased))
             }
             #[cfg(test)]
-            (Storage::Cpu(_), Storage::Cpu(_)) => self.run_on_cpu(g, order, (&a_tensor.0, &b_tensor.0)),
+            (Storage::Cpu(_), Storage::Cpu(_)) => {
+                Ok((self.run_on_cpu(g, order, (&a_tensor.0, &b_tensor.0))?, false))
+            }
             _ => refuse!("convolutions are by cuDNN on a CUDA device alone: {a_at:?}, {b_at:?}"),
         }
     }
@@ -83,7 +96,8 @@ impl Direction {
     ) -> Result<Memory> {
         let [_, _, [n, c, h, w]] = self.shapes(g);
         let size = (n, c, h * w);
-        let mut y = Memory::from(self.run(g, order, a, b)?);
+        let (y, biased) = self.run(g, order, a, b, bias)?;
+        let (mut y, bias) = (Memory::from(y), bias.filter(|_| !biased));
         if a.0.dtype() == DType::BF16 {
             return moves::widen(stage, order, y, bias, size);
         }

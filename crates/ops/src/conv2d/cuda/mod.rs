@@ -5,11 +5,15 @@
 //! are tested without one.
 
 #[cfg(feature = "cuda")]
+mod backend;
+#[cfg(feature = "cuda")]
 mod cudnn;
 mod direction;
 mod node;
 #[cfg(feature = "cuda")]
 mod op;
+#[cfg(feature = "cuda")]
+mod plan;
 #[cfg(all(test, feature = "cuda"))]
 mod tests;
 mod trial;

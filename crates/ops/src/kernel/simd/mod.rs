@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 pub(crate) const PANEL: usize = 16;
 
 /// What the processor can do. The result of a work depends on the level, never on the number of threads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Level {
     Portable,
     #[cfg(target_arch = "x86_64")]

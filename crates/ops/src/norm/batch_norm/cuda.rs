@@ -7,7 +7,7 @@ use super::{BatchStatistics, NormEval};
 use crate::Activation;
 use crate::cuda::moves::arrange;
 use crate::cuda::sums::{Of, Sums, size, sums};
-use crate::cuda::{Stage, address};
+use crate::cuda::{Stage, address, address_to_write};
 use crate::kernel::{Order, Pass, node_in};
 
 /// The kernels' `struct Normalisation`.
@@ -61,6 +61,43 @@ pub(crate) fn train(
     let [mean, variance, unbiased] = [statistics.get(0)?, statistics.get(1)?, statistics.get(2)?];
     let batch = BatchStatistics { mean: mean.clone(), variance: unbiased };
     Ok((normalise(stage, "batch_norm_train", [x, &mean, &variance, weight, bias], epsilon, activation, true)?, batch))
+}
+
+/// The kernel's `struct Moving`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Moving {
+    mean: u64,
+    variance: u64,
+    running_mean: u64,
+    running_variance: u64,
+    len: i32,
+    keep: f32,
+    take: f32,
+}
+
+/// Moves running statistics `(c)`, in place, towards those of a batch.
+#[allow(unsafe_code, reason = "a kernel is told where tensors lie")]
+pub(crate) fn move_running(
+    stage: &Stage,
+    batch: &BatchStatistics,
+    [mean, variance]: [&Tensor; 2],
+    momentum: f64,
+) -> Result<()> {
+    let [batch_mean, batch_variance] = [batch.mean.contiguous()?, batch.variance.contiguous()?];
+    let len = batch_mean.elem_count();
+    let [keep, take] = [1. - momentum, momentum].map(|share| share as f32);
+    let parameters = Moving {
+        mean: address(&batch_mean)?,
+        variance: address(&batch_variance)?,
+        running_mean: address_to_write(mean)?,
+        running_variance: address_to_write(variance)?,
+        len: size(len)?,
+        keep,
+        take,
+    };
+    // SAFETY: all four have `len` values, which the caller has checked, and are alive.
+    unsafe { stage.launch("move_running", (stage.blocks(len), 1), &parameters) }
 }
 
 pub(crate) fn eval(stage: &Stage, x: &Tensor, norm: &NormEval, activation: Activation) -> Result<Tensor> {

@@ -34,12 +34,13 @@ impl BatchStatistics {
         const OP: &str = "move_running";
         check::same_shape(OP, "mean", mean, &self.mean)?;
         check::same_shape(OP, "variance", variance, &self.variance)?;
+        #[cfg(feature = "cuda")]
+        if let Some(stage) = Stage::of(mean)
+            && Stage::of(variance).is_some()
+        {
+            return cuda::move_running(&stage, self, [mean, variance], momentum);
+        }
         for (running, batch) in [(mean, &self.mean), (variance, &self.variance)] {
-            #[cfg(feature = "cuda")]
-            if let Some(stage) = Stage::of(running) {
-                crate::cuda::moves::add_to(&stage, running, &batch.contiguous()?, [1. - momentum, momentum])?;
-                continue;
-            }
             if has_kernel(running) {
                 let (batch, [keep, take]) = (values(batch)?, [1. - momentum, momentum].map(|share| share as f32));
                 lend(running, &|running| {
