@@ -24,7 +24,11 @@ pub(crate) fn open(name: &str, exactness: Exactness) -> anyhow::Result<(Device, 
         ("metal", "0") => {
             return Err(usage("--device metal: this program was built without the feature metal".to_owned()));
         }
-        _ => return Err(usage(format!("--device {name}: not one of auto, cpu, cuda, cuda:N, cuda-fastest, cuda-fastest:N, metal"))),
+        _ => {
+            return Err(usage(format!(
+                "--device {name}: not one of auto, cpu, cuda, cuda:N, cuda-fastest, cuda-fastest:N, metal"
+            )));
+        }
     };
     for refusal in cuda_refusals(&device, exactness) {
         tracing::warn!("--device {name}: {refusal}");

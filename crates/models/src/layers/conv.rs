@@ -61,7 +61,7 @@ impl Conv2d {
         ops::conv2d(x, &self.weight, self.bias.as_ref(), self.spec)
     }
 
-    /// [`Conv2d::forward`], then [`Norm::forward_t`]; where a batch norm only predicts, both at once.
+    /// [`Conv2d::forward`], then [`Norm::forward_t`]; before a batch norm, both at once.
     pub fn forward_norm_t<'a>(
         &self,
         x: impl Into<Images<'a>>,
@@ -72,6 +72,8 @@ impl Conv2d {
         match norm {
             Norm::Batch(norm) if !train => norm
                 .eval(|norm| ops::conv2d_norm_eval(x, &self.weight, self.bias.as_ref(), self.spec, norm, activation)),
+            Norm::Batch(norm) => norm
+                .train(|norm| ops::conv2d_norm_train(x, &self.weight, self.bias.as_ref(), self.spec, norm, activation)),
             norm => norm.forward_t(&self.forward(x)?, activation, train),
         }
     }
@@ -134,11 +136,14 @@ impl ConvTranspose2d {
         ops::conv_transpose2d(x, &self.weight, self.bias.as_ref(), self.spec)
     }
 
-    /// [`ConvTranspose2d::forward`], then [`Norm::forward_t`]; where a batch norm only predicts, both at once.
+    /// [`ConvTranspose2d::forward`], then [`Norm::forward_t`]; before a batch norm, both at once.
     pub fn forward_norm_t(&self, x: &Tensor, norm: &Norm, activation: Activation, train: bool) -> Result<Tensor> {
         match norm {
             Norm::Batch(norm) if !train => norm.eval(|norm| {
                 ops::conv_transpose2d_norm_eval(x, &self.weight, self.bias.as_ref(), self.spec, norm, activation)
+            }),
+            Norm::Batch(norm) => norm.train(|norm| {
+                ops::conv_transpose2d_norm_train(x, &self.weight, self.bias.as_ref(), self.spec, norm, activation)
             }),
             norm => norm.forward_t(&self.forward(x)?, activation, train),
         }

@@ -74,7 +74,15 @@ impl BatchNorm2d {
             let (mean, variance) = (self.running_mean.as_detached_tensor(), self.running_var.as_detached_tensor());
             return ops::batch_norm_eval(x, &self.weight, &self.bias, &mean, &variance, self.epsilon, activation);
         }
-        let (y, statistics) = ops::batch_norm_train(x, &self.weight, &self.bias, self.epsilon, activation)?;
+        self.train(|norm| ops::batch_norm_train(x, norm.weight, norm.bias, norm.epsilon, activation))
+    }
+
+    /// Calls `work` with what normalises in training, and moves the running statistics.
+    pub(super) fn train(
+        &self,
+        work: impl FnOnce(&ops::NormTrain) -> Result<(Tensor, ops::BatchStatistics)>,
+    ) -> Result<Tensor> {
+        let (y, statistics) = work(&ops::NormTrain { weight: &self.weight, bias: &self.bias, epsilon: self.epsilon })?;
         statistics.move_running(&self.running_mean, &self.running_var, self.momentum)?;
         Ok(y)
     }

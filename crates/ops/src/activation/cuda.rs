@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 use super::Activation;
 use crate::cuda::sums::size;
 use crate::cuda::{Memory, Stage, address};
-use crate::kernel::{Order, node_in};
+use crate::kernel::{Order, Pass, node_in, node_of_result};
 
 /// The kernels' `struct Activation`.
 #[repr(C)]
@@ -23,10 +23,15 @@ pub(crate) fn apply(stage: &Stage, activation: Activation, x: &Tensor) -> Result
     let input = order.arrange(&x.detach())?;
     let y = run(stage, "activate", activation, &input, None)?;
     let stage = stage.clone();
-    node_in(order, "activation", &[x], y, x.shape(), move |pass| {
-        let gradient = run(&stage, "activate_back", activation, &input, Some(pass.gradient))?;
-        Ok([Some(gradient.into_tensor_like(&input)?)])
-    })
+    let back = move |pass: &Pass, x: &Tensor| {
+        let gradient = run(&stage, "activate_back", activation, x, Some(pass.gradient))?;
+        Ok([Some(gradient.into_tensor_like(x)?)])
+    };
+    if activation.slope() < 0. {
+        return node_in(order, "activation", &[x], y, x.shape(), move |pass| back(pass, &input));
+    }
+    // A result is above zero where its value is.
+    node_of_result(order, "activation", &[x], y, x.shape(), back)
 }
 
 #[allow(unsafe_code, reason = "a kernel is told where tensors lie")]
@@ -71,12 +76,11 @@ pub(crate) enum Kind {
 pub(crate) fn squash(stage: &Stage, kind: Kind, x: &Tensor) -> Result<Tensor> {
     let order = Order::of(x);
     let input = order.arrange(&x.detach())?;
-    let y = run_squash(stage, "squash", kind, &input, None)?.into_tensor_like(&input)?;
-    let result = y.storage_and_layout().0.try_clone(y.layout())?;
+    let y = run_squash(stage, "squash", kind, &input, None)?;
     let stage = stage.clone();
-    node_in(order, "squash", &[x], Memory::from(result), x.shape(), move |pass| {
-        let gradient = run_squash(&stage, "squash_back", kind, &y, Some(pass.gradient))?;
-        Ok([Some(gradient.into_tensor_like(&y)?)])
+    node_of_result(order, "squash", &[x], y, x.shape(), move |pass, y| {
+        let gradient = run_squash(&stage, "squash_back", kind, y, Some(pass.gradient))?;
+        Ok([Some(gradient.into_tensor_like(y)?)])
     })
 }
 

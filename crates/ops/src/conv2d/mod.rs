@@ -16,7 +16,7 @@ pub use images::Images;
 use crate::Activation;
 use crate::check::{self, refuse};
 use crate::kernel::{InputGradients, Level, has_kernel, is_tracked, node, values};
-use crate::norm::NormEval;
+use crate::norm::{BatchStatistics, NormEval, NormTrain};
 
 /// What a convolution may round on the way. `Fast` and `Direct` differ in f32 on the CPU and, by cuDNN, on a CUDA device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -130,17 +130,53 @@ pub fn conv2d_norm_eval<'a>(
     norm: &NormEval,
     activation: Activation,
 ) -> Result<Tensor> {
+    const OP: &str = "conv2d_norm_eval";
     let x = x.into();
     let tracked = x.are_tracked() || is_tracked(&[weight]) || bias.is_some_and(|bias| is_tracked(&[bias]));
+    #[cfg(feature = "cuda")]
+    if !tracked && !norm.is_tracked() && weight.device().is_cuda() {
+        let g = geometry(x, weight, bias, spec)?;
+        norm.check(OP, weight, g.out_channels)?;
+        let direction = cuda::Direction::Forward;
+        if let Some(y) = cuda::apply_norm_eval(direction, x.all(), (weight, bias), &g, norm, activation) {
+            return Ok(y);
+        }
+    }
     if tracked || norm.is_tracked() || !has_kernel(weight) || spec.exactness == Exactness::Bf16 {
         return norm.apply(&conv2d(x, weight, bias, spec)?, activation);
     }
     let g = geometry(x, weight, bias, spec)?;
-    let (scale, shift) = norm.factors("conv2d_norm_eval", weight, g.out_channels, bias)?;
+    let (scale, shift) = norm.factors(OP, weight, g.out_channels, bias)?;
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let ending = cpu::Ending { scale: Some(&scale), shift: Some(&shift), activation };
     let y = x.with_values(&g, |x| Ok(cpu::forward_to(&g, x, &values(&weight)?, ending)))?;
     Tensor::from_vec(y, (g.batch, g.out_channels, g.output.0, g.output.1), weight.device())
+}
+
+/// [`conv2d`], then [`batch_norm_train`](crate::batch_norm_train) and the activation, with the statistics of the batch. On a CUDA device
+/// what is between them stays in bf16 where convolutions are, and so does its gradient.
+///
+/// # Errors
+/// Those of both.
+pub fn conv2d_norm_train<'a>(
+    x: impl Into<Images<'a>>,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    spec: Conv2d,
+    norm: &NormTrain,
+    activation: Activation,
+) -> Result<(Tensor, BatchStatistics)> {
+    let x = x.into();
+    #[cfg(feature = "cuda")]
+    if weight.device().is_cuda() {
+        let g = geometry(x, weight, bias, spec)?;
+        norm.check("conv2d_norm_train", weight, g.out_channels, g.batch * g.output.0 * g.output.1)?;
+        let direction = cuda::Direction::Forward;
+        if let Some(y) = cuda::apply_norm_train(direction, x.all(), (weight, bias), &g, norm, activation) {
+            return Ok(y);
+        }
+    }
+    norm.apply(&conv2d(x, weight, bias, spec)?, activation)
 }
 
 fn kernels(x: Images, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> Result<Tensor> {

@@ -14,7 +14,7 @@ use crate::conv2d::bf16::rounded;
 use crate::conv2d::cuda;
 use crate::conv2d::{Geometry, cpu};
 use crate::kernel::{Level, has_kernel, is_tracked, node, values};
-use crate::norm::NormEval;
+use crate::norm::{BatchStatistics, NormEval, NormTrain};
 
 /// How each pixel of the image is spread by the kernel. Pairs are (vertical, horizontal).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,16 +90,51 @@ pub fn conv_transpose2d_norm_eval(
     norm: &NormEval,
     activation: Activation,
 ) -> Result<Tensor> {
+    const OP: &str = "conv_transpose2d_norm_eval";
     let tracked = is_tracked(&[x, weight]) || bias.is_some_and(|bias| is_tracked(&[bias])) || norm.is_tracked();
+    #[cfg(feature = "cuda")]
+    if !tracked && x.device().is_cuda() {
+        let g = geometry(x, weight, bias, spec)?;
+        norm.check(OP, x, g.in_channels)?;
+        let direction = cuda::Direction::InputGradient;
+        if let Some(y) = cuda::apply_norm_eval(direction, &[x], (weight, bias), &g, norm, activation) {
+            return Ok(y);
+        }
+    }
     if tracked || !has_kernel(x) || spec.exactness == Exactness::Bf16 {
         return norm.apply(&conv_transpose2d(x, weight, bias, spec)?, activation);
     }
     let g = geometry(x, weight, bias, spec)?;
-    let (scale, shift) = norm.factors("conv_transpose2d_norm_eval", x, g.in_channels, bias)?;
+    let (scale, shift) = norm.factors(OP, x, g.in_channels, bias)?;
     let [x, weight] = [x.contiguous()?, weight.contiguous()?];
     let ending = cpu::Ending { scale: Some(&scale), shift: Some(&shift), activation };
     let y = cpu::input_gradient_to(&g, &values(&x)?, &values(&weight)?, ending);
     Tensor::from_vec(y, (g.batch, g.in_channels, g.input.0, g.input.1), x.device())
+}
+
+/// [`conv_transpose2d`], then [`batch_norm_train`](crate::batch_norm_train) and the activation, with the statistics of the batch. On a CUDA
+/// device what is between them stays in bf16 where convolutions are, and so does its gradient.
+///
+/// # Errors
+/// Those of both.
+pub fn conv_transpose2d_norm_train(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    spec: ConvTranspose2d,
+    norm: &NormTrain,
+    activation: Activation,
+) -> Result<(Tensor, BatchStatistics)> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let g = geometry(x, weight, bias, spec)?;
+        norm.check("conv_transpose2d_norm_train", x, g.in_channels, g.batch * g.input.0 * g.input.1)?;
+        let direction = cuda::Direction::InputGradient;
+        if let Some(y) = cuda::apply_norm_train(direction, &[x], (weight, bias), &g, norm, activation) {
+            return Ok(y);
+        }
+    }
+    norm.apply(&conv_transpose2d(x, weight, bias, spec)?, activation)
 }
 
 /// What the convolution sends forth we send back, and the other way round.

@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #define THREADS 16
+#define TILE 64
 #define __device__ static
 #define __shared__ static
 #define __syncthreads() pthread_barrier_wait(&barrier)

@@ -42,6 +42,26 @@ __device__ void lane_sums(double *values, int lanes) {
     __syncthreads();
 }
 
+union Bits {
+    float value;
+    unsigned bits;
+};
+
+// The nearest bf16, of two the even one: the upper half of an f32.
+__device__ unsigned short narrowed(float value) {
+    union Bits x;
+    x.value = value;
+    // Carries would make an infinity, or a number, of some NaN.
+    unsigned upper = value != value ? x.bits | 0x00400000u : x.bits + 0x7fffu + (x.bits >> 16 & 1u);
+    return upper >> 16;
+}
+
+__device__ float widened(unsigned short value) {
+    union Bits x;
+    x.bits = (unsigned)value << 16;
+    return x.value;
+}
+
 // Four channels of a pixel, zeros for those that are not there.
 __device__ float4 four(const float *pixel, int channel, int channels) {
     float4 x = {0, 0, 0, 0};
@@ -56,6 +76,27 @@ __device__ float4 four(const float *pixel, int channel, int channels) {
     return x;
 }
 
+__device__ float4 four_narrow(const unsigned short *pixel, int channel, int channels) {
+    float4 x = {0, 0, 0, 0};
+    if (channels % 4 == 0) {
+        if (channel >= channels) return x;
+        ushort4 narrow = *(const ushort4 *)(pixel + channel);
+        x.x = widened(narrow.x), x.y = widened(narrow.y), x.z = widened(narrow.z), x.w = widened(narrow.w);
+        return x;
+    }
+    if (channel < channels) x.x = widened(pixel[channel]);
+    if (channel + 1 < channels) x.y = widened(pixel[channel + 1]);
+    if (channel + 2 < channels) x.z = widened(pixel[channel + 2]);
+    if (channel + 3 < channels) x.w = widened(pixel[channel + 3]);
+    return x;
+}
+
+// The same of f32 or bf16 values, of which a pixel's start at `first`.
+__device__ float4 four_of(const void *x, int is_narrow, int first, int channel, int channels) {
+    return is_narrow ? four_narrow((const unsigned short *)x + first, channel, channels)
+                     : four((const float *)x + first, channel, channels);
+}
+
 __device__ void put_four(float *pixel, int channel, int channels, float4 x) {
     if (channels % 4 == 0) {
         if (channel < channels) *(float4 *)(pixel + channel) = x;
@@ -65,6 +106,20 @@ __device__ void put_four(float *pixel, int channel, int channels, float4 x) {
     if (channel + 1 < channels) pixel[channel + 1] = x.y;
     if (channel + 2 < channels) pixel[channel + 2] = x.z;
     if (channel + 3 < channels) pixel[channel + 3] = x.w;
+}
+
+__device__ void put_four_narrow(unsigned short *pixel, int channel, int channels, float4 x) {
+    if (channels % 4 == 0) {
+        if (channel >= channels) return;
+        ushort4 narrow;
+        narrow.x = narrowed(x.x), narrow.y = narrowed(x.y), narrow.z = narrowed(x.z), narrow.w = narrowed(x.w);
+        *(ushort4 *)(pixel + channel) = narrow;
+        return;
+    }
+    if (channel < channels) pixel[channel] = narrowed(x.x);
+    if (channel + 1 < channels) pixel[channel + 1] = narrowed(x.y);
+    if (channel + 2 < channels) pixel[channel + 2] = narrowed(x.z);
+    if (channel + 3 < channels) pixel[channel + 3] = narrowed(x.w);
 }
 
 // Slope 1 is no activation, 0 ReLU, which a NaN passes, and its gradient; by another slope what is not above zero is multiplied.
@@ -97,20 +152,6 @@ KERNEL(copy_rows, Rows) {
         } else {
             p.y[to] = p.x[from];
         }
-    }
-}
-
-struct Transposition {
-    const float *x;
-    float *y;
-    int len, rows, columns;
-};
-
-// Matrices (n, rows, columns), to (n, columns, rows).
-KERNEL(transpose, Transposition) {
-    for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
-        int row = i % p.rows, column = i / p.rows % p.columns, matrix = i / p.rows / p.columns;
-        p.y[i] = p.x[(matrix * p.rows + row) * p.columns + column];
     }
 }
 
@@ -166,24 +207,40 @@ struct Cast {
     int len, repeat, period;
 };
 
-union Bits {
-    float value;
-    unsigned bits;
+struct Transposition {
+    const float *x;
+    void *y;
+    int rows, columns;
+    int tile_rows, tile_columns;  // of which a block turns one at a time, TILE values at most
+    int tiles;                    // of all matrices
+    int narrow;                   // whether y is bf16
 };
 
-// The nearest bf16, of two the even one: the upper half of an f32.
-__device__ unsigned short narrowed(float value) {
-    union Bits x;
-    x.value = value;
-    // Carries would make an infinity, or a number, of some NaN.
-    unsigned upper = value != value ? x.bits | 0x00400000u : x.bits + 0x7fffu + (x.bits >> 16 & 1u);
-    return upper >> 16;
-}
-
-__device__ float widened(unsigned short value) {
-    union Bits x;
-    x.bits = (unsigned)value << 16;
-    return x.value;
+// Matrices (n, rows, columns), to (n, columns, rows): side by side are values that are read, and those that are written.
+KERNEL(transpose, Transposition) {
+    __shared__ float tile[TILE + TILE / 2];
+    int across = (p.columns + p.tile_columns - 1) / p.tile_columns, down = (p.rows + p.tile_rows - 1) / p.tile_rows;
+    int pitch = p.tile_columns | 1;  // so that a column lies in many banks
+    for (int t = blockIdx.x; t < p.tiles; t += gridDim.x) {
+        int matrix = t / across / down, row = t / across % down * p.tile_rows, column = t % across * p.tile_columns;
+        int height = min_of(p.rows - row, p.tile_rows), width = min_of(p.columns - column, p.tile_columns);
+        const float *x = p.x + (matrix * p.rows + row) * p.columns + column;
+        for (int i = threadIdx.x; i < height * width; i += THREADS) {
+            tile[i / width * pitch + i % width] = x[i / width * p.columns + i % width];
+        }
+        __syncthreads();
+        int to = (matrix * p.columns + column) * p.rows + row;
+        for (int i = threadIdx.x; i < height * width; i += THREADS) {
+            float value = tile[i % height * pitch + i / height];
+            int at = to + i / height * p.rows + i % height;
+            if (p.narrow) {
+                ((unsigned short *)p.y)[at] = narrowed(value);
+            } else {
+                ((float *)p.y)[at] = value;
+            }
+        }
+        __syncthreads();
+    }
 }
 
 // f32 to bf16.
@@ -335,6 +392,7 @@ struct Sums {
     float *whole;   // (1 to 3, channels)
     unsigned short *narrow;  // where x goes in bf16, or null
     int channels, pixels, count, per_block, blocks, lanes;
+    int is_narrow;  // whether x is bf16, in the order of pixels alone
     float epsilon, slope;
 };
 
@@ -375,7 +433,7 @@ KERNEL(statistics_parts_by_pixel, Sums) {
     int first = blockIdx.y * p.per_block, end = min_of(p.count - first, p.per_block);
     double sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     for (int i = threadIdx.x / p.lanes; i < end; i += THREADS / p.lanes) {
-        float4 x = four(p.x + (first + i) * p.channels, channel, p.channels);
+        float4 x = four_of(p.x, p.is_narrow, (first + i) * p.channels, channel, p.channels);
         add_squares(sums, x.x);
         add_squares(sums + 2, x.y);
         add_squares(sums + 4, x.z);
@@ -469,7 +527,7 @@ KERNEL(gradients_parts_by_pixel, Sums) {
     struct Scaling d = scaling(mean.w, variance.w, weight.w, bias.w, p.epsilon, p.slope);
     double sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     for (int i = threadIdx.x / p.lanes; i < end; i += THREADS / p.lanes) {
-        float4 x = four(p.x + (first + i) * p.channels, channel, p.channels);
+        float4 x = four_of(p.x, p.is_narrow, (first + i) * p.channels, channel, p.channels);
         float4 gradient = four(p.gradient + (first + i) * p.channels, channel, p.channels);
         add_products(sums, a, x.x, gradient.x);
         add_products(sums + 2, b, x.y, gradient.y);
@@ -499,20 +557,23 @@ KERNEL(gradients, Sums) {
 // One plane, that is one channel of one image, to each row of blocks.
 struct Normalisation {
     const float *x, *gradient, *mean, *variance, *weight, *bias;
-    const float *sums;  // gradients of weight and bias (2, channels), or null where none flows through mean and variance
+    const float *sums;    // gradients of weight and bias (2, channels), or null where none flows through mean and variance
+    const float *before;  // what is added to x first, a value for each channel, or null
     float *y;
     int channels, pixels, count, lanes;
+    int narrow;  // whether x is bf16, and its gradient in the order of pixels
     float epsilon, slope;
 };
 
 KERNEL(normalise, Normalisation) {
     int channel = blockIdx.x % p.channels;
     const float *x = p.x + blockIdx.x * p.pixels;
+    const unsigned short *narrow = (const unsigned short *)p.x + blockIdx.x * p.pixels;
     float *y = p.y + blockIdx.x * p.pixels;
-    float mean = p.mean[channel], bias = p.bias[channel];
+    float mean = p.mean[channel] - (p.before ? p.before[channel] : 0), bias = p.bias[channel];
     float scale = p.weight[channel] / sqrtf(p.variance[channel] + p.epsilon);
     for (int i = blockIdx.y * THREADS + threadIdx.x; i < p.pixels; i += gridDim.y * THREADS) {
-        y[i] = activated((x[i] - mean) * scale + bias, p.slope);
+        y[i] = activated(((p.narrow ? widened(narrow[i]) : x[i]) - mean) * scale + bias, p.slope);
     }
 }
 
@@ -537,12 +598,16 @@ KERNEL(normalise_by_pixel, Normalisation) {
     int channel = 4 * (blockIdx.x * p.lanes + threadIdx.x % p.lanes), step = THREADS / p.lanes;
     float4 mean = four(p.mean, channel, p.channels), variance = four(p.variance, channel, p.channels);
     float4 weight = four(p.weight, channel, p.channels), bias = four(p.bias, channel, p.channels);
+    if (p.before) {
+        float4 before = four(p.before, channel, p.channels);
+        mean.x -= before.x, mean.y -= before.y, mean.z -= before.z, mean.w -= before.w;
+    }
     struct Scaling a = scaling(mean.x, variance.x, weight.x, bias.x, p.epsilon, p.slope);
     struct Scaling b = scaling(mean.y, variance.y, weight.y, bias.y, p.epsilon, p.slope);
     struct Scaling c = scaling(mean.z, variance.z, weight.z, bias.z, p.epsilon, p.slope);
     struct Scaling d = scaling(mean.w, variance.w, weight.w, bias.w, p.epsilon, p.slope);
     for (int i = blockIdx.y * step + threadIdx.x / p.lanes; i < p.count; i += gridDim.y * step) {
-        float4 x = four(p.x + i * p.channels, channel, p.channels);
+        float4 x = four_of(p.x, p.narrow, i * p.channels, channel, p.channels);
         x.x = normalised(a, x.x), x.y = normalised(b, x.y), x.z = normalised(c, x.z), x.w = normalised(d, x.w);
         put_four(p.y + i * p.channels, channel, p.channels, x);
     }
@@ -585,11 +650,15 @@ KERNEL(normalise_back_by_pixel, Normalisation) {
     of = scaling(mean.w, variance.w, weight.w, bias.w, p.epsilon, p.slope);
     struct Back d = back(of, variance.w, p.epsilon, products.w, sum.w, p.count);
     for (int i = blockIdx.y * step + threadIdx.x / p.lanes; i < p.count; i += gridDim.y * step) {
-        float4 x = four(p.x + i * p.channels, channel, p.channels);
+        float4 x = four_of(p.x, p.narrow, i * p.channels, channel, p.channels);
         float4 gradient = four(p.gradient + i * p.channels, channel, p.channels);
         x.x = gradient_of(a, x.x, gradient.x), x.y = gradient_of(b, x.y, gradient.y);
         x.z = gradient_of(c, x.z, gradient.z), x.w = gradient_of(d, x.w, gradient.w);
-        put_four(p.y + i * p.channels, channel, p.channels, x);
+        if (p.narrow) {
+            put_four_narrow((unsigned short *)p.y + i * p.channels, channel, p.channels, x);
+        } else {
+            put_four(p.y + i * p.channels, channel, p.channels, x);
+        }
     }
 }
 

@@ -33,7 +33,7 @@ use candle_core::{CudaDevice, cuda_backend::DeviceId, cuda_backend::cudarc::driv
 use candle_core::{Device, Result};
 
 #[cfg(any(test, feature = "cuda"))]
-pub(crate) use stage::{Memory, Stage, address, address_to_write};
+pub(crate) use stage::{Memory, Stage, address, address_to_write, is_narrow};
 
 use crate::Exactness;
 #[cfg(not(feature = "cuda"))]
@@ -161,7 +161,7 @@ fn function(device: &CudaDevice, kernel: &'static str) -> Result<CudaFunction> {
 #[cfg(feature = "cuda")]
 fn ptx() -> Result<&'static str> {
     const SOURCE: &str = concat!(
-        "#define THREADS 256\n",
+        "#define THREADS 256\n#define TILE 1024\n",
         "#define KERNEL(name, Parameters) extern \"C\" __global__ void name(Parameters p)\n",
         include_str!("kernels.cu")
     );

@@ -27,9 +27,12 @@ struct Rows {
 struct Transposition {
     x: u64,
     y: u64,
-    len: i32,
     rows: i32,
     columns: i32,
+    tile_rows: i32,
+    tile_columns: i32,
+    tiles: i32,
+    narrow: i32,
 }
 
 #[repr(C)]
@@ -56,18 +59,52 @@ pub(crate) fn arrange(stage: &Stage, order: Order, x: &Tensor) -> Result<Tensor>
         let starts_well = x.layout().start_offset().is_multiple_of(4);
         return if starts_well { Ok(x) } else { order.seen(&order.stored(&x)?.force_contiguous()?) };
     }
-    let (rows, columns) = if order == Order::Pixels { (c, h * w) } else { (h * w, c) };
     let mut y = stage.memory(x.elem_count())?;
+    transpose(stage, order, &x, y.address()?, false)?;
+    y.into_image([n, c, h, w], order)
+}
+
+/// The same image rounded to bf16, as it is stored in this order; none where it lies in that order already.
+pub(crate) fn arrange_narrow(stage: &Stage, order: Order, x: &Tensor) -> Result<Option<Tensor>> {
+    let x = x.detach();
+    let (_, c, h, w) = x.dims4()?;
+    let from = Order::of(&x);
+    if from == order || c == 1 || h * w == 1 || (from == Order::Planes && !x.is_contiguous()) {
+        return Ok(None);
+    }
+    let mut y = stage.narrow_memory(x.elem_count())?;
+    transpose(stage, order, &x, y.address()?, true)?;
+    Ok(Some(y.into_tensor(&order.shape([x.dim(0)?, c, h, w])[..])))
+}
+
+/// Rows and columns of a tile, where there are so many. Of short rows, or columns, a tile has more, so that runs in memory stay long.
+const SIDE: usize = 32;
+
+/// Writes an image of the other order in this one.
+fn transpose(stage: &Stage, order: Order, x: &Tensor, y: u64, narrow: bool) -> Result<()> {
+    let (n, c, h, w) = x.dims4()?;
+    let (rows, columns) = if order == Order::Pixels { (c, h * w) } else { (h * w, c) };
+    let tile = stage.tile();
+    let side = SIDE.min(tile / 4);
+    let (tile_rows, tile_columns) = if columns <= rows {
+        (rows.min(tile / columns.min(side)), columns.min(side))
+    } else {
+        (rows.min(side), columns.min(tile / rows.min(side)))
+    };
+    let tiles = n * rows.div_ceil(tile_rows) * columns.div_ceil(tile_columns);
+    size(x.elem_count())?;
     let parameters = Transposition {
-        x: address(&x)?,
-        y: y.address()?,
-        len: size(x.elem_count())?,
+        x: address(x)?,
+        y,
         rows: size(rows)?,
         columns: size(columns)?,
+        tile_rows: size(tile_rows)?,
+        tile_columns: size(tile_columns)?,
+        tiles: size(tiles)?,
+        narrow: narrow.into(),
     };
-    // SAFETY: both have `len` values, n matrices of rows and columns, and are alive.
-    unsafe { stage.launch("transpose", (stage.blocks(x.elem_count()), 1), &parameters)? };
-    y.into_image([n, c, h, w], order)
+    // SAFETY: both have n matrices of rows and columns, x in f32 and y in what it says, and are alive.
+    unsafe { stage.launch("transpose", (tiles.min(65_535), 1), &parameters) }
 }
 
 /// The channels of images that lie in this order, one image's after the other's.

@@ -4,7 +4,7 @@
 #[cfg(test)]
 use candle_core::CpuStorage;
 use candle_core::op::BackpropOp;
-use candle_core::{Result, Shape, Storage, Tensor};
+use candle_core::{DType, Result, Shape, Storage, Tensor};
 
 use crate::check::refuse;
 use crate::kernel::{Made, Order};
@@ -32,7 +32,7 @@ impl Stage {
     #[cfg(feature = "cuda")]
     pub(crate) fn of(x: &Tensor) -> Option<Self> {
         let candle_core::Device::Cuda(device) = x.device() else { return None };
-        let fits = x.dtype() == candle_core::DType::F32 && x.elem_count() <= MOST_VALUES;
+        let fits = x.dtype() == DType::F32 && x.elem_count() <= MOST_VALUES;
         (fits && super::refusal(x.device()).is_none()).then(|| Self::Device(device.clone()))
     }
 
@@ -43,6 +43,16 @@ impl Stage {
             Self::Device(_) => 256,
             #[cfg(test)]
             Self::Emulator { .. } => 16,
+        }
+    }
+
+    /// Values that a block turns at a time.
+    pub(super) fn tile(&self) -> usize {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Device(_) => 1024,
+            #[cfg(test)]
+            Self::Emulator { .. } => 64,
         }
     }
 
@@ -192,6 +202,11 @@ impl Memory {
         }
     }
 
+    /// Whether it is of bf16.
+    pub(crate) fn is_narrow(&self) -> bool {
+        self.0.dtype() == DType::BF16
+    }
+
     /// What was written, as a tensor without a gradient.
     pub(crate) fn into_tensor(self, shape: impl Into<Shape>) -> Tensor {
         Tensor::from_storage(self.0, shape, BackpropOp::none(), false)
@@ -229,7 +244,12 @@ impl From<Memory> for Made {
     }
 }
 
-/// Where the values of an f32 tensor lie, for reading: a contiguous one, or an image in the order of pixels.
+/// Whether it is of bf16, which few kernels read.
+pub(crate) fn is_narrow(x: &Tensor) -> bool {
+    x.dtype() == DType::BF16
+}
+
+/// Where the values of an f32 or bf16 tensor lie, for reading: a contiguous one, or an image in the order of pixels.
 pub(crate) fn address(x: &Tensor) -> Result<u64> {
     let (storage, layout) = x.storage_and_layout();
     if !layout.is_contiguous() && Order::of(x) != Order::Pixels {
@@ -239,9 +259,11 @@ pub(crate) fn address(x: &Tensor) -> Result<u64> {
     let first = match &*storage {
         #[cfg(test)]
         Storage::Cpu(CpuStorage::F32(values)) => values.as_ptr() as u64,
+        #[cfg(test)]
+        Storage::Cpu(CpuStorage::BF16(values)) => values.as_ptr() as u64,
         storage => on_device(storage)?,
     };
-    Ok(first + (start * size_of::<f32>()) as u64)
+    Ok(first + (start * x.dtype().size_in_bytes()) as u64)
 }
 
 /// The same for writing: whoever shares the values sees it.
@@ -270,7 +292,7 @@ fn on_device(storage: &Storage) -> Result<u64> {
                 first
             }
             match storage.dtype() {
-                candle_core::DType::BF16 => Ok(first(storage.as_cuda_slice::<half::bf16>()?)),
+                DType::BF16 => Ok(first(storage.as_cuda_slice::<half::bf16>()?)),
                 _ => Ok(first(storage.as_cuda_slice::<f32>()?)),
             }
         }

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Stage, address};
+use super::{Stage, address, is_narrow};
 use crate::check::refuse;
 use crate::kernel::Order;
 
@@ -26,6 +26,8 @@ pub(crate) struct Sums {
     pub(crate) per_block: i32,
     pub(crate) blocks: i32,
     pub(crate) lanes: i32,
+    /// Whether x is bf16, in the order of pixels alone.
+    pub(crate) is_narrow: i32,
     pub(crate) epsilon: f32,
     pub(crate) slope: f32,
 }
@@ -62,6 +64,9 @@ pub(crate) fn sums(
     (n, c, pixels): (usize, usize, usize),
     parameters: Sums,
 ) -> Result<Tensor> {
+    if order == Order::Planes && parameters.is_narrow != 0 {
+        refuse!("sums of bf16 are in the order of pixels");
+    }
     let (rows, [parts, whole]) = of.kernels(order);
     let count = n * pixels;
     let (lanes, across) = stage.lanes(c);
@@ -94,7 +99,8 @@ pub(crate) fn sums(
 /// The sum of each channel `(c)` of an image that lies in this order.
 pub(crate) fn channel_sums(stage: &Stage, order: Order, x: &Tensor) -> Result<Tensor> {
     let (n, c, h, w) = x.dims4()?;
-    sums(stage, order, Of::Values, (n, c, h * w), Sums { x: address(x)?, ..Sums::default() })?.get(0)
+    let of = Sums { x: address(x)?, is_narrow: is_narrow(x).into(), ..Sums::default() };
+    sums(stage, order, Of::Values, (n, c, h * w), of)?.get(0)
 }
 
 /// The same of an image in the order of pixels, and the image in bf16 as it is stored; none where it has no fours of channels.

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 
-use super::{Stage, address_to_write, moves, sums, tensors};
+use super::{Memory, Stage, address_to_write, moves, sums, tensors};
 use crate::activation::{self, Activation};
 use crate::check::refuse;
 use crate::conv2d::cuda::drawn;
@@ -71,8 +71,82 @@ fn casts_differ(stage: &Stage, device: &Device) -> Result<Option<String>> {
         let wide = moves::widen(stage, order, storage.into(), Some(&bias.to_device(device)?), (2, 5, 3))?;
         let wide = wide.into_image([2, 5, 3, 1], order)?.to_device(&Device::Cpu)?;
         let expected = expected.broadcast_add(&bias.reshape((1, 5, 1, 1))?)?;
-        if let Some(fault) = off(&wide, &expected.to_dtype(DType::F64)?)? {
+        let expected = expected.to_dtype(DType::F64)?;
+        if let Some(fault) = off(&wide, &expected)? {
             return Ok(Some(format!("a cast from bf16 with a bias: {fault}")));
+        }
+        let [mean, weight] = [drawn(&[5], 3)?, drawn(&[5], 4)?];
+        let normalised = |mean: &Tensor, weight: &Tensor, after: &dyn Fn(&NormEval) -> Result<Tensor>| {
+            let (running_var, epsilon) = (&mean.sqr()?, EPSILON);
+            after(&NormEval { weight, bias: weight, running_mean: mean, running_var, epsilon })
+        };
+        let expected = normalised(&mean.to_dtype(DType::F64)?, &weight.to_dtype(DType::F64)?, &|norm| {
+            norm.apply(&expected, Activation::Relu)
+        })?;
+        let [mean, weight, bias] = [&mean, &weight, &bias].map(|x| x.to_device(device));
+        let (mean, weight, bias) = (mean?, weight?, bias?);
+        for of in [narrow.clone(), narrow.to_dtype(DType::F32)?] {
+            let actual = normalised(&mean, &weight, &|norm| {
+                let written = of.storage_and_layout().0.try_clone(of.layout())?;
+                let written = (Memory::from(written), [2, 5, 3, 1]);
+                batch_norm::cuda::eval_after(stage, order, written, Some(&bias), norm, Activation::Relu)
+            })?;
+            if let Some(fault) = off(&actual, &expected)? {
+                return Ok(Some(format!("batch_norm_eval after {:?}: {fault}", of.dtype())));
+            }
+        }
+        if order == Order::Pixels
+            && let Some(fault) = training_differs(stage, device)?
+        {
+            return Ok(Some(fault));
+        }
+        let other = if order == Order::Pixels { Order::Planes } else { Order::Pixels };
+        let Some(turned) = moves::arrange_narrow(stage, other, &order.seen(&narrow.to_dtype(DType::F32)?)?)? else {
+            refuse!("an image is in both orders");
+        };
+        let turned = other.seen(&turned)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        if bits(&turned)? != bits(&image.to_dtype(DType::BF16)?.to_dtype(DType::F32)?)? {
+            return Ok(Some("a cast to bf16 in the other order is wrong".to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// A normalisation of bf16 values by their statistics, and the way back, where the gradient of x is rounded too.
+fn training_differs(stage: &Stage, device: &Device) -> Result<Option<String>> {
+    const ROUNDING: f64 = 4e-3;
+    for shape in [[2, 5, 3, 2], [3, 8, 4, 3]] {
+        let channels = [shape[1]];
+        let x = drawn(&shape, 1)?.to_dtype(DType::BF16)?;
+        let (weight, bias, cotangent) = (drawn(&channels, 2)?, drawn(&channels, 3)?, drawn(&shape, 4)?);
+        let of = |stage: Option<&Stage>, dtype: DType, device: &Device| -> Result<[Tensor; 3]> {
+            let place = |x: &Tensor, dtype: DType| {
+                let x = x.to_dtype(dtype)?.to_device(device)?;
+                Var::from_tensor(&x).map(Var::into_inner)
+            };
+            let (weight, bias) = (place(&weight, dtype)?, place(&bias, dtype)?);
+            // As it is stored in the order of pixels.
+            let stored =
+                place(&x.permute((0, 2, 3, 1))?.contiguous()?, if stage.is_some() { DType::BF16 } else { dtype })?;
+            let x = stored.permute((0, 3, 1, 2))?;
+            let (y, _) = match stage {
+                Some(stage) => batch_norm::cuda::train(stage, &x, &weight, &bias, EPSILON, Activation::LeakyRelu(0.2))?,
+                None => batch_norm_train(&x, &weight, &bias, EPSILON, Activation::LeakyRelu(0.2))?,
+            };
+            let cotangent = cotangent.to_dtype(dtype)?.to_device(device)?;
+            let gradients = (&y * cotangent)?.sum_all()?.backward()?;
+            let (Some(of_x), Some(of_weight)) = (gradients.get(&stored), gradients.get(&weight)) else {
+                refuse!("an input has no gradient")
+            };
+            Ok([y.detach(), of_weight.clone(), of_x.clone()])
+        };
+        let (actual, expected) = (of(Some(stage), DType::F32, device)?, of(None, DType::F64, &Device::Cpu)?);
+        for (what, tolerance, at) in
+            [("result", TOLERANCE, 0), ("gradient of weight", TOLERANCE, 1), ("gradient of x", ROUNDING, 2)]
+        {
+            if let Some(fault) = off_by(&actual[at], &expected[at], tolerance)? {
+                return Ok(Some(format!("batch_norm_train of bf16 {shape:?}: {what}: {fault}")));
+            }
         }
     }
     Ok(None)
@@ -276,10 +350,14 @@ fn adam_differs(stage: &Stage, device: &Device) -> Result<Option<String>> {
 
 /// How much too far it is off, if it is.
 fn off(actual: &Tensor, expected: &Tensor) -> Result<Option<String>> {
+    off_by(actual, expected, TOLERANCE)
+}
+
+fn off_by(actual: &Tensor, expected: &Tensor, tolerance: f64) -> Result<Option<String>> {
     let actual = actual.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
     let norm = |x: &Tensor| x.sqr()?.sum_all()?.to_scalar::<f64>().map(f64::sqrt);
     let (error, size) = (norm(&(actual - expected)?)?, norm(expected)?);
     // Not `error > tolerance`, which NaN passes. Where one value is its own mean, nothing but rounding is left of it.
-    let is_right = error <= TOLERANCE * size.max(1e-2);
+    let is_right = error <= tolerance * size.max(1e-2);
     Ok((!is_right).then(|| format!("off by {error:.1e} where the whole is {size:.1e}")))
 }

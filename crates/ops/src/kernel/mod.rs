@@ -21,9 +21,9 @@ pub(crate) use matmul::{Matrix, Shared};
 pub(crate) use node::Made;
 #[cfg(test)]
 pub(crate) use node::Source;
-#[cfg(any(test, feature = "cuda"))]
-pub(crate) use node::node_in;
 pub(crate) use node::{InputGradients, Pass, by_candle, has_kernel, is_tracked, lend, node, values};
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) use node::{node_in, node_of_result};
 pub(crate) use order::Order;
 pub(crate) use scratch::Scratch;
 pub(crate) use simd::{Isa, Lanes, Level, PANEL, Piece, Rows, Vector, run};

@@ -110,7 +110,7 @@ pub(crate) fn is_tracked(inputs: &[&Tensor]) -> bool {
 
 type Backward = dyn Fn(&Pass) -> Result<InputGradients<MOST_INPUTS>> + Send + Sync;
 
-/// What kernels have computed: as many f32 as its shape says.
+/// What kernels have computed: as many values as its shape says, of f32 if nothing is said of them.
 pub(crate) struct Made(pub(crate) Storage);
 
 impl From<Vec<f32>> for Made {
@@ -155,8 +155,8 @@ pub(crate) fn node_in<const N: usize>(
         let (n, c, h, w) = shape.dims4()?;
         shape = Shape::from(&order.shape([n, c, h, w])[..]);
     }
-    if let Storage::Cpu(values) = &result
-        && values.as_slice::<f32>()?.len() != shape.elem_count()
+    if let Storage::Cpu(CpuStorage::F32(values)) = &result
+        && values.len() != shape.elem_count()
     {
         refuse!("{name}: its result does not fill {shape:?}");
     }
@@ -182,6 +182,26 @@ pub(crate) fn node_in<const N: usize>(
     record.id.get_or_init(|| result.id());
     records().insert(result.id(), Arc::downgrade(&record));
     Ok(result)
+}
+
+/// [`node_in`] whose way back is given the result, and keeps that instead of an input: what follows keeps it too, as a rule.
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) fn node_of_result<const N: usize>(
+    order: Order,
+    name: &'static str,
+    inputs: &[&Tensor],
+    result: impl Into<Made>,
+    shape: impl Into<Shape>,
+    backward: impl Fn(&Pass, &Tensor) -> Result<InputGradients<N>> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    let result_of = Arc::new(OnceLock::new());
+    let kept = Arc::clone(&result_of);
+    let y = node_in(order, name, inputs, result, shape, move |pass| match kept.get() {
+        Some(y) => backward(pass, y),
+        None => refuse!("{name}: it has no result yet"),
+    })?;
+    result_of.get_or_init(|| y.detach()); // which keeps no graph
+    Ok(y)
 }
 
 /// What an op of candle's makes of `inputs`. On a CUDA device it is a node of both graphs, or the way back would be candle's all the way: the

@@ -5,7 +5,7 @@ mod group_norm;
 mod instance_norm;
 mod spectral_norm;
 
-pub use batch_norm::{BatchStatistics, NormEval, batch_norm_eval, batch_norm_train};
+pub use batch_norm::{BatchStatistics, NormEval, NormTrain, batch_norm_eval, batch_norm_train};
 pub use group_norm::group_norm;
 pub use instance_norm::instance_norm;
 pub use spectral_norm::{power_iteration, spectral_norm};

@@ -87,11 +87,7 @@ impl AdversarialLearner {
     }
 
     /// True pairs are 1, generated ones are 0.
-    fn discriminator_gradients(
-        &self,
-        batch: &Batch,
-        generated: &Tensor,
-    ) -> candle_core::Result<(Gradients, Unread)> {
+    fn discriminator_gradients(&self, batch: &Batch, generated: &Tensor) -> candle_core::Result<(Gradients, Unread)> {
         let judge = |label_maps: &Tensor| self.discriminator.forward_t(&batch.photos, label_maps, true);
         let (real, fake) = (self.loss.of_real(&judge(&batch.label_maps)?)?, self.loss.of_fake(&judge(generated)?)?);
         let mut losses = Unread::default();

@@ -72,11 +72,7 @@ impl AdversarialSegmentationLearner {
     }
 
     /// True maps are 1, predicted ones are 0.
-    fn discriminator_gradients(
-        &self,
-        batch: &Batch,
-        predicted: &Tensor,
-    ) -> candle_core::Result<(Gradients, Unread)> {
+    fn discriminator_gradients(&self, batch: &Batch, predicted: &Tensor) -> candle_core::Result<(Gradients, Unread)> {
         let judge = |maps: &Tensor, target: f64| {
             ops::bce_with_logits(&self.discriminator.forward_t(Some(&batch.photos), maps, true)?, target)
         };

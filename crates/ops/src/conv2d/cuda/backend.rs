@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc::cudnn::sys::{
     cudnnBackendAttributeName_t as Name, cudnnBackendAttributeType_t as Type, cudnnBackendCreateDescriptor,
-    cudnnBackendDescriptor_t, cudnnBackendDescriptorType_t as Kind, cudnnBackendDestroyDescriptor,
-    cudnnBackendExecute, cudnnBackendFinalize, cudnnBackendGetAttribute, cudnnBackendHeurMode_t,
-    cudnnBackendSetAttribute, cudnnConvolutionMode_t, cudnnDataType_t, cudnnHandle_t, cudnnPointwiseMode_t,
+    cudnnBackendDescriptor_t, cudnnBackendDescriptorType_t as Kind, cudnnBackendDestroyDescriptor, cudnnBackendExecute,
+    cudnnBackendFinalize, cudnnBackendGetAttribute, cudnnBackendHeurMode_t, cudnnBackendSetAttribute,
+    cudnnConvolutionMode_t, cudnnDataType_t, cudnnHandle_t, cudnnPointwiseMode_t,
 };
 use candle_core::cuda_backend::cudarc::cudnn::{CudnnError, result};
 

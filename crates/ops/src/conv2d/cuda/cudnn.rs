@@ -16,7 +16,7 @@ use half::bf16;
 
 use super::backend::{Address, execute, handle};
 use super::direction::Direction;
-use super::plan::{BIAS, Plan, Wanted, names, plans};
+use super::plan::{BIAS, Plan, SMALL_WORKSPACE, Wanted, names, plans};
 use crate::check::refuse;
 use crate::conv2d::{Geometry, positions};
 use crate::cuda::{Algorithms, address, algorithms};
@@ -86,11 +86,8 @@ fn convolve_in<T: CudaDType + DeviceRepr>(
     let (a, b) = (view::<T>(a, a_at, a_shape)?, view::<T>(b, b_at, b_shape)?);
     // SAFETY: cuDNN writes all of it before anyone reads; on an error it is freed unread.
     let mut y = unsafe { device.alloc::<T>(shape.iter().product())? };
-    let mut addresses = vec![
-        Address(a.device_ptr(&stream).0),
-        Address(b.device_ptr(&stream).0),
-        Address(y.device_ptr_mut(&stream).0),
-    ];
+    let mut addresses =
+        vec![Address(a.device_ptr(&stream).0), Address(b.device_ptr(&stream).0), Address(y.device_ptr_mut(&stream).0)];
     if let Some(bias) = bias {
         addresses.push(Address(address(bias)?));
     }
@@ -124,7 +121,7 @@ struct Library {
     algorithms: Algorithms,
     /// And why there is none for what cuDNN has refused.
     plans: ManuallyDrop<HashMap<Wanted, std::result::Result<Plan, String>>>,
-    /// As large as any convolution has asked for. The next use of the stream may overwrite it.
+    /// As large as any convolution with a small one has asked for. The next use of the stream may overwrite it.
     workspace: ManuallyDrop<Option<CudaSlice<u8>>>,
 }
 
@@ -158,9 +155,13 @@ impl Library {
             None => refuse!("cuDNN: no plan of {wanted:?}"),
         };
         let descriptor = plan.descriptor.clone();
-        let workspace = self.workspace(workspace)?;
+        let at = self.workspace(workspace)?;
         // SAFETY: the caller's promise, and the workspace is the plan's.
-        if let Err(error) = unsafe { execute(self.handle, &descriptor, &all_names(wanted), addresses, workspace) } {
+        let launched = unsafe { execute(self.handle, &descriptor, &all_names(wanted), addresses, at) };
+        if workspace > SMALL_WORKSPACE {
+            *self.workspace = None; // once the stream is done with it
+        }
+        if let Err(error) = launched {
             self.plans.insert(*wanted, Err(error.to_string()));
             refuse!("cuDNN: {error}");
         }

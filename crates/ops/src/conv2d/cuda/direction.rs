@@ -7,7 +7,7 @@ use crate::Exactness;
 use crate::check::refuse;
 use crate::conv2d::{Geometry, composed};
 use crate::cuda::sums::{channel_sums, narrow_with_sums};
-use crate::cuda::{Memory, Stage, moves};
+use crate::cuda::{Memory, Stage, is_narrow, moves};
 use crate::kernel::Order;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,7 +37,7 @@ impl Direction {
 
     /// Of tensors stored in one order, what is stored in the same, in their dtype: by cuDNN on a CUDA device; by our kernels on the CPU, where tests are.
     /// With it comes whether a bias, contiguous, was added on the way.
-    fn run(
+    pub(super) fn run(
         self,
         g: &Geometry,
         order: Order,
@@ -55,9 +55,7 @@ impl Direction {
                 Ok((Storage::Cuda(y), biased))
             }
             #[cfg(test)]
-            (Storage::Cpu(_), Storage::Cpu(_)) => {
-                Ok((self.run_on_cpu(g, order, (&a_tensor.0, &b_tensor.0))?, false))
-            }
+            (Storage::Cpu(_), Storage::Cpu(_)) => Ok((self.run_on_cpu(g, order, (&a_tensor.0, &b_tensor.0))?, false)),
             _ => refuse!("convolutions are by cuDNN on a CUDA device alone: {a_at:?}, {b_at:?}"),
         }
     }
@@ -139,6 +137,11 @@ pub(super) struct Stored(Tensor);
 impl Stored {
     /// Of an image, or of a kernel `(out, in, kh, kw)`, which is arranged as if it were one.
     pub(super) fn new(stage: &Stage, order: Order, exactness: Exactness, x: &Tensor) -> Result<Self> {
+        if exactness == Exactness::Bf16
+            && let Some(narrow) = moves::arrange_narrow(stage, order, x)?
+        {
+            return Ok(Self(narrow));
+        }
         let x = order.stored(&moves::arrange(stage, order, x)?)?;
         let x = if exactness == Exactness::Bf16 { moves::narrow(stage, &x)? } else { x };
         let values = 16 / x.dtype().size_in_bytes();
@@ -153,6 +156,10 @@ impl Stored {
         gradient: &Tensor,
         sums: bool,
     ) -> Result<(Self, Option<Tensor>)> {
+        if is_narrow(gradient) {
+            let sums = sums.then(|| channel_sums(stage, order, gradient)).transpose()?;
+            return Ok((Self(order.stored(gradient)?), sums));
+        }
         if sums
             && exactness == Exactness::Bf16
             && order == Order::Pixels

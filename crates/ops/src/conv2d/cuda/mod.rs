@@ -21,5 +21,5 @@ mod trial;
 #[cfg(feature = "cuda")]
 pub(crate) use direction::Direction;
 #[cfg(feature = "cuda")]
-pub(crate) use op::{apply, refusal};
+pub(crate) use op::{apply, apply_norm_eval, apply_norm_train, refusal};
 pub(crate) use trial::drawn;

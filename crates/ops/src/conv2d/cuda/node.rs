@@ -3,9 +3,11 @@
 use candle_core::{Error, Result, Tensor};
 
 use super::direction::{Direction, Stored};
+use crate::Activation;
 use crate::conv2d::Geometry;
-use crate::cuda::{Stage, moves};
+use crate::cuda::{Memory, Stage, moves};
 use crate::kernel::{InputGradients, Order, Pass, node_in};
+use crate::norm::{BatchStatistics, NormEval, NormTrain, batch_norm};
 
 /// `images`, one or a stack of two, through the kernel `weight` in a direction, and `bias` added, in this order.
 pub(super) struct Convolution<'a> {
@@ -22,26 +24,73 @@ impl Convolution<'_> {
     /// # Errors
     /// What cuDNN does not do in one of the directions.
     pub(super) fn apply(&self, stage: &Stage, order: Order) -> Result<Tensor> {
+        self.node(stage, order, |x, weight| {
+            let bias = self.bias.map(Tensor::contiguous).transpose()?;
+            self.direction.run_in_f32(stage, &self.geometry, order, [x, weight], bias.as_ref())
+        })
+    }
+
+    /// The same as cuDNN gives it, which may be bf16, and less the bias, which nevertheless gets its gradient: for a normalisation by the
+    /// result's own statistics, which a bias moves along with the result.
+    pub(super) fn apply_without_bias(&self, stage: &Stage, order: Order) -> Result<Tensor> {
+        self.node(stage, order, |x, weight| {
+            self.direction.run(&self.geometry, order, x, weight, None).map(|(y, _)| y.into())
+        })
+    }
+
+    /// The same in the order of pixels, normalised by its own statistics.
+    pub(super) fn apply_norm_train(
+        &self,
+        stage: &Stage,
+        norm: &NormTrain,
+        activation: Activation,
+    ) -> Result<(Tensor, BatchStatistics)> {
+        let y = self.apply_without_bias(stage, Order::Pixels)?;
+        let (y, mut statistics) = batch_norm::cuda::train(stage, &y, norm.weight, norm.bias, norm.epsilon, activation)?;
+        if let Some(bias) = self.bias {
+            statistics.mean = (statistics.mean + bias.detach())?;
+        }
+        Ok((y, statistics))
+    }
+
+    /// The image, or the stack of two.
+    fn stacked(&self, stage: &Stage, order: Order) -> Result<Tensor> {
+        let mut images = self.images.iter().map(|x| moves::arrange(stage, order, x)).collect::<Result<Vec<_>>>()?;
+        if images.len() == 1 { Ok(images.swap_remove(0)) } else { moves::stack(stage, order, &images) }
+    }
+
+    fn node(
+        &self,
+        stage: &Stage,
+        order: Order,
+        run: impl FnOnce(&Stored, &Stored) -> Result<Memory>,
+    ) -> Result<Tensor> {
         let g = self.geometry;
-        let images = self.images.iter().map(|x| moves::arrange(stage, order, x)).collect::<Result<Vec<_>>>()?;
-        let x = match &images[..] {
-            [x] => x.clone(),
-            stacked => moves::stack(stage, order, stacked)?,
-        };
-        let saved = Saved {
-            stage: stage.clone(),
-            order,
-            direction: self.direction,
-            geometry: g,
-            x: Stored::new(stage, order, g.exactness, &x)?,
-            weight: Stored::new(stage, order, g.exactness, self.weight)?,
-            channels: images.iter().map(|x| x.dim(1)).collect::<Result<_>>()?,
-        };
-        let bias = self.bias.map(Tensor::contiguous).transpose()?;
-        let y = self.direction.run_in_f32(stage, &g, order, [&saved.x, &saved.weight], bias.as_ref())?;
+        let x = Stored::new(stage, order, g.exactness, &self.stacked(stage, order)?)?;
+        let channels = self.images.iter().map(|x| x.dim(1)).collect::<Result<_>>()?;
+        let y = run(&x, &Stored::new(stage, order, g.exactness, self.weight)?)?;
+        let weight = self.weight.detach();
+        let saved = Saved { stage: stage.clone(), order, direction: self.direction, geometry: g, x, weight, channels };
         let inputs: Vec<&Tensor> = self.images.iter().copied().chain([self.weight]).chain(self.bias).collect();
         let [_, _, shape] = self.direction.shapes(&g);
         node_in(order, self.name, &inputs, y, &shape[..], move |pass| saved.backward(pass))
+    }
+
+    /// The same, normalised by running statistics, in no graph: what cuDNN has rounded to bf16 is read as such, and what is f32 is
+    /// normalised where it lies.
+    pub(super) fn apply_norm_eval(
+        &self,
+        stage: &Stage,
+        order: Order,
+        norm: &NormEval,
+        activation: Activation,
+    ) -> Result<Tensor> {
+        let g = self.geometry;
+        let x = self.stacked(stage, order)?;
+        let [x, weight] = [&x, self.weight].map(|x| Stored::new(stage, order, g.exactness, x));
+        let (y, _) = self.direction.run(&g, order, &x?, &weight?, None)?;
+        let [_, _, shape] = self.direction.shapes(&g);
+        batch_norm::cuda::eval_after(stage, order, (Memory::from(y), shape), self.bias, norm, activation)
     }
 }
 
@@ -53,7 +102,8 @@ struct Saved {
     geometry: Geometry,
     /// The image, or the stack of two.
     x: Stored,
-    weight: Stored,
+    /// As the variable lies: in the order that cuDNN takes, large ones take much memory.
+    weight: Tensor,
     /// Channels of each image.
     channels: Vec<usize>,
 }
@@ -68,7 +118,8 @@ impl Saved {
         let mut gradients = InputGradients::<4>::default();
         if pass.needed[..count].contains(&true) {
             let back = if self.direction == Forward { InputGradient } else { Forward };
-            let x = self.turn(back, &gradient, &self.weight)?;
+            let weight = Stored::new(&self.stage, self.order, g.exactness, &self.weight)?;
+            let x = self.turn(back, &gradient, &weight)?;
             if count == 1 {
                 gradients[0] = Some(x);
             } else {
@@ -108,10 +159,12 @@ mod tests {
     use candle_core::{DType, Result, Tensor, Var};
 
     use super::{Convolution, Saved, Stored};
+    use crate::Activation;
     use crate::conv2d::cuda::direction::Direction;
     use crate::conv2d::{Conv2d, geometry};
     use crate::cuda::Stage;
     use crate::kernel::Order;
+    use crate::norm::{BatchStatistics, NormEval, NormTrain, batch_norm};
     use crate::verify::{self, draw};
     use crate::{ConvTranspose2d, Exactness, conv_transpose2d, conv2d};
 
@@ -190,6 +243,73 @@ mod tests {
     }
 
     #[test]
+    fn convolutions_are_normalised_where_they_lie() {
+        let [x, weight, bias] = [draw((2, 3, 6, 5), 1), draw((8, 6, 3, 3), 2), draw(8, 3)];
+        let [scale, shift, mean] = [draw(8, 4), draw(8, 5), draw(8, 6)];
+        let variance = mean.sqr().unwrap();
+        let norm =
+            NormEval { weight: &scale, bias: &shift, running_mean: &mean, running_var: &variance, epsilon: 1e-3 };
+        for exactness in [DIRECT, Exactness::Fast, Exactness::Bf16] {
+            let spec = Conv2d { exactness, ..Conv2d::new(1, 1) };
+            let images = [&x, &x];
+            let geometry = geometry(images, &weight, Some(&bias), spec).unwrap();
+            for (order, bias) in [(Order::Planes, None), (Order::Pixels, None), (Order::Pixels, Some(&bias))] {
+                let (direction, name) = (Direction::Forward, "conv2d");
+                let of = Convolution { name, direction, images: &images, weight: &weight, bias, geometry };
+                let activation = Activation::LeakyRelu(0.2);
+                let y = of.apply_norm_eval(&STAGE, order, &norm, activation).unwrap();
+                assert_eq!(Order::of(&y), order);
+                let one_by_one = norm.apply(&of.apply(&STAGE, order).unwrap(), activation).unwrap();
+                verify::assert_close("normalised", &y, &one_by_one.to_dtype(DType::F64).unwrap(), 1e-6);
+            }
+        }
+    }
+
+    /// What is between convolution and normalisation is bf16, and so is its gradient; a bias is left to the statistics.
+    #[test]
+    fn what_is_normalised_by_itself_stays_bf16() {
+        let spec = Conv2d { exactness: Exactness::Bf16, ..Conv2d::new(1, 1) };
+        for channels in [5, 8] {
+            let inputs = [
+                draw((2, 3, 6, 5), 1),
+                draw((channels, 6, 3, 3), 2),
+                draw(channels, 3),
+                draw(channels, 4),
+                draw(channels, 5),
+            ];
+            let of = |x: &[Tensor], together: bool| -> Result<(Tensor, BatchStatistics)> {
+                let images = [&x[0], &x[0]];
+                let (direction, name, weight, bias) = (Direction::Forward, "conv2d", &x[1], Some(&x[2]));
+                let geometry = geometry(images, weight, bias, spec)?;
+                let of = Convolution { name, direction, images: &images, weight, bias, geometry };
+                let norm = NormTrain { weight: &x[3], bias: &x[4], epsilon: 1e-5 };
+                if together {
+                    return of.apply_norm_train(&STAGE, &norm, Activation::Relu);
+                }
+                let y = of.apply(&STAGE, Order::Pixels)?;
+                batch_norm::cuda::train(&STAGE, &y, norm.weight, norm.bias, norm.epsilon, Activation::Relu)
+            };
+            let (statistics, expected) = (of(&inputs, true).unwrap().1, of(&inputs, false).unwrap().1);
+            for (actual, expected) in [(statistics.mean, expected.mean), (statistics.variance, expected.variance)] {
+                verify::assert_close("statistics", &actual, &expected.to_dtype(DType::F64).unwrap(), 1e-6);
+            }
+            let cotangent = draw((2, channels, 6, 5), 6);
+            let [(y, gradients), (expected, expected_gradients)] =
+                [true, false].map(|together| verify::differentiate(&|x| Ok(of(x, together)?.0), &inputs, &cotangent));
+            verify::assert_close("result", &y, &expected.to_dtype(DType::F64).unwrap(), 1e-6);
+            for (at, (gradient, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
+                let size = |x: &Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+                if at == 2 {
+                    // The statistics take it away again: rounding is all that is left.
+                    assert!(size(gradient) < 0.05 * size(&gradients[1]) && size(expected) < 0.05 * size(&gradients[1]));
+                } else {
+                    verify::assert_close("gradient", gradient, &expected.to_dtype(DType::F64).unwrap(), 1e-5);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_follows_keeps_the_order_and_both_graphs_agree() {
         let spec = Conv2d { exactness: Exactness::Fast, ..Conv2d::new(1, 1) };
         let inputs = [draw((2, 3, 6, 4), 1), draw((9, 3, 3, 3), 2), draw(9, 3), draw(9, 4), draw((4, 18, 1, 1), 5)];
@@ -224,13 +344,14 @@ mod tests {
             let [x, weight] = [x, weight].map(|x| Stored::new(&STAGE, order, DIRECT, &x).unwrap());
             let direction = Direction::Forward;
             assert!(direction.run_in_f32(&STAGE, &geometry, order, [&x, &weight], None).is_err());
-            let saved = Saved { stage: STAGE, order, direction, geometry, x, weight, channels: vec![5] };
-            let y = saved.turn(direction, &saved.x, &saved.weight).unwrap();
+            let kept = weight.seen(order).unwrap();
+            let saved = Saved { stage: STAGE, order, direction, geometry, x, weight: kept, channels: vec![5] };
+            let y = saved.turn(direction, &saved.x, &weight).unwrap();
             assert_eq!(Order::of(&y), order);
             let expected = direction.composed(
                 &geometry,
                 &saved.x.seen(order).unwrap().to_dtype(DType::F64).unwrap(),
-                &saved.weight.seen(order).unwrap().to_dtype(DType::F64).unwrap(),
+                &saved.weight.to_dtype(DType::F64).unwrap(),
             );
             verify::assert_close("composed", &y, &expected.unwrap(), 1e-6);
         }

@@ -7,10 +7,12 @@ use candle_core::{Device, DeviceLocation, Tensor};
 use super::direction::{Direction, Stored};
 use super::node::Convolution;
 use super::trial;
+use crate::Activation;
 use crate::Exactness;
 use crate::conv2d::Geometry;
 use crate::cuda::{Faults, Stage};
 use crate::kernel::Order;
+use crate::norm::{BatchStatistics, NormEval, NormTrain};
 
 /// `images`, one or a stack of two, through the kernel `weight` in a direction, and `bias` added; none where the composed path has to serve.
 pub(crate) fn apply(
@@ -21,14 +23,50 @@ pub(crate) fn apply(
     bias: Option<&Tensor>,
     g: &Geometry,
 ) -> Option<Tensor> {
-    let stage = Stage::of(weight)?;
-    if refusal(weight.device(), g.exactness).is_some() || images.iter().any(|x| Stage::of(x).is_none()) {
-        return None;
-    }
+    let stage = stage_of(images, weight, g)?;
     let convolution = Convolution { name, direction, images, weight, bias, geometry: *g };
     // What cuDNN cannot in one order it may in the other, and the composed path may do what it cannot in either. Where a device fails at
     // all, the error is the composed path's.
     convolution.apply(&stage, best_order(g.exactness)).or_else(|_| convolution.apply(&stage, Order::Planes)).ok()
+}
+
+/// [`apply`], normalised by running statistics and activated, where no gradient may be asked for.
+pub(crate) fn apply_norm_eval(
+    direction: Direction,
+    images: &[&Tensor],
+    (weight, bias): (&Tensor, Option<&Tensor>),
+    g: &Geometry,
+    norm: &NormEval,
+    activation: Activation,
+) -> Option<Tensor> {
+    let stage = stage_of(images, weight, g)?;
+    let convolution = Convolution { name: "conv_norm_eval", direction, images, weight, bias, geometry: *g };
+    convolution.apply_norm_eval(&stage, best_order(g.exactness), norm, activation).ok()
+}
+
+/// [`apply`], normalised by the result's own statistics and activated; none where nothing is gained by doing both at once. What is between
+/// stays bf16 where convolutions are.
+pub(crate) fn apply_norm_train(
+    direction: Direction,
+    images: &[&Tensor],
+    (weight, bias): (&Tensor, Option<&Tensor>),
+    g: &Geometry,
+    norm: &NormTrain,
+    activation: Activation,
+) -> Option<(Tensor, BatchStatistics)> {
+    if g.exactness != Exactness::Bf16 {
+        return None;
+    }
+    let stage = stage_of(images, weight, g)?;
+    let convolution = Convolution { name: "conv_without_bias", direction, images, weight, bias, geometry: *g };
+    convolution.apply_norm_train(&stage, norm, activation).ok()
+}
+
+/// Where to convolve: none where the composed path has to serve.
+fn stage_of(images: &[&Tensor], weight: &Tensor, g: &Geometry) -> Option<Stage> {
+    let stage = Stage::of(weight)?;
+    let trusted = refusal(weight.device(), g.exactness).is_none() && images.iter().all(|x| Stage::of(x).is_some());
+    trusted.then_some(stage)
 }
 
 /// Tensor cores read pixels, and all else in cuDNN is made for planes.

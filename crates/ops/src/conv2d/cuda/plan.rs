@@ -64,8 +64,9 @@ impl Plan {
     }
 }
 
-/// Bytes of a workspace that says little against an engine. In one that needs more, tensors are copied into another order first.
-const SMALL_WORKSPACE: usize = 33 << 20;
+/// Bytes of a workspace that says little against an engine, and that is kept. In one that needs more, tensors are copied into another order
+/// first.
+pub(super) const SMALL_WORKSPACE: usize = 33 << 20;
 
 /// A workspace that is not worth its memory.
 const LARGE_WORKSPACE: usize = 1 << 30;
@@ -148,11 +149,7 @@ fn graph(handle: cudnnHandle_t, wanted: &Wanted) -> Fallible<Arc<Descriptor>> {
     let [image, kernel, result] = Direction::Forward.shapes(&g);
     let image = tensor(IMAGE, dtype, image, order)?;
     let kernel = tensor(KERNEL, dtype, kernel, order)?;
-    let result = if biased {
-        between(BEFORE_BIAS, result, order)?
-    } else {
-        tensor(RESULT, dtype, result, order)?
-    };
+    let result = if biased { between(BEFORE_BIAS, result, order)? } else { tensor(RESULT, dtype, result, order)? };
     let mut operations = vec![convolution(direction, &g, [&image, &kernel, &result])?];
     if biased {
         let [_, _, [n, c, h, w]] = Direction::Forward.shapes(&g);

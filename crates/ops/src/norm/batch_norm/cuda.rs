@@ -7,12 +7,12 @@ use super::{BatchStatistics, NormEval};
 use crate::Activation;
 use crate::cuda::moves::arrange;
 use crate::cuda::sums::{Of, Sums, size, sums};
-use crate::cuda::{Stage, address, address_to_write};
+use crate::cuda::{Memory, Stage, address, address_to_write, is_narrow};
 use crate::kernel::{Order, Pass, node_in};
 
 /// The kernels' `struct Normalisation`.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Parameters {
     x: u64,
     gradient: u64,
@@ -21,11 +21,13 @@ struct Parameters {
     weight: u64,
     bias: u64,
     sums: u64,
+    before: u64,
     y: u64,
     channels: i32,
     pixels: i32,
     count: i32,
     lanes: i32,
+    narrow: i32,
     epsilon: f32,
     slope: f32,
 }
@@ -45,6 +47,7 @@ struct Normalisation {
     trains: bool,
 }
 
+/// By the statistics of x, f32 or, in the order of pixels, bf16, which its gradient is then too.
 pub(crate) fn train(
     stage: &Stage,
     x: &Tensor,
@@ -56,7 +59,7 @@ pub(crate) fn train(
     let (n, c, h, w) = x.dims4()?;
     let order = Order::of(x);
     let seen = arrange(stage, order, x)?;
-    let of = Sums { x: address(&seen)?, ..Sums::default() };
+    let of = Sums { x: address(&seen)?, is_narrow: is_narrow(x).into(), ..Sums::default() };
     let statistics = sums(stage, order, Of::Statistics, (n, c, h * w), of)?;
     let [mean, variance, unbiased] = [statistics.get(0)?, statistics.get(1)?, statistics.get(2)?];
     let batch = BatchStatistics { mean: mean.clone(), variance: unbiased };
@@ -145,6 +148,7 @@ impl Normalisation {
             variance: address(&self.variance)?,
             weight: address(&self.weight)?,
             bias: address(&self.bias)?,
+            is_narrow: is_narrow(&self.x).into(),
             epsilon: self.epsilon as f32,
             slope: self.activation.slope(),
             ..Sums::default()
@@ -156,7 +160,8 @@ impl Normalisation {
         };
         let row = |needed: bool, at: usize| sums.as_ref().filter(|_| needed).map(|sums| sums.get(at)).transpose();
         let x = if needs_x {
-            let mut dx = self.stage.memory(self.x.elem_count())?;
+            let len = self.x.elem_count();
+            let mut dx = if is_narrow(&self.x) { self.stage.narrow_memory(len)? } else { self.stage.memory(len)? };
             let through = sums.as_ref().filter(|_| self.trains).map_or(Ok(0), address)?;
             self.launch(["normalise_back", "normalise_back_by_pixel"], gradient, through, dx.address()?)?;
             Some(dx.into_image([n, c, h, w], self.order)?)
@@ -166,10 +171,8 @@ impl Normalisation {
         Ok([x, row(needs_weight, 0)?, row(needs_bias, 1)?])
     }
 
-    #[allow(unsafe_code, reason = "a kernel is told where tensors lie")]
-    fn launch(&self, [by_plane, by_pixel]: [&'static str; 2], gradient: u64, sums: u64, y: u64) -> Result<()> {
+    fn launch(&self, kernels: [&'static str; 2], gradient: u64, sums: u64, y: u64) -> Result<()> {
         let (n, c, h, w) = self.x.dims4()?;
-        let (lanes, across) = self.stage.lanes(c);
         let parameters = Parameters {
             x: address(&self.x)?,
             gradient,
@@ -179,22 +182,69 @@ impl Normalisation {
             bias: address(&self.bias)?,
             sums,
             y,
-            channels: size(c)?,
-            pixels: size(h * w)?,
-            count: size(n * h * w)?,
-            lanes: size(lanes)?,
+            narrow: is_narrow(&self.x).into(),
             epsilon: self.epsilon as f32,
             slope: self.activation.slope(),
+            ..Parameters::default()
         };
-        // SAFETY: x, gradient and y have as many values as the sizes say, the others one for each channel and sums two; all are alive.
-        unsafe {
-            match self.order {
-                Order::Planes => self.stage.launch(by_plane, (n * c, self.stage.blocks(h * w)), &parameters),
-                Order::Pixels => {
-                    let blocks = (across, self.stage.blocks(n * h * w * lanes));
-                    self.stage.launch(by_pixel, blocks, &parameters)
-                }
-            }
+        launch(&self.stage, self.order, kernels, [n, c, h, w], parameters)
+    }
+}
+
+/// Runs the kernel of an order on images of this shape. It fills in sizes.
+#[allow(unsafe_code, reason = "a kernel is told where tensors lie")]
+fn launch(
+    stage: &Stage,
+    order: Order,
+    [by_plane, by_pixel]: [&'static str; 2],
+    [n, c, h, w]: [usize; 4],
+    parameters: Parameters,
+) -> Result<()> {
+    let (lanes, across) = stage.lanes(c);
+    let parameters = Parameters {
+        channels: size(c)?,
+        pixels: size(h * w)?,
+        count: size(n * h * w)?,
+        lanes: size(lanes)?,
+        ..parameters
+    };
+    // SAFETY: x, gradient and y have as many values as the sizes say, the others one for each channel and sums two; all are alive. What is
+    // written may be what is read, value by value.
+    unsafe {
+        match order {
+            Order::Planes => stage.launch(by_plane, (n * c, stage.blocks(h * w)), &parameters),
+            Order::Pixels => stage.launch(by_pixel, (across, stage.blocks(n * h * w * lanes)), &parameters),
         }
     }
+}
+
+/// [`eval`] of what a convolution has just written in this order, in f32 or bf16, less its bias, for nobody else.
+pub(crate) fn eval_after(
+    stage: &Stage,
+    order: Order,
+    (mut x, shape): (Memory, [usize; 4]),
+    bias_before: Option<&Tensor>,
+    norm: &NormEval,
+    activation: Activation,
+) -> Result<Tensor> {
+    let [weight, bias] = [norm.weight.contiguous()?, norm.bias.contiguous()?];
+    let [mean, variance] = [norm.running_mean.contiguous()?, norm.running_var.contiguous()?];
+    let before = bias_before.map(Tensor::contiguous).transpose()?;
+    let mut parameters = Parameters {
+        x: x.address()?,
+        mean: address(&mean)?,
+        variance: address(&variance)?,
+        weight: address(&weight)?,
+        bias: address(&bias)?,
+        before: before.as_ref().map_or(Ok(0), address)?,
+        narrow: x.is_narrow().into(),
+        epsilon: norm.epsilon as f32,
+        slope: activation.slope(),
+        ..Parameters::default()
+    };
+    // x lives on until the kernel is asked for.
+    let mut wide = x.is_narrow().then(|| stage.memory(shape.iter().product())).transpose()?;
+    parameters.y = wide.as_mut().unwrap_or(&mut x).address()?;
+    launch(stage, order, ["normalise", "normalise_by_pixel"], shape, parameters)?;
+    wide.unwrap_or(x).into_image(shape, order)
 }

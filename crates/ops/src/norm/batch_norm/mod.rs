@@ -113,6 +113,35 @@ pub(crate) fn train(
     Ok((node(op, &[&x, &weight, &bias], trained.y, x.shape(), backward)?, statistics))
 }
 
+/// A batch normalisation in training, both tensors `(c)`: what [`conv2d_norm_train`](crate::conv2d_norm_train) normalises by.
+#[derive(Debug, Clone, Copy)]
+pub struct NormTrain<'a> {
+    /// Scale.
+    pub weight: &'a Tensor,
+    /// Shift.
+    pub bias: &'a Tensor,
+    /// Added to the variance.
+    pub epsilon: f64,
+}
+
+impl NormTrain<'_> {
+    /// [`batch_norm_train`] by this normalisation.
+    pub(crate) fn apply(&self, x: &Tensor, activation: Activation) -> Result<(Tensor, BatchStatistics)> {
+        batch_norm_train(x, self.weight, self.bias, self.epsilon, activation)
+    }
+
+    /// Refuses what does not normalise `channels` of `pixels` values in all images, of the kind of `x`.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn check(&self, op: &'static str, x: &Tensor, channels: usize, pixels: usize) -> Result<()> {
+        check::vector(op, "norm.weight", self.weight, channels, x)?;
+        check::vector(op, "norm.bias", self.bias, channels, x)?;
+        if pixels == 1 {
+            refuse!("{op}: the result has one value per channel, training needs more");
+        }
+        Ok(())
+    }
+}
+
 /// A batch normalisation in eval mode, all tensors `(c)`: what [`conv2d_norm_eval`](crate::conv2d_norm_eval) normalises by.
 #[derive(Debug, Clone, Copy)]
 pub struct NormEval<'a> {
@@ -138,6 +167,15 @@ impl NormEval<'_> {
     /// Whether a gradient may be asked for.
     pub(crate) fn is_tracked(&self) -> bool {
         is_tracked(&[self.weight, self.bias])
+    }
+
+    /// Refuses tensors that are not of `channels` values like those of `x`.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn check(&self, op: &'static str, x: &Tensor, channels: usize) -> Result<()> {
+        let Self { weight, bias, running_mean, running_var, .. } = *self;
+        let names = ["norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"];
+        let mut tensors = names.into_iter().zip([weight, bias, running_mean, running_var]);
+        tensors.try_for_each(|(name, tensor)| check::vector(op, name, tensor, channels, x))
     }
 
     /// The factor and the term `(scale, shift)` of each channel, for sums that lack the bias of their convolution.
