@@ -392,7 +392,7 @@ struct Sums {
     float *whole;   // (1 to 3, channels)
     unsigned short *narrow;  // where x goes in bf16, or null
     int channels, pixels, count, per_block, blocks, lanes;
-    int is_narrow;  // whether x is bf16, in the order of pixels alone
+    int is_narrow, is_gradient_narrow;  // whether they are bf16, in the order of pixels alone
     float epsilon, slope;
 };
 
@@ -528,7 +528,7 @@ KERNEL(gradients_parts_by_pixel, Sums) {
     double sums[8] = {0, 0, 0, 0, 0, 0, 0, 0};
     for (int i = threadIdx.x / p.lanes; i < end; i += THREADS / p.lanes) {
         float4 x = four_of(p.x, p.is_narrow, (first + i) * p.channels, channel, p.channels);
-        float4 gradient = four(p.gradient + (first + i) * p.channels, channel, p.channels);
+        float4 gradient = four_of(p.gradient, p.is_gradient_narrow, (first + i) * p.channels, channel, p.channels);
         add_products(sums, a, x.x, gradient.x);
         add_products(sums + 2, b, x.y, gradient.y);
         add_products(sums + 4, c, x.z, gradient.z);
@@ -561,7 +561,8 @@ struct Normalisation {
     const float *before;  // what is added to x first, a value for each channel, or null
     float *y;
     int channels, pixels, count, lanes;
-    int narrow;  // whether x is bf16, and its gradient in the order of pixels
+    int narrow;           // whether x is bf16, and its gradient in the order of pixels
+    int gradient_narrow;  // whether that of the result is, in the order of pixels alone
     float epsilon, slope;
 };
 
@@ -651,7 +652,7 @@ KERNEL(normalise_back_by_pixel, Normalisation) {
     struct Back d = back(of, variance.w, p.epsilon, products.w, sum.w, p.count);
     for (int i = blockIdx.y * step + threadIdx.x / p.lanes; i < p.count; i += gridDim.y * step) {
         float4 x = four_of(p.x, p.narrow, i * p.channels, channel, p.channels);
-        float4 gradient = four(p.gradient + i * p.channels, channel, p.channels);
+        float4 gradient = four_of(p.gradient, p.gradient_narrow, i * p.channels, channel, p.channels);
         x.x = gradient_of(a, x.x, gradient.x), x.y = gradient_of(b, x.y, gradient.y);
         x.z = gradient_of(c, x.z, gradient.z), x.w = gradient_of(d, x.w, gradient.w);
         if (p.narrow) {

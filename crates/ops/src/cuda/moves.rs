@@ -4,9 +4,9 @@
 use candle_core::{Result, Tensor};
 
 use super::sums::size;
-use super::{Memory, Stage, address, address_to_write};
+use super::{Memory, Stage, address, address_to_write, is_narrow};
 use crate::check::refuse;
-use crate::kernel::{InputGradients, Order, node_in};
+use crate::kernel::{InputGradients, Order, in_f32, node_in};
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -154,8 +154,16 @@ pub(crate) fn cat(stage: &Stage, images: &[&Tensor]) -> Result<Tensor> {
 /// The `channels` from `start` on of an image that lies in this order, in memory of their own.
 pub(crate) fn part(stage: &Stage, order: Order, x: &Tensor, start: usize, channels: usize) -> Result<Tensor> {
     let (n, c, h, w) = x.dims4()?;
-    let mut y = stage.memory(n * channels * h * w)?;
-    copy(stage, order, (n, channels, h * w), (address(x)?, c, start), (y.address()?, channels, 0))?;
+    // Values of bf16 are copied in pairs.
+    let by_pairs = is_narrow(x) && order == Order::Pixels && [c, start, channels].iter().all(|c| c.is_multiple_of(2));
+    let x = if by_pairs { x.clone() } else { in_f32(x)? };
+    let (mut y, pair) = if by_pairs {
+        (stage.narrow_memory(n * channels * h * w)?, 2)
+    } else {
+        (stage.memory(n * channels * h * w)?, 1)
+    };
+    let from = (address(&x)?, c / pair, start / pair);
+    copy(stage, order, (n, channels / pair, h * w), from, (y.address()?, channels / pair, 0))?;
     y.into_image([n, channels, h, w], order)
 }
 

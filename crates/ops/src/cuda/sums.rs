@@ -28,6 +28,8 @@ pub(crate) struct Sums {
     pub(crate) lanes: i32,
     /// Whether x is bf16, in the order of pixels alone.
     pub(crate) is_narrow: i32,
+    /// The same of the gradient.
+    pub(crate) is_gradient_narrow: i32,
     pub(crate) epsilon: f32,
     pub(crate) slope: f32,
 }
@@ -64,7 +66,7 @@ pub(crate) fn sums(
     (n, c, pixels): (usize, usize, usize),
     parameters: Sums,
 ) -> Result<Tensor> {
-    if order == Order::Planes && parameters.is_narrow != 0 {
+    if order == Order::Planes && (parameters.is_narrow | parameters.is_gradient_narrow) != 0 {
         refuse!("sums of bf16 are in the order of pixels");
     }
     let (rows, [parts, whole]) = of.kernels(order);

@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor, TensorId};
+use candle_core::{DType, Result, Tensor, TensorId};
 
 #[cfg(feature = "cuda")]
 use super::Order;
 use super::elementwise::add_to;
-use super::node::{Record, Source, has_kernel, lend, values};
+use super::node::{Record, Source, has_kernel, in_f32, lend, values};
 
 /// The gradients of a loss by its variables.
 #[derive(Debug, Default)]
@@ -113,7 +113,7 @@ fn along(mut records: Vec<Arc<Record>>, gradient: Tensor) -> Result<Gradients> {
         for (input, gradient) in record.inputs.iter().zip(gradients) {
             match (input, gradient) {
                 (Source::Record(input), Some(gradient)) => add(&mut pending, input.order, gradient)?,
-                (Source::Variable(id), Some(gradient)) => add(&mut variables, *id, gradient)?,
+                (Source::Variable(id), Some(gradient)) => add(&mut variables, *id, in_f32(&gradient)?)?,
                 _ => {}
             }
         }
@@ -122,11 +122,18 @@ fn along(mut records: Vec<Arc<Record>>, gradient: Tensor) -> Result<Gradients> {
 }
 
 /// The first gradient of a tensor is taken as it is, the others are added to it.
-fn add<K: Eq + Hash>(sums: &mut HashMap<K, Tensor>, key: K, gradient: Tensor) -> Result<()> {
+fn add<K: Copy + Eq + Hash>(sums: &mut HashMap<K, Tensor>, key: K, gradient: Tensor) -> Result<()> {
     match sums.entry(key) {
         Entry::Vacant(entry) => {
             entry.insert(gradient);
             Ok(())
+        }
+        // Sums are in f32.
+        Entry::Occupied(entry) if [entry.get(), &gradient].iter().any(|x| x.dtype() == DType::BF16) => {
+            let (sum, gradient) = (in_f32(entry.get())?, in_f32(&gradient)?);
+            entry.remove();
+            sums.insert(key, sum);
+            add(sums, key, gradient)
         }
         Entry::Occupied(mut entry) if !has_kernel(entry.get()) || !entry.get().is_contiguous() => {
             #[cfg(feature = "cuda")]

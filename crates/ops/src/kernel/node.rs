@@ -79,7 +79,7 @@ impl InplaceOp1 for Loan<'_> {
 
 /// What a backward pass is given.
 pub(crate) struct Pass<'a> {
-    /// The gradient of the node's value, contiguous or, where that is in the order of pixels, in that order.
+    /// The gradient of the node's value, in f32 unless the node takes bf16, contiguous or, where that is in the order of pixels, in that order.
     pub(crate) gradient: &'a Tensor,
     /// Which inputs take a gradient.
     pub(crate) needed: [bool; MOST_INPUTS],
@@ -150,7 +150,31 @@ pub(crate) fn node_in<const N: usize>(
     shape: impl Into<Shape>,
     backward: impl Fn(&Pass) -> Result<InputGradients<N>> + Send + Sync + 'static,
 ) -> Result<Tensor> {
-    let (mut shape, result) = (shape.into(), result.into().0);
+    make_node(order, false, name, inputs, result.into(), shape.into(), backward)
+}
+
+/// [`node_in`] whose way back takes a gradient in bf16 as it is; others are given it in f32.
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) fn node_taking_bf16<const N: usize>(
+    order: Order,
+    name: &'static str,
+    inputs: &[&Tensor],
+    result: impl Into<Made>,
+    shape: impl Into<Shape>,
+    backward: impl Fn(&Pass) -> Result<InputGradients<N>> + Send + Sync + 'static,
+) -> Result<Tensor> {
+    make_node(order, true, name, inputs, result.into(), shape.into(), backward)
+}
+
+fn make_node<const N: usize>(
+    order: Order,
+    takes_bf16: bool,
+    name: &'static str,
+    inputs: &[&Tensor],
+    Made(result): Made,
+    mut shape: Shape,
+    backward: impl Fn(&Pass) -> Result<InputGradients<N>> + Send + Sync + 'static,
+) -> Result<Tensor> {
     if order == Order::Pixels {
         let (n, c, h, w) = shape.dims4()?;
         shape = Shape::from(&order.shape([n, c, h, w])[..]);
@@ -167,7 +191,7 @@ pub(crate) fn node_in<const N: usize>(
         let mut gradients = backward(pass)?.into_iter();
         Ok(std::array::from_fn(|_| gradients.next().flatten()))
     };
-    let record = Arc::new(Record::new(order, inputs, Box::new(backward)));
+    let record = Arc::new(Record::new(order, takes_bf16, inputs, Box::new(backward)));
     let last = Arc::default();
     let result = Mutex::new(Some((result, shape)));
     let node = Node { name, result, record: record.clone(), last: Arc::clone(&last) };
@@ -249,6 +273,8 @@ pub(crate) struct Record {
     pub(super) inputs: Vec<Source>,
     /// How its result lies.
     result_order: Order,
+    /// Whether the result's gradient may be bf16.
+    takes_bf16: bool,
     id: OnceLock<TensorId>,
     backward: Box<Backward>,
 }
@@ -277,12 +303,13 @@ impl Source {
 }
 
 impl Record {
-    fn new(result_order: Order, inputs: &[&Tensor], backward: Box<Backward>) -> Self {
+    fn new(result_order: Order, takes_bf16: bool, inputs: &[&Tensor], backward: Box<Backward>) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         Self {
             order: COUNT.fetch_add(1, Ordering::Relaxed),
             inputs: inputs.iter().map(|x| Source::of(x)).collect(),
             result_order,
+            takes_bf16,
             id: OnceLock::new(),
             backward,
         }
@@ -295,7 +322,8 @@ impl Record {
         for (needed, input) in needed.iter_mut().zip(&self.inputs) {
             *needed = !matches!(input, Source::Constant);
         }
-        let gradient = arranged(self.result_order, gradient)?;
+        let gradient = if self.takes_bf16 { gradient.clone() } else { in_f32(gradient)? };
+        let gradient = arranged(self.result_order, &gradient)?;
         let fitting = so_far.take_if(|sum| has_kernel(sum) && sum.is_contiguous());
         let pass = Pass { gradient: &gradient, needed, so_far: Cell::new(fitting) };
         let gradients = (self.backward)(&pass)?;
@@ -304,6 +332,15 @@ impl Record {
         }
         Ok(gradients)
     }
+}
+
+/// What is bf16 in f32, in the order in which it lies; anything else as it is.
+pub(crate) fn in_f32(x: &Tensor) -> Result<Tensor> {
+    if x.dtype() != DType::BF16 {
+        return Ok(x.clone());
+    }
+    let order = Order::of(x);
+    order.seen(&order.stored(x)?.to_dtype(DType::F32)?)
 }
 
 /// The same values in this order, without a gradient of their own.
@@ -370,6 +407,11 @@ impl Node {
     }
 }
 
+/// A gradient in the dtype of what it is of, which candle's sums have.
+fn like(x: &Tensor, gradient: Option<Tensor>) -> Result<Option<Tensor>> {
+    gradient.map(|gradient| if x.dtype() == DType::F32 { in_f32(&gradient) } else { Ok(gradient) }).transpose()
+}
+
 impl CustomOp1 for Node {
     fn name(&self) -> &'static str {
         self.name
@@ -384,9 +426,9 @@ impl CustomOp1 for Node {
         self.take_from_cuda()
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+    fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let [a, ..] = self.pass(gradient)?;
-        Ok(a)
+        like(x, a)
     }
 }
 
@@ -404,9 +446,9 @@ impl CustomOp2 for Node {
         self.take_from_cuda()
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(&self, x: &Tensor, y: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let [a, b, ..] = self.pass(gradient)?;
-        Ok((a, b))
+        Ok((like(x, a)?, like(y, b)?))
     }
 }
 
@@ -442,13 +484,14 @@ impl CustomOp3 for Node {
 
     fn bwd(
         &self,
-        _: &Tensor,
-        _: &Tensor,
+        first: &Tensor,
+        second: &Tensor,
         third: &Tensor,
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let [a, b, c, d] = self.pass(gradient)?;
+        let (a, b) = (like(first, a)?, like(second, b)?);
         // candle goes on to a link only with a gradient of its own.
         let c = if d.is_some() && c.is_none() { Some(third.zeros_like()?) } else { c };
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = d;

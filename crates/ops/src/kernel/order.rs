@@ -13,7 +13,6 @@ pub(crate) enum Order {
 
 impl Order {
     /// How `x` lies; planes too if in neither order.
-    #[cfg(any(test, feature = "cuda"))]
     pub(crate) fn of(x: &Tensor) -> Self {
         if !x.is_contiguous() && Self::Pixels.holds(x) { Self::Pixels } else { Self::Planes }
     }

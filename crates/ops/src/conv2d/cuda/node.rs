@@ -6,7 +6,7 @@ use super::direction::{Direction, Stored};
 use crate::Activation;
 use crate::conv2d::Geometry;
 use crate::cuda::{Memory, Stage, moves};
-use crate::kernel::{InputGradients, Order, Pass, node_in};
+use crate::kernel::{InputGradients, Order, Pass, node_in, node_taking_bf16};
 use crate::norm::{BatchStatistics, NormEval, NormTrain, batch_norm};
 
 /// `images`, one or a stack of two, through the kernel `weight` in a direction, and `bias` added, in this order.
@@ -73,7 +73,12 @@ impl Convolution<'_> {
         let saved = Saved { stage: stage.clone(), order, direction: self.direction, geometry: g, x, weight, channels };
         let inputs: Vec<&Tensor> = self.images.iter().copied().chain([self.weight]).chain(self.bias).collect();
         let [_, _, shape] = self.direction.shapes(&g);
-        node_in(order, self.name, &inputs, y, &shape[..], move |pass| saved.backward(pass))
+        match order {
+            Order::Pixels => {
+                node_taking_bf16(order, self.name, &inputs, y, &shape[..], move |pass| saved.backward(pass))
+            }
+            Order::Planes => node_in(order, self.name, &inputs, y, &shape[..], move |pass| saved.backward(pass)),
+        }
     }
 
     /// The same, normalised by running statistics, in no graph: what cuDNN has rounded to bf16 is read as such, and what is f32 is
@@ -119,7 +124,7 @@ impl Saved {
         if pass.needed[..count].contains(&true) {
             let back = if self.direction == Forward { InputGradient } else { Forward };
             let weight = Stored::new(&self.stage, self.order, g.exactness, &self.weight)?;
-            let x = self.turn(back, &gradient, &weight)?;
+            let x = self.turn(back, &gradient, &weight, self.order == Order::Pixels)?;
             if count == 1 {
                 gradients[0] = Some(x);
             } else {
@@ -134,7 +139,7 @@ impl Saved {
         }
         if pass.needed[count] {
             let (image, result) = if self.direction == Forward { (&self.x, &gradient) } else { (&gradient, &self.x) };
-            let weight = self.turn(WeightGradient, image, result)?;
+            let weight = self.turn(WeightGradient, image, result, false)?;
             // As the variable lies, which optimisers go through value by value.
             gradients[count] = Some(moves::arrange(&self.stage, Order::Planes, &weight)?);
         }
@@ -142,14 +147,18 @@ impl Saved {
         Ok(gradients)
     }
 
-    /// Another direction of the same convolution; by candle's ops where this device fails at it.
-    fn turn(&self, direction: Direction, a: &Stored, b: &Stored) -> Result<Tensor> {
+    /// Another direction of the same convolution, in f32 unless it may be `as_given`; by candle's ops where this device fails at it.
+    fn turn(&self, direction: Direction, a: &Stored, b: &Stored, as_given: bool) -> Result<Tensor> {
         let [_, _, shape] = direction.shapes(&self.geometry);
         let by_candle = |error: Error| {
             let y = direction.composed(&self.geometry, &a.seen(self.order)?, &b.seen(self.order)?);
             self.order.arrange(&y.map_err(|_| error)?)
         };
-        let y = direction.run_in_f32(&self.stage, &self.geometry, self.order, [a, b], None);
+        let y = if as_given {
+            direction.run(&self.geometry, self.order, a, b, None).map(|(y, _)| Memory::from(y))
+        } else {
+            direction.run_in_f32(&self.stage, &self.geometry, self.order, [a, b], None)
+        };
         y.and_then(|y| y.into_image(shape, self.order)).or_else(by_candle)
     }
 }
@@ -309,27 +318,34 @@ mod tests {
         }
     }
 
+    /// With an image that two ops use, and in bf16 with gradients that are summed in f32.
     #[test]
     fn what_follows_keeps_the_order_and_both_graphs_agree() {
-        let spec = Conv2d { exactness: Exactness::Fast, ..Conv2d::new(1, 1) };
         let inputs = [draw((2, 3, 6, 4), 1), draw((9, 3, 3, 3), 2), draw(9, 3), draw(9, 4), draw((4, 18, 1, 1), 5)];
-        let network = |x: &[Tensor]| {
-            let y = convolve(Order::Pixels, &[&x[0]], &x[1..2], spec)?;
-            let activation = crate::Activation::Relu;
-            let (y, _) = crate::norm::batch_norm::cuda::train(&STAGE, &y, &x[2], &x[3], 1e-5, activation)?;
-            let y = crate::pool::max_pool2d::cuda::max_pool2d(&STAGE, &y, 2)?;
-            let y = crate::activation::cuda::apply(&STAGE, crate::Activation::LeakyRelu(0.2), &y)?;
-            assert_eq!(Order::of(&y), Order::Pixels);
-            convolve(Order::Pixels, &[&y, &y], &x[4..], spec)
-        };
-        let variables: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(x).unwrap()).collect();
-        let x: Vec<Tensor> = variables.iter().map(|x| x.as_tensor().clone()).collect();
-        let ours = crate::backward(network(&x).unwrap()).unwrap();
-        assert!(!ours.through_candle());
-        let candles = network(&x).unwrap().sum_all().unwrap().backward().unwrap();
-        for variable in &variables {
-            let [ours, candles] = [ours.get(variable).unwrap(), candles.get(variable).unwrap()];
-            verify::assert_close("gradient", ours, &candles.to_dtype(DType::F64).unwrap(), 1e-6);
+        let [deeper, last] = [draw((9, 9, 3, 3), 6), draw((9, 18, 3, 3), 7)];
+        for exactness in [Exactness::Fast, Exactness::Bf16] {
+            let spec = Conv2d { exactness, ..Conv2d::new(1, 1) };
+            let network = |x: &[Tensor]| {
+                let normalised = |y: &Tensor| {
+                    batch_norm::cuda::train(&STAGE, y, &x[2], &x[3], 1e-5, Activation::Relu).map(|(y, _)| y)
+                };
+                let skip = normalised(&convolve(Order::Pixels, &[&x[0]], &x[1..2], spec)?)?;
+                let y = normalised(&convolve(Order::Pixels, &[&skip], std::slice::from_ref(&deeper), spec)?)?;
+                let y = normalised(&convolve(Order::Pixels, &[&y, &skip], std::slice::from_ref(&last), spec)?)?;
+                let y = crate::pool::max_pool2d::cuda::max_pool2d(&STAGE, &y, 2)?;
+                let y = crate::activation::cuda::apply(&STAGE, Activation::LeakyRelu(0.2), &y)?;
+                assert_eq!(Order::of(&y), Order::Pixels);
+                convolve(Order::Pixels, &[&y, &y], &x[4..], spec)
+            };
+            let variables: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(x).unwrap()).collect();
+            let x: Vec<Tensor> = variables.iter().map(|x| x.as_tensor().clone()).collect();
+            let ours = crate::backward(network(&x).unwrap()).unwrap();
+            assert!(!ours.through_candle());
+            let candles = network(&x).unwrap().sum_all().unwrap().backward().unwrap();
+            for variable in &variables {
+                let [ours, candles] = [ours.get(variable).unwrap(), candles.get(variable).unwrap()];
+                verify::assert_close("gradient", ours, &candles.to_dtype(DType::F64).unwrap(), 1e-6);
+            }
         }
     }
 
@@ -346,7 +362,7 @@ mod tests {
             assert!(direction.run_in_f32(&STAGE, &geometry, order, [&x, &weight], None).is_err());
             let kept = weight.seen(order).unwrap();
             let saved = Saved { stage: STAGE, order, direction, geometry, x, weight: kept, channels: vec![5] };
-            let y = saved.turn(direction, &saved.x, &weight).unwrap();
+            let y = saved.turn(direction, &saved.x, &weight, false).unwrap();
             assert_eq!(Order::of(&y), order);
             let expected = direction.composed(
                 &geometry,

@@ -8,7 +8,7 @@ use crate::Activation;
 use crate::cuda::moves::arrange;
 use crate::cuda::sums::{Of, Sums, size, sums};
 use crate::cuda::{Memory, Stage, address, address_to_write, is_narrow};
-use crate::kernel::{Order, Pass, node_in};
+use crate::kernel::{Order, Pass, node_in, node_taking_bf16};
 
 /// The kernels' `struct Normalisation`.
 #[repr(C)]
@@ -28,6 +28,7 @@ struct Parameters {
     count: i32,
     lanes: i32,
     narrow: i32,
+    gradient_narrow: i32,
     epsilon: f32,
     slope: f32,
 }
@@ -132,8 +133,12 @@ fn normalise(
         trains,
     };
     let mut y = stage.memory(x.elem_count())?;
-    done.launch(["normalise", "normalise_by_pixel"], 0, 0, y.address()?)?;
-    node_in(order, name, &[x, &weight, &bias], y, x.shape(), move |pass| done.backward(pass))
+    done.launch(["normalise", "normalise_by_pixel"], (0, false), 0, y.address()?)?;
+    let (inputs, shape) = ([x, &weight, &bias], x.shape());
+    match order {
+        Order::Pixels => node_taking_bf16(order, name, &inputs, y, shape, move |pass| done.backward(pass)),
+        Order::Planes => node_in(order, name, &inputs, y, shape, move |pass| done.backward(pass)),
+    }
 }
 
 impl Normalisation {
@@ -149,6 +154,7 @@ impl Normalisation {
             weight: address(&self.weight)?,
             bias: address(&self.bias)?,
             is_narrow: is_narrow(&self.x).into(),
+            is_gradient_narrow: is_narrow(pass.gradient).into(),
             epsilon: self.epsilon as f32,
             slope: self.activation.slope(),
             ..Sums::default()
@@ -163,7 +169,8 @@ impl Normalisation {
             let len = self.x.elem_count();
             let mut dx = if is_narrow(&self.x) { self.stage.narrow_memory(len)? } else { self.stage.memory(len)? };
             let through = sums.as_ref().filter(|_| self.trains).map_or(Ok(0), address)?;
-            self.launch(["normalise_back", "normalise_back_by_pixel"], gradient, through, dx.address()?)?;
+            let kernels = ["normalise_back", "normalise_back_by_pixel"];
+            self.launch(kernels, (gradient, is_narrow(pass.gradient)), through, dx.address()?)?;
             Some(dx.into_image([n, c, h, w], self.order)?)
         } else {
             None
@@ -171,7 +178,13 @@ impl Normalisation {
         Ok([x, row(needs_weight, 0)?, row(needs_bias, 1)?])
     }
 
-    fn launch(&self, kernels: [&'static str; 2], gradient: u64, sums: u64, y: u64) -> Result<()> {
+    fn launch(
+        &self,
+        kernels: [&'static str; 2],
+        (gradient, gradient_narrow): (u64, bool),
+        sums: u64,
+        y: u64,
+    ) -> Result<()> {
         let (n, c, h, w) = self.x.dims4()?;
         let parameters = Parameters {
             x: address(&self.x)?,
@@ -183,6 +196,7 @@ impl Normalisation {
             sums,
             y,
             narrow: is_narrow(&self.x).into(),
+            gradient_narrow: gradient_narrow.into(),
             epsilon: self.epsilon as f32,
             slope: self.activation.slope(),
             ..Parameters::default()
