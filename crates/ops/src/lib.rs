@@ -25,6 +25,7 @@ mod pool;
 mod resize;
 mod shape;
 mod taps;
+mod upload;
 #[cfg(test)]
 mod verify;
 
@@ -39,4 +40,5 @@ pub use kernel::{Gradients, arithmetic, backward, cpu_features, limit_arithmetic
 pub use loss::*;
 pub use norm::*;
 pub use optimizer::*;
+pub use upload::{Upload, Uploader};
 pub use {pool::*, resize::*, shape::*};

@@ -1,5 +1,6 @@
 //! The loop, read top to bottom.
 
+mod ahead;
 mod saver;
 
 use std::ops::ControlFlow;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
+use ahead::Ahead;
 use candle_core::Device;
 use img2seg_data::{ClassTable, Dataset, Loader, Split};
 use img2seg_models::load_weights;
@@ -244,8 +246,8 @@ pub fn train(
         let epoch = progress.epochs + 1;
         let started = Instant::now();
         let mut images = 0;
-        for batch in train_loader.train_batches(epoch, progress.batches) {
-            let batch = match batch.and_then(|batch| batch.to_device(device)) {
+        for batch in Ahead::new(train_loader.train_batches(epoch, progress.batches), device)? {
+            let batch = match batch {
                 Ok(batch) => batch,
                 Err(error) => {
                     // The file is to blame, not what was learned; of two errors, the first is told.

@@ -6,6 +6,8 @@
 
 #[cfg(test)]
 mod emulator;
+#[cfg(feature = "cuda")]
+pub(crate) mod lane;
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) mod moves;
 #[cfg(feature = "cuda")]
@@ -125,6 +127,23 @@ pub(crate) type Faults<K> = LazyLock<Mutex<HashMap<K, Option<String>>>>;
 #[cfg(feature = "cuda")]
 pub(crate) fn refusal(device: &Device) -> Option<String> {
     static FAULTS: Faults<usize> = LazyLock::new(Mutex::default);
+    held(&FAULTS, device, trial::fault)
+}
+
+/// The same of what convolutions in bf16 need besides, which older devices lack.
+#[cfg(feature = "cuda")]
+pub(crate) fn refusal_in_bf16(device: &Device) -> Option<String> {
+    static FAULTS: Faults<usize> = LazyLock::new(Mutex::default);
+    refusal(device).or_else(|| held(&FAULTS, device, trial::fault_in_bf16))
+}
+
+/// What a trial says, held where nobody has yet.
+#[cfg(feature = "cuda")]
+fn held(
+    faults: &Faults<usize>,
+    device: &Device,
+    trial: impl FnOnce(&Stage, &Device) -> Option<String>,
+) -> Option<String> {
     thread_local! {
         static ON_TRIAL: Cell<bool> = const { Cell::new(false) };
     }
@@ -134,10 +153,10 @@ pub(crate) fn refusal(device: &Device) -> Option<String> {
     }
     let Device::Cuda(of) = device else { return None };
     let candle_core::DeviceLocation::Cuda { gpu_id } = device.location() else { return None };
-    let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
     let hold = || {
         ON_TRIAL.set(true);
-        let fault = trial::fault(&Stage::Device(of.clone()), device);
+        let fault = trial(&Stage::Device(of.clone()), device);
         ON_TRIAL.set(false);
         fault
     };

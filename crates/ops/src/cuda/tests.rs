@@ -142,12 +142,13 @@ fn gradients_that_nobody_needs_are_not_computed() {
 
 #[test]
 fn the_trial_passes_with_all_kernels_and_with_no_fewer() {
-    assert_eq!(trial::fault(&STAGE, &Device::Cpu), None);
+    let fault = |stage: &Stage| trial::fault(stage, &Device::Cpu).or_else(|| trial::fault_in_bf16(stage, &Device::Cpu));
+    assert_eq!(fault(&STAGE), None);
     let source = include_str!("kernels.cu");
     let kernels = source.lines().filter_map(|line| line.strip_prefix("KERNEL(")?.split(',').next());
     let mut count = 0;
     for kernel in kernels {
-        let fault = trial::fault(&Stage::Emulator { without: Some(kernel) }, &Device::Cpu);
+        let fault = fault(&Stage::Emulator { without: Some(kernel) });
         assert!(fault.is_some(), "nothing needs {kernel}");
         count += 1;
     }
@@ -160,6 +161,7 @@ fn the_trial_passes_with_all_kernels_and_with_no_fewer() {
 fn the_device_passes_the_trial() {
     let device = crate::cuda_device(0, crate::Algorithms::Deterministic).unwrap();
     assert_eq!(super::refusal(&device), None);
+    assert_eq!(super::refusal_in_bf16(&device), None);
 }
 
 /// Threads take turns on one stream: each reads what another has just asked for.
@@ -173,4 +175,30 @@ fn threads_see_what_others_have_asked_for() {
         x = std::thread::scope(|scope| scope.spawn(|| (&x + 1.).unwrap()).join().unwrap());
     }
     assert_eq!(verify::values(&x.sum_all().unwrap()), [64. * 64. * 65536.]);
+}
+
+/// Each batch is sent while the device is busy with the one before, and is what it was.
+#[test]
+#[cfg(feature = "cuda")]
+#[ignore = "needs a CUDA device"]
+fn uploads_by_cuda_arrive_whole_and_in_time() {
+    let device = crate::cuda_device(0, crate::Algorithms::Deterministic).unwrap();
+    let mut uploader = crate::Uploader::new(&device).unwrap();
+    assert!(uploader.goes_beside());
+    let batch = |at: u64| draw((4, 3, 256, 257), at);
+    let labels = |at: u64| (draw((4, 256), at).abs().unwrap() * 255.).unwrap().to_dtype(DType::U32).unwrap();
+    let mut next = uploader.start(&batch(0)).unwrap();
+    for at in 0..24 {
+        let of_labels = uploader.start(&labels(at)).unwrap();
+        let lost = uploader.start(&batch(99)).unwrap();
+        let x = std::mem::replace(&mut next, uploader.start(&batch(at + 1)).unwrap()).finish().unwrap();
+        drop(lost);
+        let mut y = x.clone();
+        for _ in 0..20 {
+            y = (y * -1.).unwrap();
+        }
+        assert_eq!(verify::values(&y), verify::values(&batch(at)));
+        let of_labels = of_labels.finish().unwrap().to_dtype(DType::F32).unwrap();
+        assert_eq!(verify::values(&of_labels), verify::values(&labels(at).to_dtype(DType::F32).unwrap()));
+    }
 }

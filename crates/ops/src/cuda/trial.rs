@@ -28,8 +28,15 @@ pub(super) fn fault(stage: &Stage, device: &Device) -> Option<String> {
     let fault = adam_differs(stage, device).unwrap_or_else(words("adam_step"));
     fault
         .or_else(|| norms_differ(stage, device).unwrap_or_else(words("squared_norms")))
-        .or_else(|| casts_differ(stage, device).unwrap_or_else(words("casts")))
+        .or_else(|| eval_differs(stage, device).unwrap_or_else(words("batch_norm_eval")))
         .or_else(|| [Order::Planes, Order::Pixels].iter().find_map(|&order| fault_in(order, stage, device)))
+}
+
+/// The same of the kernels that convolutions in bf16 need besides, and of what candle has for that dtype.
+pub(super) fn fault_in_bf16(stage: &Stage, device: &Device) -> Option<String> {
+    let words = |name: &'static str| move |error: candle_core::Error| Some(format!("{name}: {error}"));
+    let fault = casts_differ(stage, device).unwrap_or_else(words("casts"));
+    fault.or_else(|| training_differs(stage, device).unwrap_or_else(words("batch_norm_train of bf16")))
 }
 
 fn norms_differ(stage: &Stage, device: &Device) -> Result<Option<String>> {
@@ -71,37 +78,14 @@ fn casts_differ(stage: &Stage, device: &Device) -> Result<Option<String>> {
         let wide = moves::widen(stage, order, storage.into(), Some(&bias.to_device(device)?), (2, 5, 3))?;
         let wide = wide.into_image([2, 5, 3, 1], order)?.to_device(&Device::Cpu)?;
         let expected = expected.broadcast_add(&bias.reshape((1, 5, 1, 1))?)?;
-        let expected = expected.to_dtype(DType::F64)?;
-        if let Some(fault) = off(&wide, &expected)? {
+        if let Some(fault) = off(&wide, &expected.to_dtype(DType::F64)?)? {
             return Ok(Some(format!("a cast from bf16 with a bias: {fault}")));
         }
-        let [mean, weight] = [drawn(&[5], 3)?, drawn(&[5], 4)?];
-        let normalised = |mean: &Tensor, weight: &Tensor, after: &dyn Fn(&NormEval) -> Result<Tensor>| {
-            let (running_var, epsilon) = (&mean.sqr()?, EPSILON);
-            after(&NormEval { weight, bias: weight, running_mean: mean, running_var, epsilon })
-        };
-        let expected = normalised(&mean.to_dtype(DType::F64)?, &weight.to_dtype(DType::F64)?, &|norm| {
-            norm.apply(&expected, Activation::Relu)
-        })?;
-        let [mean, weight, bias] = [&mean, &weight, &bias].map(|x| x.to_device(device));
-        let (mean, weight, bias) = (mean?, weight?, bias?);
-        for of in [narrow.clone(), narrow.to_dtype(DType::F32)?] {
-            let actual = normalised(&mean, &weight, &|norm| {
-                let written = of.storage_and_layout().0.try_clone(of.layout())?;
-                let written = (Memory::from(written), [2, 5, 3, 1]);
-                batch_norm::cuda::eval_after(stage, order, written, Some(&bias), norm, Activation::Relu)
-            })?;
-            if let Some(fault) = off(&actual, &expected)? {
-                return Ok(Some(format!("batch_norm_eval after {:?}: {fault}", of.dtype())));
-            }
-        }
-        if order == Order::Pixels
-            && let Some(fault) = training_differs(stage, device)?
-        {
+        if let Some(fault) = eval_after_differs(stage, device, order, &narrow)? {
             return Ok(Some(fault));
         }
         let other = if order == Order::Pixels { Order::Planes } else { Order::Pixels };
-        let Some(turned) = moves::arrange_narrow(stage, other, &order.seen(&narrow.to_dtype(DType::F32)?)?)? else {
+        let Some(turned) = moves::arrange_narrow(stage, other, &order.arrange(&image.to_device(device)?)?)? else {
             refuse!("an image is in both orders");
         };
         let turned = other.seen(&turned)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
@@ -110,6 +94,39 @@ fn casts_differ(stage: &Stage, device: &Device) -> Result<Option<String>> {
         }
     }
     Ok(None)
+}
+
+fn eval_differs(stage: &Stage, device: &Device) -> Result<Option<String>> {
+    for order in [Order::Planes, Order::Pixels] {
+        let image = order.stored(&drawn(&[2, 5, 3, 1], 1)?)?.to_device(device)?;
+        if let Some(fault) = eval_after_differs(stage, device, order, &image)? {
+            return Ok(Some(fault));
+        }
+    }
+    Ok(None)
+}
+
+/// A normalisation of five channels, after a bias, of what is stored in this order, f32 or bf16.
+fn eval_after_differs(stage: &Stage, device: &Device, order: Order, stored: &Tensor) -> Result<Option<String>> {
+    let vectors = [2, 3, 4].map(|seed| drawn(&[5], seed)).into_iter().collect::<Result<Vec<_>>>()?;
+    let by = |vectors: &[Tensor], work: &dyn Fn(&Tensor, &NormEval) -> Result<Tensor>| {
+        let [before, mean, weight] = vectors else { refuse!("three vectors") };
+        let (running_var, epsilon) = (&mean.sqr()?, EPSILON);
+        work(before, &NormEval { weight, bias: weight, running_mean: mean, running_var, epsilon })
+    };
+    let wide = vectors.iter().map(|x| x.to_dtype(DType::F64)).collect::<Result<Vec<_>>>()?;
+    let image = order.seen(&stored.to_device(&Device::Cpu)?.to_dtype(DType::F64)?)?;
+    let shape = image.dims4()?;
+    let expected =
+        by(&wide, &|before, norm| norm.apply(&image.broadcast_add(&before.reshape((1, 5, 1, 1))?)?, Activation::Relu))?;
+    let there = vectors.iter().map(|x| x.to_device(device)).collect::<Result<Vec<_>>>()?;
+    let actual = by(&there, &|before, norm| {
+        let written = Memory::from(stored.storage_and_layout().0.try_clone(stored.layout())?);
+        let shape = [shape.0, shape.1, shape.2, shape.3];
+        batch_norm::cuda::eval_after(stage, order, (written, shape), Some(before), norm, Activation::Relu)
+    })?;
+    let fault = off(&actual, &expected)?;
+    Ok(fault.map(|fault| format!("batch_norm_eval after a convolution in {:?}: {fault}", stored.dtype())))
 }
 
 /// A normalisation of bf16 values by their statistics, and the way back, where the gradient of x is rounded too.

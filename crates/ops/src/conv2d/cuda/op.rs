@@ -84,7 +84,8 @@ pub(crate) fn refusal(device: &Device, exactness: Exactness) -> Option<String> {
         return None;
     };
     // Kernels stand around every convolution.
-    if let Some(fault) = crate::cuda::refusal(device) {
+    let kernels = if exactness == Exactness::Bf16 { crate::cuda::refusal_in_bf16 } else { crate::cuda::refusal };
+    if let Some(fault) = kernels(device) {
         return Some(fault);
     }
     let (stage, order) = (Stage::Device(of.clone()), best_order(exactness));

@@ -1,9 +1,12 @@
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, Var};
 
 use super::refusal;
 use crate::Exactness::{Bf16, Direct, Fast};
 use crate::verify::{self, Bounds, draw};
-use crate::{Conv2d, ConvTranspose2d, Exactness, conv_transpose2d, conv2d};
+use crate::{
+    Activation, Conv2d, ConvTranspose2d, Exactness, Images, NormEval, NormTrain, conv_transpose2d, conv2d,
+    conv2d_norm_eval, conv2d_norm_train,
+};
 
 fn device() -> Device {
     Device::new_cuda(0).unwrap()
@@ -121,4 +124,72 @@ fn threads_and_sizes_take_turns() {
 
 fn direct() -> Conv2d {
     Conv2d { exactness: Direct, ..Conv2d::new(1, 1) }
+}
+
+/// A part of a U-Net, with an image that is used twice: what is normalised stays bf16 there, and so do gradients of images.
+#[test]
+#[ignore = "needs a CUDA device"]
+fn networks_agree_with_the_cpu() {
+    let inputs = [
+        draw((2, 3, 32, 24), 1),
+        draw((16, 3, 3, 3), 2),
+        draw(16, 3),
+        draw((16, 16, 3, 3), 4),
+        draw((16, 16, 2, 2), 5),
+        draw((8, 32, 3, 3), 6),
+        draw(8, 7),
+    ];
+    let [scale, shift] = [(draw(16, 8) + 1.5).unwrap(), draw(16, 9)];
+    // Rounding moves values across the activation's kink.
+    for (exactness, tolerance) in [(Direct, 1e-4), (Fast, 2e-2), (Bf16, 1e-1)] {
+        let network = |x: &[Tensor], train: bool| -> Result<Tensor> {
+            let on = |vector: &Tensor| vector.to_device(x[0].device());
+            let (scale, shift, variance) = (on(&scale)?, on(&shift)?, on(&scale)?);
+            let after = |images: &[&Tensor], weight: &Tensor, bias: Option<&Tensor>, stride| -> Result<Tensor> {
+                let (spec, activation) = (Conv2d { exactness, ..Conv2d::new(stride, 1) }, Activation::LeakyRelu(0.2));
+                let images = if let [a, b] = *images { Images::from([a, b]) } else { Images::from(images[0]) };
+                if train {
+                    let norm = NormTrain { weight: &scale, bias: &shift, epsilon: 1e-3 };
+                    return Ok(conv2d_norm_train(images, weight, bias, spec, &norm, activation)?.0);
+                }
+                let (running_mean, running_var) = (&shift, &variance);
+                let norm = NormEval { weight: &scale, bias: &shift, running_mean, running_var, epsilon: 1e-3 };
+                conv2d_norm_eval(images, weight, bias, spec, &norm, activation)
+            };
+            let skip = after(&[&x[0]], &x[1], Some(&x[2]), 1)?;
+            let y = after(&[&skip], &x[3], None, 2)?;
+            let up = ConvTranspose2d { exactness, ..ConvTranspose2d::new(2, 0) };
+            let y = conv_transpose2d(&y, &x[4], None, up)?;
+            conv2d([&y, &skip], &x[5], Some(&x[6]), Conv2d { exactness, ..Conv2d::new(1, 1) })
+        };
+        let device = device();
+        assert_eq!(refusal(&device, exactness), None);
+        let moved = |device: &Device| -> Vec<Tensor> { inputs.iter().map(|x| x.to_device(device).unwrap()).collect() };
+        let of = |device: &Device| {
+            let variables: Vec<Var> = moved(device).iter().map(|x| Var::from_tensor(x).unwrap()).collect();
+            let x: Vec<Tensor> = variables.iter().map(|x| x.as_tensor().clone()).collect();
+            let y = network(&x, true).unwrap();
+            let gradients = crate::backward(crate::mse(&y, &y.zeros_like().unwrap()).unwrap()).unwrap();
+            assert!(!gradients.through_candle());
+            let mut all = vec![y.detach(), network(&moved(device), false).unwrap()];
+            // The statistics take a bias away again, and leave rounding as its gradient.
+            all.extend(
+                variables.iter().enumerate().filter(|&(at, _)| at != 2).map(|(_, x)| gradients.get(x).unwrap().clone()),
+            );
+            all.into_iter().map(|x| x.to_device(&Device::Cpu).unwrap()).collect::<Vec<_>>()
+        };
+        let there = of(&device);
+        let exact = of(&Device::Cpu);
+        for (at, (there, exact)) in there.iter().zip(&exact).enumerate() {
+            verify::assert_close(
+                &format!("{exactness:?}, {at}"),
+                there,
+                &exact.to_dtype(DType::F64).unwrap(),
+                tolerance,
+            );
+        }
+        for (once, again) in there.iter().zip(&of(&device)) {
+            assert_eq!(verify::values(once), verify::values(again));
+        }
+    }
 }
