@@ -30,15 +30,10 @@ mod upload;
 mod verify;
 
 pub use activation::{Activation, add, leaky_relu, relu, sigmoid, soft_clamp, tanh};
-pub use conv_transpose2d::{
-    ConvTranspose2d, conv_transpose2d, conv_transpose2d_norm_eval, conv_transpose2d_norm_train,
-};
-pub use conv2d::{Conv2d, Exactness, Images, conv2d, conv2d_norm_eval, conv2d_norm_train};
 pub use cuda::{Algorithms, cuda_device, cuda_peak_memory, cuda_refusals};
-pub use dropout::dropout;
 pub use kernel::{Gradients, arithmetic, backward, cpu_features, limit_arithmetic};
 pub use loss::*;
 pub use norm::*;
 pub use optimizer::*;
-pub use upload::{Upload, Uploader};
-pub use {pool::*, resize::*, shape::*};
+pub use {conv_transpose2d::*, conv2d::*};
+pub use {dropout::*, pool::*, resize::*, shape::*, upload::*};

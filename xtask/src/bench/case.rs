@@ -50,7 +50,7 @@ const LOADED: [usize; 3] = [64, 256, 8];
 
 /// Every case of a device.
 pub(super) fn all(device: &str) -> Vec<Case> {
-    let large = if device != "cpu" { &LARGE_NETWORKS[..] } else { &[] };
+    let large = if device == "cpu" { &[] } else { &LARGE_NETWORKS[..] };
     let mut cases = Vec::new();
     for kind in ["train", "infer"] {
         for (network, base, size, batch) in NETWORKS.iter().chain(large) {
