@@ -14,9 +14,10 @@ pub struct Uploader {
 /// A tensor on its way.
 #[derive(Debug)]
 pub struct Upload {
-    tensor: Tensor,
+    /// Dropped before the tensor, whose memory it lets wait for the copy.
     #[cfg(feature = "cuda")]
     arrival: Option<crate::cuda::lane::Arrival>,
+    tensor: Tensor,
 }
 
 impl Uploader {
@@ -50,12 +51,12 @@ impl Uploader {
         if let Some(lane) = &mut self.lane
             && let Some((tensor, arrival)) = lane.send(x)?
         {
-            return Ok(Upload { tensor, arrival: Some(arrival) });
+            return Ok(Upload { arrival: Some(arrival), tensor });
         }
         Ok(Upload {
-            tensor: x.to_device(&self.device)?,
             #[cfg(feature = "cuda")]
             arrival: None,
+            tensor: x.to_device(&self.device)?,
         })
     }
 }
@@ -67,7 +68,7 @@ impl Upload {
     /// What a device refuses.
     pub fn finish(self) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
-        if let Some(arrival) = self.arrival {
+        if let Some(arrival) = &self.arrival {
             arrival.expect()?;
         }
         Ok(self.tensor)

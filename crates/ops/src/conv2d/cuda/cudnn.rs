@@ -17,6 +17,7 @@ use half::bf16;
 use super::backend::{Address, execute, handle};
 use super::direction::Direction;
 use super::plan::{BIAS, Plan, SMALL_WORKSPACE, Wanted, names, plans};
+use crate::Exactness;
 use crate::check::refuse;
 use crate::conv2d::{Geometry, positions};
 use crate::cuda::{Algorithms, address, algorithms};
@@ -36,8 +37,10 @@ pub(super) fn convolve(
     let wanted = Wanted { direction, geometry: *g, order, narrow: dtype == DType::BF16, biased: false };
     check(g)?;
     match dtype {
-        // Of one operation there are more engines than of two, but for this pair.
-        DType::F32 if direction == Direction::Forward && bias.is_some_and(starts_well) => {
+        // Of a convolution and a bias in TF32 there are as many engines as of the one alone, which is not so elsewhere.
+        DType::F32
+            if direction == Direction::Forward && g.exactness == Exactness::Fast && bias.is_some_and(starts_well) =>
+        {
             match convolve_in::<f32>(&Wanted { biased: true, ..wanted }, a, b, bias) {
                 Ok(y) => Ok((y, true)),
                 Err(_) => Ok((convolve_in::<f32>(&wanted, a, b, None)?, false)),

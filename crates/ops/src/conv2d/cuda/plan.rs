@@ -1,4 +1,5 @@
 //! One direction of a convolution as cuDNN plans it: described as a graph of one or two operations, for which cuDNN lists engines.
+#![allow(clippy::enum_glob_use, reason = "C's names carry the name of their enumeration")]
 
 use std::sync::Arc;
 
