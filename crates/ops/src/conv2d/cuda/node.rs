@@ -6,7 +6,7 @@ use super::direction::{Direction, Stored};
 use crate::Activation;
 use crate::conv2d::Geometry;
 use crate::cuda::{Memory, Stage, moves};
-use crate::kernel::{InputGradients, Order, Pass, node_in, node_taking_bf16};
+use crate::kernel::{InputGradients, Order, Pass, node_taking_bf16};
 use crate::norm::{BatchStatistics, NormEval, NormTrain, batch_norm};
 
 /// `images`, one or a stack of two, through the kernel `weight` in a direction, and `bias` added, in this order.
@@ -73,12 +73,7 @@ impl Convolution<'_> {
         let saved = Saved { stage: stage.clone(), order, direction: self.direction, geometry: g, x, weight, channels };
         let inputs: Vec<&Tensor> = self.images.iter().copied().chain([self.weight]).chain(self.bias).collect();
         let [_, _, shape] = self.direction.shapes(&g);
-        match order {
-            Order::Pixels => {
-                node_taking_bf16(order, self.name, &inputs, y, &shape[..], move |pass| saved.backward(pass))
-            }
-            Order::Planes => node_in(order, self.name, &inputs, y, &shape[..], move |pass| saved.backward(pass)),
-        }
+        node_taking_bf16(order, self.name, &inputs, y, &shape[..], move |pass| saved.backward(pass))
     }
 
     /// The same, normalised by running statistics, in no graph: what cuDNN has rounded to bf16 is read as such, and what is f32 is

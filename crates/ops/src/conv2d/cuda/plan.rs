@@ -96,13 +96,10 @@ pub(super) fn plans(handle: cudnnHandle_t, wanted: &Wanted, algorithms: Algorith
             let on_tensor_cores = notes.contains(&(Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE as u32));
             let is_small = plan.workspace <= SMALL_WORKSPACE;
             let is_like_first = plans.first().is_none_or(|&(_, first)| first == on_tensor_cores);
-            plans.push((plan, on_tensor_cores));
             if algorithms == Algorithms::Deterministic && is_small && is_like_first {
-                let last = plans.len() - 1;
-                plans.swap(0, last);
-                plans.truncate(1);
-                return Ok(plans.into_iter().map(|(plan, _)| plan).collect());
+                return Ok(vec![plan]);
             }
+            plans.push((plan, on_tensor_cores));
             looked_at += 1;
             if looked_at == LOOKED_AT {
                 break;

@@ -8,7 +8,7 @@ use crate::Activation;
 use crate::cuda::moves::arrange;
 use crate::cuda::sums::{Of, Sums, size, sums};
 use crate::cuda::{Memory, Stage, address, address_to_write, is_narrow};
-use crate::kernel::{Order, Pass, node_in, node_taking_bf16};
+use crate::kernel::{Order, Pass, node_taking_bf16};
 
 /// The kernels' `struct Normalisation`.
 #[repr(C)]
@@ -134,11 +134,7 @@ fn normalise(
     };
     let mut y = stage.memory(x.elem_count())?;
     done.launch(["normalise", "normalise_by_pixel"], (0, false), 0, y.address()?)?;
-    let (inputs, shape) = ([x, &weight, &bias], x.shape());
-    match order {
-        Order::Pixels => node_taking_bf16(order, name, &inputs, y, shape, move |pass| done.backward(pass)),
-        Order::Planes => node_in(order, name, &inputs, y, shape, move |pass| done.backward(pass)),
-    }
+    node_taking_bf16(order, name, &[x, &weight, &bias], y, x.shape(), move |pass| done.backward(pass))
 }
 
 impl Normalisation {
