@@ -150,7 +150,7 @@ impl Cvae {
         }
         let mut x = ops::cat(&[features, &ops::spread(latent, height, width)?])?;
         for conv in &self.combine {
-            x = ops::relu(&conv.forward(&x)?)?;
+            x = conv.forward_activated(&x, Activation::Relu)?;
         }
         self.outputs.forward(&x)
     }

@@ -142,10 +142,10 @@ impl Up {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Transposed(conv) => conv.forward(x),
+            Self::Transposed(conv) => conv.forward_activated(x, Activation::None),
             Self::Resized(how, conv) => {
                 let (_, _, height, width) = x.dims4()?;
-                conv.forward(&ops::resize(x, 2 * height, 2 * width, *how)?)
+                conv.forward_activated(&ops::resize(x, 2 * height, 2 * width, *how)?, Activation::None)
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What every op refuses, in words that name the op, the argument and its shape.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 /// Returns an error of one line, without the backtrace that candle's `bail!` may add.
 macro_rules! refuse {
@@ -43,9 +43,10 @@ pub(crate) fn same_shape(op: &str, argument: &str, x: &Tensor, like: &Tensor) ->
     same_kind(op, argument, x, like)
 }
 
-/// Refuses a tensor of another dtype or on another device than `like`.
+/// Refuses a tensor of another dtype or on another device than `like`. Beside an image that an op has left in bf16 on a CUDA device, f32 stands.
 pub(crate) fn same_kind(op: &str, argument: &str, x: &Tensor, like: &Tensor) -> Result<()> {
-    if x.dtype() != like.dtype() {
+    let is_mixed = like.device().is_cuda() && (x.dtype(), like.dtype()) == (DType::F32, DType::BF16);
+    if x.dtype() != like.dtype() && !is_mixed {
         refuse!("{op}: {argument} is {:?} where {:?} is expected", x.dtype(), like.dtype());
     }
     if !x.device().same_device(like.device()) {

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::check::{self, refuse};
-use crate::kernel::{by_candle, has_kernel, map2, node, values};
+use crate::kernel::{by_candle, has_kernel, map2, node, values, wide};
 
 /// `x * keep / (1 - probability)` of any shape: `keep`, of the shape of `x`, is 0 where an element is dropped, which happens with
 /// `probability`, and 1 elsewhere, so that the mean stays what it was (Srivastava et al. 2014, section 10, as PyTorch scales it).
@@ -13,6 +13,7 @@ use crate::kernel::{by_candle, has_kernel, map2, node, values};
 /// A mask that does not fit, and a probability outside [0, 1).
 pub fn dropout(x: &Tensor, keep: &Tensor, probability: f64) -> Result<Tensor> {
     const OP: &str = "dropout";
+    let x = &wide(x)?;
     check::same_shape(OP, "keep", keep, x)?;
     if !(0. ..1.).contains(&probability) {
         refuse!("{OP}: probability {probability} is not in [0, 1)");

@@ -7,7 +7,7 @@ use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::{InputGradients, by_candle, has_kernel, node, values, written};
+use crate::kernel::{InputGradients, by_candle, has_kernel, node, values, wide, written};
 
 /// Values that one piece of work copies: a share of a processor's second cache.
 const PIECE: usize = 1 << 16;
@@ -26,7 +26,9 @@ pub fn cat(images: &[&Tensor]) -> Result<Tensor> {
         if (images, height, width) != (n, h, w) {
             refuse!("{OP}: {name} has shape {:?}, image 0 {:?}", image.dims(), first.dims());
         }
-        check::same_kind(OP, &name, image, first)?;
+        // Either may have been left in bf16.
+        check::same_kind(OP, &name, image, first)
+            .or_else(|error| check::same_kind(OP, "", first, image).map_err(|_| error))?;
         channels += c;
     }
     if let [a, b, rest @ ..] = images
@@ -36,13 +38,14 @@ pub fn cat(images: &[&Tensor]) -> Result<Tensor> {
         return cat(&[*a, *b, &cat(rest)?]);
     }
     #[cfg(feature = "cuda")]
-    if let Some(stage) = crate::cuda::Stage::of(first)
-        && images.iter().all(|x| crate::cuda::Stage::of(x).is_some())
+    if let Some(stage) = crate::cuda::Stage::of_image(first)
+        && images.iter().all(|x| crate::cuda::Stage::of_image(x).is_some())
     {
         return crate::cuda::moves::cat(&stage, images);
     }
     if !has_kernel(first) {
-        return by_candle(OP, images, |images| Tensor::cat(images, 1));
+        let wide = images.iter().map(|x| wide(x)).collect::<Result<Vec<_>>>()?;
+        return by_candle(OP, &wide.iter().collect::<Vec<_>>(), |images| Tensor::cat(images, 1));
     }
     let images = images.iter().map(|image| image.contiguous()).collect::<Result<Vec<_>>>()?;
     let shapes: Vec<Shape> = images.iter().map(|image| image.shape().clone()).collect();
@@ -75,6 +78,7 @@ pub fn reshape(x: &Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
     if shape.elem_count() != x.elem_count() {
         refuse!("reshape: x has shape {:?}, which is not made {:?}", x.dims(), shape.dims());
     }
+    let x = &wide(x)?;
     #[cfg(feature = "cuda")]
     if crate::cuda::Stage::of(x).is_some() {
         let (y, before) = (crate::kernel::Made::copy_of(x)?, x.shape().clone());

@@ -51,7 +51,7 @@ impl Discriminator {
         let (_, _, height, width) = photos.dims4()?;
         Self::check_size(height, width)?;
         let pairs = ops::cat(&[photos, label_maps])?;
-        let mut x = ops::leaky_relu(&self.first.forward(&pairs)?, SLOPE)?;
+        let mut x = self.first.forward_activated(&pairs, Activation::LeakyRelu(SLOPE))?;
         for (conv, norm) in &self.down {
             x = conv.forward_norm_t(&x, norm, Activation::LeakyRelu(SLOPE), train)?;
         }

@@ -76,11 +76,11 @@ impl Generator {
                 return Err(Error::Msg(format!("generator: takes {channels} channels of noise and was given none")));
             }
         };
-        let mut x = ops::leaky_relu(&self.first.forward(&x)?, SLOPE)?; // (n, base, h/2, w/2)
+        let mut x = self.first.forward_activated(&x, Activation::LeakyRelu(SLOPE))?; // (n, base, h/2, w/2)
         for (conv, norm) in &self.down {
             x = conv.forward_norm_t(&x, norm, Activation::LeakyRelu(SLOPE), train)?;
         }
-        x = self.bottleneck.forward(&x)?; // (n, 16 base, h/16 - 3, w/16 - 3)
+        x = self.bottleneck.forward_activated(&x, Activation::None)?; // (n, 16 base, h/16 - 3, w/16 - 3)
         for (conv, norm) in &self.up {
             x = conv.forward_norm_t(&x, norm, Activation::Relu, train)?;
         }

@@ -56,12 +56,17 @@ impl Conv2d {
         })
     }
 
-    /// (n, in, h, w), or two images whose channels are stacked, to (n, out, h', w').
+    /// (n, in, h, w), or two images whose channels are stacked, to (n, out, h', w') in f32.
     pub fn forward<'a>(&self, x: impl Into<Images<'a>>) -> Result<Tensor> {
         ops::conv2d(x, &self.weight, self.bias.as_ref(), self.spec)
     }
 
-    /// [`Conv2d::forward`], then [`Norm::forward_t`]; before a batch norm, both at once.
+    /// [`Conv2d::forward`], then the activation, both at once: for a layer to come, as exact as convolutions are.
+    pub fn forward_activated<'a>(&self, x: impl Into<Images<'a>>, activation: Activation) -> Result<Tensor> {
+        ops::conv2d_activated(x, &self.weight, self.bias.as_ref(), self.spec, activation)
+    }
+
+    /// [`Conv2d::forward`], then [`Norm::forward_t`]; before a batch norm or none, both at once: for a layer to come.
     pub fn forward_norm_t<'a>(
         &self,
         x: impl Into<Images<'a>>,
@@ -74,6 +79,7 @@ impl Conv2d {
                 .eval(|norm| ops::conv2d_norm_eval(x, &self.weight, self.bias.as_ref(), self.spec, norm, activation)),
             Norm::Batch(norm) => norm
                 .train(|norm| ops::conv2d_norm_train(x, &self.weight, self.bias.as_ref(), self.spec, norm, activation)),
+            Norm::None => self.forward_activated(x, activation),
             norm => norm.forward_t(&self.forward(x)?, activation, train),
         }
     }
@@ -131,12 +137,17 @@ impl ConvTranspose2d {
         })
     }
 
-    /// (n, in, h, w) to (n, out, h', w').
+    /// (n, in, h, w) to (n, out, h', w') in f32.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::conv_transpose2d(x, &self.weight, self.bias.as_ref(), self.spec)
     }
 
-    /// [`ConvTranspose2d::forward`], then [`Norm::forward_t`]; before a batch norm, both at once.
+    /// [`ConvTranspose2d::forward`], then the activation, both at once: for a layer to come, as exact as convolutions are.
+    pub fn forward_activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        ops::conv_transpose2d_activated(x, &self.weight, self.bias.as_ref(), self.spec, activation)
+    }
+
+    /// [`ConvTranspose2d::forward`], then [`Norm::forward_t`]; before a batch norm or none, both at once: for a layer to come.
     pub fn forward_norm_t(&self, x: &Tensor, norm: &Norm, activation: Activation, train: bool) -> Result<Tensor> {
         match norm {
             Norm::Batch(norm) if !train => norm.eval(|norm| {
@@ -145,6 +156,7 @@ impl ConvTranspose2d {
             Norm::Batch(norm) => norm.train(|norm| {
                 ops::conv_transpose2d_norm_train(x, &self.weight, self.bias.as_ref(), self.spec, norm, activation)
             }),
+            Norm::None => self.forward_activated(x, activation),
             norm => norm.forward_t(&self.forward(x)?, activation, train),
         }
     }

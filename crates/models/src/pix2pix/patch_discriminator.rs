@@ -142,7 +142,7 @@ impl PatchDiscriminator {
         for (conv, norm) in &self.layers {
             x = conv.forward_norm_t(&x, norm, Activation::LeakyRelu(SLOPE), train)?;
         }
-        self.last.forward_norm_t(&x, &Norm::None, Activation::None, train)
+        self.last.forward_t(&x, train)
     }
 }
 
@@ -154,6 +154,13 @@ enum Conv {
 }
 
 impl Conv {
+    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        match self {
+            Self::Plain(conv) => conv.forward(x),
+            Self::Spectral(conv) => conv.forward_t(x, train),
+        }
+    }
+
     fn forward_norm_t(&self, x: &Tensor, norm: &Norm, activation: Activation, train: bool) -> Result<Tensor> {
         match self {
             Self::Plain(conv) => conv.forward_norm_t(x, norm, activation, train),

@@ -17,7 +17,7 @@ pub(crate) use cpu::{Activate, ForActivation, exp_negative, ln_normal, sigmoid a
 use crate::check::{self, refuse};
 #[cfg(feature = "cuda")]
 use crate::cuda::Stage;
-use crate::kernel::{by_candle, has_kernel, map, map2, node, values};
+use crate::kernel::{by_candle, has_kernel, map, map2, node, values, wide};
 use cpu::{LeakyRelu, Relu};
 
 /// What a normalisation applies to its result.
@@ -55,7 +55,7 @@ impl Activation {
 /// `max(x, 0)` of any shape; the gradient at 0 is 0.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
-    if let Some(stage) = Stage::of(x) {
+    if let Some(stage) = Stage::of_image(x) {
         return cuda::apply(&stage, Activation::Relu, x);
     }
     if !has_kernel(x) {
@@ -68,7 +68,7 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
 /// `x` above zero and `slope * x` elsewhere; the gradient at 0 is the slope.
 pub fn leaky_relu(x: &Tensor, slope: f64) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
-    if let Some(stage) = Stage::of(x) {
+    if let Some(stage) = Stage::of_image(x) {
         return cuda::apply(&stage, Activation::LeakyRelu(slope), x);
     }
     if !has_kernel(x) {
@@ -91,6 +91,7 @@ pub fn leaky_relu(x: &Tensor, slope: f64) -> Result<Tensor> {
 /// Tensors of different shapes.
 pub fn add(a: &Tensor, b: &Tensor, activation: Activation) -> Result<Tensor> {
     const OP: &str = "add";
+    let [a, b] = [&wide(a)?, &wide(b)?];
     check::same_shape(OP, "b", b, a)?;
     if !has_kernel(a) {
         return activation.apply(&by_candle(OP, &[a, b], |x| &x[0] + &x[1])?);
@@ -113,6 +114,7 @@ pub fn soft_clamp(x: &Tensor, bound: f64) -> Result<Tensor> {
     if !(bound > 0. && bound.is_finite()) {
         refuse!("soft_clamp: bound {bound} is not positive");
     }
+    let x = &wide(x)?;
     if !has_kernel(x) {
         return by_candle("soft_clamp", &[x], move |x| (&x[0] / bound)?.tanh()? * bound);
     }
@@ -127,6 +129,7 @@ pub fn soft_clamp(x: &Tensor, bound: f64) -> Result<Tensor> {
 
 /// Hyperbolic tangent of any shape.
 pub fn tanh(x: &Tensor) -> Result<Tensor> {
+    let x = &wide(x)?;
     if !has_kernel(x) {
         #[cfg(feature = "cuda")]
         if let Some(stage) = Stage::of(x) {
@@ -139,6 +142,7 @@ pub fn tanh(x: &Tensor) -> Result<Tensor> {
 
 /// `1 / (1 + exp(-x))` of any shape, without overflow at either end.
 pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    let x = &wide(x)?;
     if !has_kernel(x) {
         #[cfg(feature = "cuda")]
         if let Some(stage) = Stage::of(x) {

@@ -68,7 +68,9 @@ impl<'a> Images<'a> {
         if (n, h, w) != (n_below, h_below, w_below) {
             refuse!("{op}: x[1] has shape {:?}, x[0] {:?}", below.dims(), x.dims());
         }
-        check::same_kind(op, "x[1]", below, x)?;
+        // Either may have been left in bf16.
+        check::same_kind(op, "x[1]", below, x)
+            .or_else(|error| check::same_kind(op, "x[0]", x, below).map_err(|_| error))?;
         Ok((n, c + c_below, h, w))
     }
 

@@ -15,7 +15,7 @@ pub use images::Images;
 
 use crate::Activation;
 use crate::check::{self, refuse};
-use crate::kernel::{InputGradients, Level, has_kernel, is_tracked, node, values};
+use crate::kernel::{InputGradients, Level, has_kernel, is_tracked, node, values, wide};
 use crate::norm::{BatchStatistics, NormEval, NormTrain};
 
 /// What a convolution may round on the way. `Fast` and `Direct` differ in f32 on the CPU and, by cuDNN, on a CUDA device.
@@ -29,8 +29,10 @@ pub enum Exactness {
     /// Sums of products alone: relative L2 errors up to 1e-6.
     Direct,
     /// Mixed precision, PyTorch's autocast of convolutions: factors, results and gradients are rounded to bf16 (8 bits), sums are in f32.
-    /// Relative L2 errors around 3e-3. Tensors go in and come out in f32, so weights, their steps, norms and losses stay as they are. By
-    /// cuDNN on tensor cores; elsewhere values are rounded and then convolved as with `Fast`, which takes longer than that.
+    /// Relative L2 errors around 3e-3. Weights, their steps, statistics and losses stay in f32. By cuDNN on tensor cores, where images stay in
+    /// bf16 from op to op: what [`conv2d_activated`], [`conv2d_norm_train`] and the like give there is a bf16 tensor, which every op of this
+    /// crate takes, and [`conv2d`] and [`conv_transpose2d`](crate::conv_transpose2d) give f32. Elsewhere all tensors are f32, and values are
+    /// rounded and then convolved as with `Fast`, which takes longer than that.
     Bf16,
 }
 
@@ -106,6 +108,8 @@ pub fn conv2d<'a>(x: impl Into<Images<'a>>, weight: &Tensor, bias: Option<&Tenso
     {
         return Ok(y);
     }
+    let wide = x.each(wide)?;
+    let x = Images::of(&wide);
     if spec.exactness == Exactness::Bf16 {
         let x = x.each(bf16::rounded)?;
         let spec = Conv2d { exactness: Exactness::Fast, ..spec };
@@ -117,8 +121,32 @@ pub fn conv2d<'a>(x: impl Into<Images<'a>>, weight: &Tensor, bias: Option<&Tenso
     composed::conv2d(&x.stacked()?, weight, bias, &geometry)
 }
 
+/// [`conv2d`], then the activation: what a layer without a norm hands on to the next. On a CUDA device the result is bf16 with [`Exactness::Bf16`].
+///
+/// # Errors
+/// Those of [`conv2d`].
+pub fn conv2d_activated<'a>(
+    x: impl Into<Images<'a>>,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    spec: Conv2d,
+    activation: Activation,
+) -> Result<Tensor> {
+    let x = x.into();
+    #[cfg(feature = "cuda")]
+    if weight.device().is_cuda() {
+        let g = geometry(x, weight, bias, spec)?;
+        let direction = cuda::Direction::Forward;
+        if let Some(y) = cuda::apply_activated(direction, x.all(), (weight, bias), &g, activation) {
+            return Ok(y);
+        }
+    }
+    activation.apply(&conv2d(x, weight, bias, spec)?)
+}
+
 /// [`conv2d`], then [`batch_norm_eval`](crate::batch_norm_eval) and the activation: for prediction one pass over the result
-/// instead of two. Where a gradient may be asked for it is the one op after the other.
+/// instead of two. Where a gradient may be asked for it is the one op after the other. On a CUDA device the result is bf16 with
+/// [`Exactness::Bf16`].
 ///
 /// # Errors
 /// Those of both.
@@ -154,7 +182,7 @@ pub fn conv2d_norm_eval<'a>(
 }
 
 /// [`conv2d`], then [`batch_norm_train`](crate::batch_norm_train) and the activation, with the statistics of the batch. On a CUDA device
-/// what is between them stays in bf16 where convolutions are, and so does its gradient.
+/// the result, what is between, and the gradients of both are bf16 with [`Exactness::Bf16`].
 ///
 /// # Errors
 /// Those of both.
@@ -231,7 +259,7 @@ fn geometry<'a>(x: impl Into<Images<'a>>, weight: &Tensor, bias: Option<&Tensor>
         );
     }
     if let Some(bias) = bias {
-        check::vector(OP, "bias", bias, out_channels, like)?;
+        check::vector(OP, "bias", bias, out_channels, weight)?;
     }
     let (Some(output_h), Some(output_w)) =
         (positions(h, kh, stride.0, padding.0, dilation.0), positions(w, kw, stride.1, padding.1, dilation.1))

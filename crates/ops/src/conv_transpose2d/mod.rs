@@ -13,7 +13,7 @@ use crate::conv2d::bf16::rounded;
 #[cfg(feature = "cuda")]
 use crate::conv2d::cuda;
 use crate::conv2d::{Geometry, cpu};
-use crate::kernel::{Level, has_kernel, is_tracked, node, values};
+use crate::kernel::{Level, has_kernel, is_tracked, node, values, wide};
 use crate::norm::{BatchStatistics, NormEval, NormTrain};
 
 /// How each pixel of the image is spread by the kernel. Pairs are (vertical, horizontal).
@@ -67,6 +67,7 @@ pub fn conv_transpose2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec
     if let Some(y) = cuda::apply("conv_transpose2d", cuda::Direction::InputGradient, &[x], weight, bias, &geometry) {
         return Ok(y);
     }
+    let x = &wide(x)?;
     if spec.exactness == Exactness::Bf16 {
         let spec = ConvTranspose2d { exactness: Exactness::Fast, ..spec };
         return rounded(&conv_transpose2d(&rounded(x)?, &rounded(weight)?, bias, spec)?);
@@ -77,8 +78,32 @@ pub fn conv_transpose2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec
     composed::conv_transpose2d(x, weight, bias, &geometry)
 }
 
+/// [`conv_transpose2d`], then the activation: what a layer without a norm hands on to the next. On a CUDA device the result is bf16 with
+/// [`Exactness::Bf16`].
+///
+/// # Errors
+/// Those of [`conv_transpose2d`].
+pub fn conv_transpose2d_activated(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    spec: ConvTranspose2d,
+    activation: Activation,
+) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let g = geometry(x, weight, bias, spec)?;
+        let direction = cuda::Direction::InputGradient;
+        if let Some(y) = cuda::apply_activated(direction, &[x], (weight, bias), &g, activation) {
+            return Ok(y);
+        }
+    }
+    activation.apply(&conv_transpose2d(x, weight, bias, spec)?)
+}
+
 /// [`conv_transpose2d`], then [`batch_norm_eval`](crate::batch_norm_eval) and the activation: for prediction one pass over the result
-/// instead of two. Where a gradient may be asked for it is the one op after the other.
+/// instead of two. Where a gradient may be asked for it is the one op after the other. On a CUDA device the result is bf16 with
+/// [`Exactness::Bf16`].
 ///
 /// # Errors
 /// Those of both.
@@ -95,7 +120,7 @@ pub fn conv_transpose2d_norm_eval(
     #[cfg(feature = "cuda")]
     if !tracked && x.device().is_cuda() {
         let g = geometry(x, weight, bias, spec)?;
-        norm.check(OP, x, g.in_channels)?;
+        norm.check(OP, weight, g.in_channels)?;
         let direction = cuda::Direction::InputGradient;
         if let Some(y) = cuda::apply_norm_eval(direction, &[x], (weight, bias), &g, norm, activation) {
             return Ok(y);
@@ -113,7 +138,7 @@ pub fn conv_transpose2d_norm_eval(
 }
 
 /// [`conv_transpose2d`], then [`batch_norm_train`](crate::batch_norm_train) and the activation, with the statistics of the batch. On a CUDA
-/// device what is between them stays in bf16 where convolutions are, and so does its gradient.
+/// device the result, what is between, and the gradients of both are bf16 with [`Exactness::Bf16`].
 ///
 /// # Errors
 /// Those of both.
@@ -128,7 +153,7 @@ pub fn conv_transpose2d_norm_train(
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         let g = geometry(x, weight, bias, spec)?;
-        norm.check("conv_transpose2d_norm_train", x, g.in_channels, g.batch * g.input.0 * g.input.1)?;
+        norm.check("conv_transpose2d_norm_train", weight, g.in_channels, g.batch * g.input.0 * g.input.1)?;
         let direction = cuda::Direction::InputGradient;
         if let Some(y) = cuda::apply_norm_train(direction, &[x], (weight, bias), &g, norm, activation) {
             return Ok(y);
@@ -181,7 +206,7 @@ pub(crate) fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec:
     }
     let out_channels = group_channels * groups;
     if let Some(bias) = bias {
-        check::vector(OP, "bias", bias, out_channels, x)?;
+        check::vector(OP, "bias", bias, out_channels, weight)?;
     }
     if output_padding.0 >= stride.0.max(dilation.0) || output_padding.1 >= stride.1.max(dilation.1) {
         refuse!("{OP}: output padding {output_padding:?} reaches both stride {stride:?} and dilation {dilation:?}");

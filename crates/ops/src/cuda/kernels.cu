@@ -62,6 +62,18 @@ __device__ float widened(unsigned short value) {
     return x.value;
 }
 
+__device__ float value_of(const void *x, int is_narrow, int at) {
+    return is_narrow ? widened(((const unsigned short *)x)[at]) : ((const float *)x)[at];
+}
+
+__device__ void put_value(void *y, int is_narrow, int at, float value) {
+    if (is_narrow) {
+        ((unsigned short *)y)[at] = narrowed(value);
+    } else {
+        ((float *)y)[at] = value;
+    }
+}
+
 // Four channels of a pixel, zeros for those that are not there.
 __device__ float4 four(const float *pixel, int channel, int channels) {
     float4 x = {0, 0, 0, 0};
@@ -122,6 +134,14 @@ __device__ void put_four_narrow(unsigned short *pixel, int channel, int channels
     if (channel + 3 < channels) pixel[channel + 3] = narrowed(x.w);
 }
 
+__device__ void put_four_of(void *y, int is_narrow, int first, int channel, int channels, float4 x) {
+    if (is_narrow) {
+        put_four_narrow((unsigned short *)y + first, channel, channels, x);
+    } else {
+        put_four((float *)y + first, channel, channels, x);
+    }
+}
+
 // Slope 1 is no activation, 0 ReLU, which a NaN passes, and its gradient; by another slope what is not above zero is multiplied.
 __device__ float activated(float x, float slope) {
     if (slope == 0) return x <= 0 ? 0 : x;
@@ -156,17 +176,25 @@ KERNEL(copy_rows, Rows) {
 }
 
 struct Addition {
-    const float *x;
-    float *y;
+    const float *x;  // or bf16
+    void *y;
     int len, repeat, period;
-    int fours;  // whether each thread adds four values side by side, which have one value of x or four
+    int fours;   // whether each thread adds four values side by side, which have one value of x or four
+    int narrow;  // whether y is bf16, and x, of the same shape, too
     float keep, take;
 };
 
 // y = keep y + take x
 KERNEL(add_to, Addition) {
+    for (int i = blockIdx.x * THREADS + threadIdx.x; p.fours && i < p.len / 4; i += gridDim.x * THREADS) {
+        float4 y = four_of(p.y, p.narrow, 4 * i, 0, 4), x = four_of(p.x, p.narrow, 4 * i, 0, 4);
+        y.x = y.x * p.keep + x.x * p.take, y.y = y.y * p.keep + x.y * p.take;
+        y.z = y.z * p.keep + x.z * p.take, y.w = y.w * p.keep + x.w * p.take;
+        put_four_of(p.y, p.narrow, 4 * i, 0, 4, y);
+    }
+    if (p.fours) return;
     for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
-        p.y[i] = p.y[i] * p.keep + p.x[i] * p.take;
+        put_value(p.y, p.narrow, i, value_of(p.y, p.narrow, i) * p.keep + value_of(p.x, p.narrow, i) * p.take);
     }
 }
 
@@ -185,18 +213,18 @@ KERNEL(move_running, Moving) {
     }
 }
 
-// One value of x to `repeat` values of y, and x anew after `period` of its values.
+// One value of x, f32, to `repeat` values of y, and x anew after `period` of its values.
 KERNEL(add_each, Addition) {
     for (int i = blockIdx.x * THREADS + threadIdx.x; p.fours && i < p.len / 4; i += gridDim.x * THREADS) {
-        float4 y = ((float4 *)p.y)[i];
+        float4 y = four_of(p.y, p.narrow, 4 * i, 0, 4);
         const float *x = p.x + 4 * i / p.repeat % p.period;
         int next = p.repeat == 1;
         y.x += x[0], y.y += x[next], y.z += x[2 * next], y.w += x[3 * next];
-        ((float4 *)p.y)[i] = y;
+        put_four_of(p.y, p.narrow, 4 * i, 0, 4, y);
     }
     if (p.fours) return;
     for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
-        p.y[i] += p.x[i / p.repeat % p.period];
+        put_value(p.y, p.narrow, i, value_of(p.y, p.narrow, i) + p.x[i / p.repeat % p.period]);
     }
 }
 
@@ -214,7 +242,11 @@ struct Transposition {
     int tile_rows, tile_columns;  // of which a block turns one at a time, TILE values at most
     int tiles;                    // of all matrices
     int narrow;                   // whether y is bf16
+    unsigned by_rows, by_columns; // what `quotient` takes for those of a tile
 };
+
+// i / d for i up to TILE, where `by` is 2^32 / d, rounded up.
+__device__ int quotient(int i, unsigned by) { return (unsigned long long)i * by >> 32; }
 
 // Matrices (n, rows, columns), to (n, columns, rows): side by side are values that are read, and those that are written.
 KERNEL(transpose, Transposition) {
@@ -225,21 +257,62 @@ KERNEL(transpose, Transposition) {
         int matrix = t / across / down, row = t / across % down * p.tile_rows, column = t % across * p.tile_columns;
         int height = min_of(p.rows - row, p.tile_rows), width = min_of(p.columns - column, p.tile_columns);
         const float *x = p.x + (matrix * p.rows + row) * p.columns + column;
-        for (int i = threadIdx.x; i < height * width; i += THREADS) {
-            tile[i / width * pitch + i % width] = x[i / width * p.columns + i % width];
+        for (int i = threadIdx.x; i < height * p.tile_columns; i += THREADS) {
+            int r = quotient(i, p.by_columns), c = i - r * p.tile_columns;
+            if (c < width) tile[r * pitch + c] = x[r * p.columns + c];
         }
         __syncthreads();
         int to = (matrix * p.columns + column) * p.rows + row;
-        for (int i = threadIdx.x; i < height * width; i += THREADS) {
-            float value = tile[i % height * pitch + i / height];
-            int at = to + i / height * p.rows + i % height;
+        for (int i = threadIdx.x; i < width * p.tile_rows; i += THREADS) {
+            int c = quotient(i, p.by_rows), r = i - c * p.tile_rows;
+            if (r >= height) continue;
+            float value = tile[r * pitch + c];
             if (p.narrow) {
-                ((unsigned short *)p.y)[at] = narrowed(value);
+                ((unsigned short *)p.y)[to + c * p.rows + r] = narrowed(value);
             } else {
-                ((float *)p.y)[at] = value;
+                ((float *)p.y)[to + c * p.rows + r] = value;
             }
         }
         __syncthreads();
+    }
+}
+
+struct Phases {
+    const void *x;
+    void *y;
+    const float *bias;  // for each channel of the image, or null
+    int len;
+    int channels, padded;                              // of the image, and of each of its phases
+    int height, width, rows, columns;                  // of the image, and of its phases
+    int border;                                        // where the image begins in the first row and column of phases
+    int image_step, channel_step, row_step, pixel_step;  // from value to value of the image
+    int narrow_x, narrow_y;                            // whether they are bf16
+};
+
+// An image (n, channels, height, width), to its phases (n, rows, columns, 2, 2, padded): pixels of even and odd rows and columns, with
+// zeros around it and for channels that it has not.
+KERNEL(fold, Phases) {
+    for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
+        int channel = i % p.padded, phase = i / p.padded % 4, at = i / p.padded / 4;
+        int x = at % p.columns * 2 + phase % 2 - p.border, y = at / p.columns % p.rows * 2 + phase / 2 - p.border;
+        int image = at / p.columns / p.rows;
+        float value = 0;
+        if (channel < p.channels && x >= 0 && x < p.width && y >= 0 && y < p.height) {
+            int from = image * p.image_step + channel * p.channel_step + y * p.row_step + x * p.pixel_step;
+            value = value_of(p.x, p.narrow_x, from);
+        }
+        put_value(p.y, p.narrow_y, i, value);
+    }
+}
+
+// Back from the phases, with a bias. The image lies as (n, channels, height, width).
+KERNEL(unfold, Phases) {
+    for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
+        int x = i % p.width + p.border, y = i / p.width % p.height + p.border;
+        int channel = i / p.width / p.height % p.channels, image = i / p.width / p.height / p.channels;
+        int at = (image * p.rows + y / 2) * p.columns + x / 2;
+        float value = value_of(p.x, p.narrow_x, (4 * at + y % 2 * 2 + x % 2) * p.padded + channel);
+        put_value(p.y, p.narrow_y, i, value + (p.bias ? p.bias[channel] : 0));
     }
 }
 
@@ -281,21 +354,38 @@ KERNEL(widen, Cast) {
 // ---- activations ----
 
 struct Activation {
-    const float *x, *gradient;
-    float *y;
+    const void *x, *gradient;
+    void *y;
     int len;
+    int fours;                    // whether each thread has four values side by side
+    int narrow, gradient_narrow;  // whether x and y are bf16, and whether the gradient is
     float slope;
 };
 
 KERNEL(activate, Activation) {
+    for (int i = blockIdx.x * THREADS + threadIdx.x; p.fours && i < p.len / 4; i += gridDim.x * THREADS) {
+        float4 x = four_of(p.x, p.narrow, 4 * i, 0, 4);
+        x.x = activated(x.x, p.slope), x.y = activated(x.y, p.slope);
+        x.z = activated(x.z, p.slope), x.w = activated(x.w, p.slope);
+        put_four_of(p.y, p.narrow, 4 * i, 0, 4, x);
+    }
+    if (p.fours) return;
     for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
-        p.y[i] = activated(p.x[i], p.slope);
+        put_value(p.y, p.narrow, i, activated(value_of(p.x, p.narrow, i), p.slope));
     }
 }
 
 KERNEL(activate_back, Activation) {
+    for (int i = blockIdx.x * THREADS + threadIdx.x; p.fours && i < p.len / 4; i += gridDim.x * THREADS) {
+        float4 x = four_of(p.x, p.narrow, 4 * i, 0, 4), g = four_of(p.gradient, p.gradient_narrow, 4 * i, 0, 4);
+        x.x = gradient_before(x.x, g.x, p.slope), x.y = gradient_before(x.y, g.y, p.slope);
+        x.z = gradient_before(x.z, g.z, p.slope), x.w = gradient_before(x.w, g.w, p.slope);
+        put_four_of(p.y, p.narrow, 4 * i, 0, 4, x);
+    }
+    if (p.fours) return;
     for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
-        p.y[i] = gradient_before(p.x[i], p.gradient[i], p.slope);
+        float gradient = value_of(p.gradient, p.gradient_narrow, i);
+        put_value(p.y, p.narrow, i, gradient_before(value_of(p.x, p.narrow, i), gradient, p.slope));
     }
 }
 
@@ -561,7 +651,7 @@ struct Normalisation {
     const float *before;  // what is added to x first, a value for each channel, or null
     float *y;
     int channels, pixels, count, lanes;
-    int narrow;           // whether x is bf16, and its gradient in the order of pixels
+    int narrow;           // whether x is bf16 and, in the order of pixels, what is written
     int gradient_narrow;  // whether that of the result is, in the order of pixels alone
     float epsilon, slope;
 };
@@ -610,7 +700,7 @@ KERNEL(normalise_by_pixel, Normalisation) {
     for (int i = blockIdx.y * step + threadIdx.x / p.lanes; i < p.count; i += gridDim.y * step) {
         float4 x = four_of(p.x, p.narrow, i * p.channels, channel, p.channels);
         x.x = normalised(a, x.x), x.y = normalised(b, x.y), x.z = normalised(c, x.z), x.w = normalised(d, x.w);
-        put_four(p.y + i * p.channels, channel, p.channels, x);
+        put_four_of(p.y, p.narrow, i * p.channels, channel, p.channels, x);
     }
 }
 
@@ -655,43 +745,73 @@ KERNEL(normalise_back_by_pixel, Normalisation) {
         float4 gradient = four_of(p.gradient, p.gradient_narrow, i * p.channels, channel, p.channels);
         x.x = gradient_of(a, x.x, gradient.x), x.y = gradient_of(b, x.y, gradient.y);
         x.z = gradient_of(c, x.z, gradient.z), x.w = gradient_of(d, x.w, gradient.w);
-        if (p.narrow) {
-            put_four_narrow((unsigned short *)p.y + i * p.channels, channel, p.channels, x);
-        } else {
-            put_four(p.y + i * p.channels, channel, p.channels, x);
-        }
+        put_four_of(p.y, p.narrow, i * p.channels, channel, p.channels, x);
     }
 }
 
 // ---- max-pooling ----
 
 struct Pool {
-    const float *x, *gradient;
-    float *y;
+    const void *x, *gradient;
+    void *y;
     int len, side, height, width, pooled_height, pooled_width;
-    int channels;  // side by side: 1 in the order of planes, which then are so many images
+    int channels;                 // side by side: 1 in the order of planes, which then are so many images
+    int narrow, gradient_narrow;  // whether x and y are bf16, and whether the gradient is
 };
 
-// Where the largest value of a window lies: the first of equals in row order, and the last NaN if there is one.
-__device__ int winner(const float *x, int side, int column_step, int row_step) {
-    int best = 0;
-    for (int row = 0; row < side; ++row) {
-        for (int column = 0; column < side; ++column) {
-            int rival = row * row_step + column * column_step;
-            if (x[rival] > x[best] || x[rival] != x[rival]) best = rival;
+// A window's largest value so far and where it lies: the first of equals in row order, and the last NaN if there is one.
+struct Largest {
+    float value;
+    int at;
+};
+
+__device__ struct Largest larger(struct Largest so_far, float value, int at) {
+    if (at == 0 || value > so_far.value || value != value) so_far.value = value, so_far.at = at;
+    return so_far;
+}
+
+// Those of four channels.
+struct Largests {
+    struct Largest a, b, c, d;
+};
+
+__device__ struct Largests largests(struct Pool p, int first, int channel) {
+    struct Largest none = {0, 0};
+    struct Largests all = {none, none, none, none};
+    int at = 0;
+    for (int row = 0; row < p.side; ++row) {
+        for (int column = 0; column < p.side; ++column, ++at) {
+            float4 x = four_of(p.x, p.narrow, first + (row * p.width + column) * p.channels, channel, p.channels);
+            all.a = larger(all.a, x.x, at), all.b = larger(all.b, x.y, at);
+            all.c = larger(all.c, x.z, at), all.d = larger(all.d, x.w, at);
         }
     }
-    return best;
+    return all;
+}
+
+// A window's first value, its own place among pooled ones, or none that is whole, and four of its channels.
+struct Window {
+    int first, pooled, channel, row, column;
+};
+
+// Of windows that cover `rows` and `columns` of them, with four channels to each thread.
+__device__ struct Window window(struct Pool p, int i, int rows, int columns) {
+    struct Window of;
+    int across = (p.channels + 3) / 4, pixel = i / across, image = pixel / columns / rows;
+    of.channel = i % across * 4, of.column = pixel % columns, of.row = pixel / columns % rows;
+    of.first = ((image * p.height + of.row * p.side) * p.width + of.column * p.side) * p.channels;
+    of.pooled = of.column < p.pooled_width && of.row < p.pooled_height
+                    ? ((image * p.pooled_height + of.row) * p.pooled_width + of.column) * p.channels
+                    : -1;
+    return of;
 }
 
 KERNEL(max_pool, Pool) {
     for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
-        int channel = i % p.channels, pixel = i / p.channels;
-        int column = pixel % p.pooled_width, row = pixel / p.pooled_width % p.pooled_height;
-        int image = pixel / p.pooled_width / p.pooled_height;
-        const float *window =
-            p.x + ((image * p.height + row * p.side) * p.width + column * p.side) * p.channels + channel;
-        p.y[i] = window[winner(window, p.side, p.channels, p.width * p.channels)];
+        struct Window of = window(p, i, p.pooled_height, p.pooled_width);
+        struct Largests all = largests(p, of.first, of.channel);
+        float4 y = {all.a.value, all.b.value, all.c.value, all.d.value};
+        put_four_of(p.y, p.narrow, of.pooled, of.channel, p.channels, y);
     }
 }
 
@@ -699,21 +819,24 @@ KERNEL(max_pool, Pool) {
 KERNEL(max_pool_back, Pool) {
     int columns = (p.width + p.side - 1) / p.side, rows = (p.height + p.side - 1) / p.side;
     for (int i = blockIdx.x * THREADS + threadIdx.x; i < p.len; i += gridDim.x * THREADS) {
-        int channel = i % p.channels, pixel = i / p.channels;
-        int column = pixel % columns, row = pixel / columns % rows, image = pixel / columns / rows;
-        int window = ((image * p.height + row * p.side) * p.width + column * p.side) * p.channels + channel;
-        int best = -1;
-        float gradient = 0;
-        if (column < p.pooled_width && row < p.pooled_height) {
-            int pooled = (image * p.pooled_height + row) * p.pooled_width + column;
-            best = winner(p.x + window, p.side, p.channels, p.width * p.channels);
-            gradient = p.gradient[pooled * p.channels + channel];
+        struct Window of = window(p, i, rows, columns);
+        struct Largest none = {0, -1};
+        struct Largests all = {none, none, none, none};
+        float4 g = {0, 0, 0, 0};
+        if (of.pooled >= 0) {
+            all = largests(p, of.first, of.channel);
+            g = four_of(p.gradient, p.gradient_narrow, of.pooled, of.channel, p.channels);
         }
-        int below = min_of(p.side, p.height - row * p.side), beside = min_of(p.side, p.width - column * p.side);
+        int below = min_of(p.side, p.height - of.row * p.side), beside = min_of(p.side, p.width - of.column * p.side);
         for (int y = 0; y < below; ++y) {
             for (int x = 0; x < beside; ++x) {
-                int at = (y * p.width + x) * p.channels;
-                p.y[window + at] = at == best ? gradient : 0;
+                int at = y * p.side + x;
+                float4 dx = {0, 0, 0, 0};
+                if (at == all.a.at) dx.x = g.x;
+                if (at == all.b.at) dx.y = g.y;
+                if (at == all.c.at) dx.z = g.z;
+                if (at == all.d.at) dx.w = g.w;
+                put_four_of(p.y, p.narrow, of.first + (y * p.width + x) * p.channels, of.channel, p.channels, dx);
             }
         }
     }

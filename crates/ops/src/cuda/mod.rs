@@ -180,7 +180,7 @@ fn function(device: &CudaDevice, kernel: &'static str) -> Result<CudaFunction> {
 #[cfg(feature = "cuda")]
 fn ptx() -> Result<&'static str> {
     const SOURCE: &str = concat!(
-        "#define THREADS 256\n#define TILE 1024\n",
+        "#define THREADS 256\n#define TILE 4096\n",
         "#define KERNEL(name, Parameters) extern \"C\" __global__ void name(Parameters p)\n",
         include_str!("kernels.cu")
     );

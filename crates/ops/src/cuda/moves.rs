@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 use super::sums::size;
 use super::{Memory, Stage, address, address_to_write, is_narrow};
 use crate::check::refuse;
-use crate::kernel::{InputGradients, Order, in_f32, node_in};
+use crate::kernel::{InputGradients, Order, in_f32, node_taking_bf16};
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -33,6 +33,8 @@ struct Transposition {
     tile_columns: i32,
     tiles: i32,
     narrow: i32,
+    by_rows: u32,
+    by_columns: u32,
 }
 
 #[repr(C)]
@@ -44,14 +46,16 @@ struct Addition {
     repeat: i32,
     period: i32,
     fours: i32,
+    narrow: i32,
     keep: f32,
     take: f32,
 }
 
-/// The same image in this order, without a gradient.
+/// The same image in this order, without a gradient. bf16 is in the order of pixels alone.
 pub(crate) fn arrange(stage: &Stage, order: Order, x: &Tensor) -> Result<Tensor> {
     let x = x.detach();
     let (n, c, h, w) = x.dims4()?;
+    let x = if order == Order::Pixels && Order::of(&x) == Order::Pixels { x } else { in_f32(&x)? };
     let from = Order::of(&x);
     if from == order || c == 1 || h * w == 1 || (from == Order::Planes && !x.is_contiguous()) {
         let x = order.arrange(&x)?;
@@ -86,10 +90,14 @@ fn transpose(stage: &Stage, order: Order, x: &Tensor, y: u64, narrow: bool) -> R
     let (rows, columns) = if order == Order::Pixels { (c, h * w) } else { (h * w, c) };
     let tile = stage.tile();
     let side = SIDE.min(tile / 4);
+    let long = |beside: usize| {
+        let most = tile / beside;
+        if most > side { most - most % side } else { most } // so that runs begin where others do
+    };
     let (tile_rows, tile_columns) = if columns <= rows {
-        (rows.min(tile / columns.min(side)), columns.min(side))
+        (rows.min(long(columns.min(side))), columns.min(side))
     } else {
-        (rows.min(side), columns.min(tile / rows.min(side)))
+        (rows.min(side), columns.min(long(rows.min(side))))
     };
     let tiles = n * rows.div_ceil(tile_rows) * columns.div_ceil(tile_columns);
     size(x.elem_count())?;
@@ -102,43 +110,72 @@ fn transpose(stage: &Stage, order: Order, x: &Tensor, y: u64, narrow: bool) -> R
         tile_columns: size(tile_columns)?,
         tiles: size(tiles)?,
         narrow: narrow.into(),
+        by_rows: dividing_by(tile_rows)?,
+        by_columns: dividing_by(tile_columns)?,
     };
     // SAFETY: both have n matrices of rows and columns, x in f32 and y in what it says, and are alive.
     unsafe { stage.launch("transpose", (tiles.min(65_535), 1), &parameters) }
 }
 
-/// The channels of images that lie in this order, one image's after the other's.
-pub(crate) fn stack(stage: &Stage, order: Order, images: &[Tensor]) -> Result<Tensor> {
-    let (n, _, h, w) = images[0].dims4()?;
-    let channels = images.iter().map(|x| x.dim(1)).sum::<Result<usize>>()?;
-    stacked(stage, order, images)?.into_image([n, channels, h, w], order)
+/// What kernels multiply by instead of dividing by a side of a tile.
+///
+/// # Errors
+/// A side of one value: there is nothing to transpose.
+fn dividing_by(side: usize) -> Result<u32> {
+    match u32::try_from((1u64 << 32).div_ceil(side.max(1) as u64)) {
+        Ok(by) => Ok(by),
+        Err(_) => refuse!("a tile has a side of {side}"),
+    }
 }
 
-fn stacked(stage: &Stage, order: Order, images: &[Tensor]) -> Result<Memory> {
+/// The same image in bf16 and in the order of pixels, without a gradient.
+pub(crate) fn narrow_image(stage: &Stage, x: &Tensor) -> Result<Tensor> {
+    let order = Order::Pixels;
+    if is_narrow(x) {
+        return arrange(stage, order, x);
+    }
+    let narrow = match arrange_narrow(stage, order, x)? {
+        Some(narrow) => narrow,
+        None => narrow(stage, &order.stored(&arrange(stage, order, x)?)?)?,
+    };
+    order.seen(&narrow)
+}
+
+/// The channels of images, one image's after the other's, in this order: in bf16 if all are, in f32 otherwise.
+pub(crate) fn stack(stage: &Stage, order: Order, images: &[Tensor]) -> Result<Tensor> {
+    let (y, shape) = stacked(stage, order, images)?;
+    y.into_image(shape, order)
+}
+
+/// The same, not yet a tensor, and its shape.
+fn stacked(stage: &Stage, order: Order, images: &[Tensor]) -> Result<(Memory, [usize; 4])> {
     let (n, _, h, w) = images[0].dims4()?;
-    let channels = images.iter().map(|x| x.dim(1)).sum::<Result<usize>>()?;
-    let mut y = stage.memory(n * channels * h * w)?;
+    let channels = images.iter().map(|x| x.dim(1)).collect::<Result<Vec<_>>>()?;
+    // Values of bf16 are copied in pairs.
+    let by_pairs =
+        order == Order::Pixels && images.iter().all(is_narrow) && channels.iter().all(|c| c.is_multiple_of(2));
+    let arranged = |x: &Tensor| if by_pairs { arrange(stage, order, x) } else { arrange(stage, order, &in_f32(x)?) };
+    let images = images.iter().map(arranged).collect::<Result<Vec<_>>>()?;
+    let whole: usize = channels.iter().sum();
+    let len = n * whole * h * w;
+    let (mut y, pair) = if by_pairs { (stage.narrow_memory(len)?, 2) } else { (stage.memory(len)?, 1) };
     let mut start = 0;
-    for x in images {
-        let c = x.dim(1)?;
-        let (x, y) = (address(x)?, y.address()?);
-        copy(stage, order, (n, c, h * w), (x, c, 0), (y, channels, start))?;
+    for (x, c) in images.iter().zip(channels) {
+        let size = (n, c / pair, h * w);
+        copy(stage, order, size, (address(x)?, c / pair, 0), (y.address()?, whole / pair, start / pair))?;
         start += c;
     }
-    Ok(y)
+    Ok((y, [n, whole, h, w]))
 }
 
 /// [`stack`] as a node: in the order of pixels if one of the images is.
 pub(crate) fn cat(stage: &Stage, images: &[&Tensor]) -> Result<Tensor> {
-    let orders: Vec<Order> = images.iter().map(|x| Order::of(x)).collect();
-    let order = if orders.contains(&Order::Pixels) { Order::Pixels } else { Order::Planes };
-    let arranged = images.iter().map(|x| arrange(stage, order, x)).collect::<Result<Vec<_>>>()?;
-    let channels = arranged.iter().map(|x| x.dim(1)).collect::<Result<Vec<_>>>()?;
-    let (n, _, h, w) = arranged[0].dims4()?;
-    let y = stacked(stage, order, &arranged)?;
-    let shape = (n, channels.iter().sum::<usize>(), h, w);
+    let by_pixels = images.iter().any(|x| Order::of(x) == Order::Pixels);
+    let order = if by_pixels { Order::Pixels } else { Order::Planes };
+    let channels = images.iter().map(|x| x.dim(1)).collect::<Result<Vec<_>>>()?;
+    let (y, shape) = stacked(stage, order, &images.iter().map(|x| x.detach()).collect::<Vec<_>>())?;
     let stage = stage.clone();
-    node_in(order, "cat", images, y, shape, move |pass| {
+    node_taking_bf16(order, "cat", images, y, &shape[..], move |pass| {
         let mut gradients = InputGradients::<4>::default();
         let mut start = 0;
         for (at, &channels) in channels.iter().enumerate() {
@@ -154,14 +191,10 @@ pub(crate) fn cat(stage: &Stage, images: &[&Tensor]) -> Result<Tensor> {
 /// The `channels` from `start` on of an image that lies in this order, in memory of their own.
 pub(crate) fn part(stage: &Stage, order: Order, x: &Tensor, start: usize, channels: usize) -> Result<Tensor> {
     let (n, c, h, w) = x.dims4()?;
-    // Values of bf16 are copied in pairs.
     let by_pairs = is_narrow(x) && order == Order::Pixels && [c, start, channels].iter().all(|c| c.is_multiple_of(2));
     let x = if by_pairs { x.clone() } else { in_f32(x)? };
-    let (mut y, pair) = if by_pairs {
-        (stage.narrow_memory(n * channels * h * w)?, 2)
-    } else {
-        (stage.memory(n * channels * h * w)?, 1)
-    };
+    let len = n * channels * h * w;
+    let (mut y, pair) = if by_pairs { (stage.narrow_memory(len)?, 2) } else { (stage.memory(len)?, 1) };
     let from = (address(&x)?, c / pair, start / pair);
     copy(stage, order, (n, channels / pair, h * w), from, (y.address()?, channels / pair, 0))?;
     y.into_image([n, channels, h, w], order)
@@ -197,23 +230,16 @@ fn copy(
     unsafe { stage.launch("copy_rows", (stage.blocks(len), 1), &parameters) }
 }
 
-/// `y = keep y + take x`, in place: whoever shares the values of y sees it. Both have one shape and lie in one order.
+/// `y = keep y + take x`, in place: whoever shares the values of y sees it. Both have one shape and dtype, f32 or bf16, and lie in one order.
 pub(crate) fn add_to(stage: &Stage, y: &Tensor, x: &Tensor, [keep, take]: [f64; 2]) -> Result<()> {
-    if !Order::is_one_of(x, y) {
-        refuse!("add_to: {:?} is not {:?}", x.layout(), y.layout());
+    if !Order::is_one_of(x, y) || x.dtype() != y.dtype() {
+        refuse!("add_to: {:?} {:?} is not {:?} {:?}", x.dtype(), x.layout(), y.dtype(), y.layout());
     }
     let len = x.elem_count();
     let [keep, take] = [keep as f32, take as f32];
-    let parameters = Addition {
-        x: address(x)?,
-        y: address_to_write(y)?,
-        len: size(len)?,
-        repeat: 1,
-        period: 1,
-        fours: 0,
-        keep,
-        take,
-    };
+    let (x, y, narrow) = (address(x)?, address_to_write(y)?, is_narrow(x).into());
+    let fours = (len.is_multiple_of(4) && [x, y].iter().all(|at| at.is_multiple_of(16))).into();
+    let parameters = Addition { x, y, len: size(len)?, repeat: 1, period: 1, fours, narrow, keep, take };
     // SAFETY: both have `len` values side by side, which `address` has checked, and are alive.
     unsafe { stage.launch("add_to", (stage.blocks(len), 1), &parameters) }
 }
@@ -241,11 +267,17 @@ pub(crate) fn narrow(stage: &Stage, x: &Tensor) -> Result<Tensor> {
     Ok(y.into_tensor(x.shape()))
 }
 
+/// The values of an image in bf16 in f32, as they lie.
+#[cfg(feature = "cuda")]
+pub(crate) fn widened(stage: &Stage, x: &Tensor) -> Result<Memory> {
+    widen(stage, Order::Pixels, address(x)?, None, (1, 1, x.elem_count()))
+}
+
 /// bf16 values in f32, those of an image `(n, c, pixels)` in this order with a bias `(c)`, contiguous, if there is one.
 pub(crate) fn widen(
     stage: &Stage,
     order: Order,
-    mut x: Memory,
+    x: u64,
     bias: Option<&Tensor>,
     (n, c, pixels): (usize, usize, usize),
 ) -> Result<Memory> {
@@ -253,7 +285,7 @@ pub(crate) fn widen(
     let repeat = if order == Order::Pixels { 1 } else { pixels };
     let mut y = stage.memory(len)?;
     let parameters = Cast {
-        x: x.address()?,
+        x,
         y: y.address()?,
         bias: bias.map_or(Ok(0), address)?,
         len: size(len)?,
@@ -265,11 +297,11 @@ pub(crate) fn widen(
     Ok(y)
 }
 
-/// Adds a bias `(c)`, contiguous, to the channels of an image `(n, c, pixels)` that lies there in this order.
+/// Adds a bias `(c)`, contiguous, to the channels of an image `(n, c, pixels)` that lies there in this order, and may be bf16.
 pub(crate) fn add_bias(
     stage: &Stage,
     order: Order,
-    y: u64,
+    (y, narrow): (u64, bool),
     bias: &Tensor,
     (n, c, pixels): (usize, usize, usize),
 ) -> Result<()> {
@@ -284,6 +316,7 @@ pub(crate) fn add_bias(
         repeat: size(repeat)?,
         period: size(c)?,
         fours: fours.into(),
+        narrow: narrow.into(),
         keep: 1.,
         take: 1.,
     };

@@ -36,6 +36,17 @@ impl Stage {
         (fits && super::refusal(x.device()).is_none()).then(|| Self::Device(device.clone()))
     }
 
+    /// The same for ops that also take an image in bf16, in the order of pixels.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn of_image(x: &Tensor) -> Option<Self> {
+        if !is_narrow(x) {
+            return Self::of(x);
+        }
+        let candle_core::Device::Cuda(device) = x.device() else { return None };
+        let fits = Order::of(x) == Order::Pixels && x.elem_count() <= MOST_VALUES;
+        (fits && super::refusal_in_bf16(x.device()).is_none()).then(|| Self::Device(device.clone()))
+    }
+
     /// Threads of a block.
     fn threads(&self) -> usize {
         match self {
@@ -50,7 +61,7 @@ impl Stage {
     pub(super) fn tile(&self) -> usize {
         match self {
             #[cfg(feature = "cuda")]
-            Self::Device(_) => 1024,
+            Self::Device(_) => 4096,
             #[cfg(test)]
             Self::Emulator { .. } => 64,
         }
@@ -270,14 +281,35 @@ pub(crate) fn address(x: &Tensor) -> Result<u64> {
 pub(crate) fn address_to_write(x: &Tensor) -> Result<u64> {
     #[cfg(test)]
     if x.device().is_cpu() {
-        let first = std::cell::Cell::new(0);
-        crate::kernel::lend(&Order::of(x).stored(x)?, &|values| {
-            first.set(values.as_mut_ptr() as u64);
-            Ok(())
-        })?;
-        return Ok(first.get());
+        return emulated_address(&Order::of(x).stored(x)?);
     }
     address(x)
+}
+
+/// The same of a contiguous tensor in the processor's memory.
+#[cfg(test)]
+fn emulated_address(x: &Tensor) -> Result<u64> {
+    struct Lent(std::sync::atomic::AtomicU64);
+
+    impl candle_core::InplaceOp1 for Lent {
+        fn name(&self) -> &'static str {
+            "lent"
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &candle_core::Layout) -> Result<()> {
+            let (start, order) = (layout.start_offset(), std::sync::atomic::Ordering::Relaxed);
+            match storage {
+                CpuStorage::F32(values) => self.0.store(values[start..].as_mut_ptr() as u64, order),
+                CpuStorage::BF16(values) => self.0.store(values[start..].as_mut_ptr() as u64, order),
+                _ => refuse!("a kernel's tensor is neither f32 nor bf16"),
+            }
+            Ok(())
+        }
+    }
+
+    let lent = Lent(0.into());
+    x.inplace_op1(&lent)?;
+    Ok(lent.0.into_inner())
 }
 
 fn on_device(storage: &Storage) -> Result<u64> {

@@ -2,11 +2,11 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 
-use super::{Memory, Stage, address_to_write, moves, sums, tensors};
+use super::{Memory, Stage, address_to_write, is_narrow, moves, sums, tensors};
 use crate::activation::{self, Activation};
 use crate::check::refuse;
-use crate::conv2d::cuda::drawn;
-use crate::kernel::Order;
+use crate::conv2d::cuda::{drawn, phases_fault};
+use crate::kernel::{Order, in_f32};
 use crate::loss::cuda::Kind::{self, Absolute, Charbonnier, CrossEntropy, Hinge, Mean, Squared};
 use crate::loss::{self, cuda::Target};
 use crate::norm::batch_norm;
@@ -16,6 +16,9 @@ use crate::{AdamParameter, AdamStep, BatchStatistics, NormEval, adam_steps, batc
 
 /// How far values and gradients may be off, as a relative L2 error: some roundings of f32. What is computed wrongly is off by about 1.
 const TOLERANCE: f64 = 1e-5;
+
+/// The same where results and gradients are rounded to bf16.
+const ROUNDING: f64 = 2e-2;
 
 const EPSILON: f64 = 1e-5;
 
@@ -29,6 +32,7 @@ pub(super) fn fault(stage: &Stage, device: &Device) -> Option<String> {
     fault
         .or_else(|| norms_differ(stage, device).unwrap_or_else(words("squared_norms")))
         .or_else(|| eval_differs(stage, device).unwrap_or_else(words("batch_norm_eval")))
+        .or_else(|| phases_fault(stage, device).unwrap_or_else(words("phases")))
         .or_else(|| [Order::Planes, Order::Pixels].iter().find_map(|&order| fault_in(order, stage, device)))
 }
 
@@ -36,7 +40,7 @@ pub(super) fn fault(stage: &Stage, device: &Device) -> Option<String> {
 pub(super) fn fault_in_bf16(stage: &Stage, device: &Device) -> Option<String> {
     let words = |name: &'static str| move |error: candle_core::Error| Some(format!("{name}: {error}"));
     let fault = casts_differ(stage, device).unwrap_or_else(words("casts"));
-    fault.or_else(|| training_differs(stage, device).unwrap_or_else(words("batch_norm_train of bf16")))
+    fault.or_else(|| images_differ(stage, device).unwrap_or_else(words("ops of bf16")))
 }
 
 fn norms_differ(stage: &Stage, device: &Device) -> Result<Option<String>> {
@@ -75,9 +79,11 @@ fn casts_differ(stage: &Stage, device: &Device) -> Result<Option<String>> {
             return Ok(Some("a cast to bf16 rounds otherwise".to_owned()));
         }
         let storage = narrow.storage_and_layout().0.try_clone(narrow.layout())?;
-        let wide = moves::widen(stage, order, storage.into(), Some(&bias.to_device(device)?), (2, 5, 3))?;
+        let bias = bias.to_device(device)?;
+        let wide = moves::widen(stage, order, Memory::from(storage).address()?, Some(&bias), (2, 5, 3))?;
         let wide = wide.into_image([2, 5, 3, 1], order)?.to_device(&Device::Cpu)?;
-        let expected = expected.broadcast_add(&bias.reshape((1, 5, 1, 1))?)?;
+        let bias = bias.to_device(&Device::Cpu)?.reshape((1, 5, 1, 1))?;
+        let expected = expected.broadcast_add(&bias)?;
         if let Some(fault) = off(&wide, &expected.to_dtype(DType::F64)?)? {
             return Ok(Some(format!("a cast from bf16 with a bias: {fault}")));
         }
@@ -125,45 +131,83 @@ fn eval_after_differs(stage: &Stage, device: &Device, order: Order, stored: &Ten
         let shape = [shape.0, shape.1, shape.2, shape.3];
         batch_norm::cuda::eval_after(stage, order, (written, shape), Some(before), norm, Activation::Relu)
     })?;
-    let fault = off(&actual, &expected)?;
+    let fault = off_by(&actual, &expected, if is_narrow(&actual) { ROUNDING } else { TOLERANCE })?;
     Ok(fault.map(|fault| format!("batch_norm_eval after a convolution in {:?}: {fault}", stored.dtype())))
 }
 
-/// A normalisation of bf16 values by their statistics, and the way back, where the gradient of x is rounded too.
-fn training_differs(stage: &Stage, device: &Device) -> Result<Option<String>> {
-    const ROUNDING: f64 = 4e-3;
+/// Ops of images in bf16, and the way back, where gradients of images are rounded too.
+fn images_differ(stage: &Stage, device: &Device) -> Result<Option<String>> {
+    const ACTIVATION: Activation = Activation::LeakyRelu(0.2);
+    let train = |stage: Option<&Stage>, x: &[Tensor]| match stage {
+        Some(stage) => batch_norm::cuda::train(stage, &x[0], &x[1], &x[2], EPSILON, ACTIVATION).map(|(y, _)| y),
+        None => batch_norm_train(&x[0], &x[1], &x[2], EPSILON, ACTIVATION).map(|(y, _)| y),
+    };
+    let activate = |stage: Option<&Stage>, x: &[Tensor]| match stage {
+        Some(stage) => activation::cuda::apply(stage, ACTIVATION, &x[0]),
+        None => ACTIVATION.apply(&x[0]),
+    };
+    let pool = |stage: Option<&Stage>, x: &[Tensor]| match stage {
+        Some(stage) => pool::cuda::max_pool2d(stage, &x[0], 2),
+        None => crate::max_pool2d(&x[0], 2),
+    };
+    let move_about = |stage: Option<&Stage>, x: &[Tensor]| moved(Order::Pixels, stage, &x[0].detach(), &x[1].detach());
+    let ops: [(&str, usize, usize, &Op); 4] = [
+        ("batch_norm_train", 3, 3, &train),
+        ("activation", 1, 1, &activate),
+        ("max_pool2d", 1, 1, &pool),
+        ("moves", 2, 0, &move_about),
+    ];
     for shape in [[2, 5, 3, 2], [3, 8, 4, 3]] {
-        let channels = [shape[1]];
-        let x = drawn(&shape, 1)?.to_dtype(DType::BF16)?;
-        let (weight, bias, cotangent) = (drawn(&channels, 2)?, drawn(&channels, 3)?, drawn(&shape, 4)?);
-        let of = |stage: Option<&Stage>, dtype: DType, device: &Device| -> Result<[Tensor; 3]> {
-            let place = |x: &Tensor, dtype: DType| {
-                let x = x.to_dtype(dtype)?.to_device(device)?;
-                Var::from_tensor(&x).map(Var::into_inner)
-            };
-            let (weight, bias) = (place(&weight, dtype)?, place(&bias, dtype)?);
-            // As it is stored in the order of pixels.
-            let stored =
-                place(&x.permute((0, 2, 3, 1))?.contiguous()?, if stage.is_some() { DType::BF16 } else { dtype })?;
-            let x = stored.permute((0, 3, 1, 2))?;
-            let (y, _) = match stage {
-                Some(stage) => batch_norm::cuda::train(stage, &x, &weight, &bias, EPSILON, Activation::LeakyRelu(0.2))?,
-                None => batch_norm_train(&x, &weight, &bias, EPSILON, Activation::LeakyRelu(0.2))?,
-            };
-            let cotangent = cotangent.to_dtype(dtype)?.to_device(device)?;
-            let gradients = (&y * cotangent)?.sum_all()?.backward()?;
-            let (Some(of_x), Some(of_weight)) = (gradients.get(&stored), gradients.get(&weight)) else {
-                refuse!("an input has no gradient")
-            };
-            Ok([y.detach(), of_weight.clone(), of_x.clone()])
-        };
-        let (actual, expected) = (of(Some(stage), DType::F32, device)?, of(None, DType::F64, &Device::Cpu)?);
-        for (what, tolerance, at) in
-            [("result", TOLERANCE, 0), ("gradient of weight", TOLERANCE, 1), ("gradient of x", ROUNDING, 2)]
-        {
-            if let Some(fault) = off_by(&actual[at], &expected[at], tolerance)? {
-                return Ok(Some(format!("batch_norm_train of bf16 {shape:?}: {what}: {fault}")));
+        for (name, inputs, with_gradient, op) in ops {
+            let fault = bf16_differs(stage, device, op, &shape, inputs, with_gradient)?;
+            if let Some(fault) = fault {
+                return Ok(Some(format!("{name} of bf16 {shape:?}: {fault}")));
             }
+        }
+    }
+    Ok(None)
+}
+
+/// Compares an op of an image in bf16 and of vectors of a number for each channel, in f32.
+fn bf16_differs(
+    stage: &Stage,
+    device: &Device,
+    op: &Op,
+    shape: &[usize; 4],
+    inputs: usize,
+    with_gradient: usize,
+) -> Result<Option<String>> {
+    let x = drawn(shape, 1)?.to_dtype(DType::BF16)?;
+    let vectors = (1..inputs).map(|at| drawn(&shape[1..2], at as u64 + 1)).collect::<Result<Vec<_>>>()?;
+    let of = |stage: Option<&Stage>, dtype: DType, device: &Device| -> Result<Vec<Tensor>> {
+        let place = |x: &Tensor, dtype: DType| {
+            let x = x.to_dtype(dtype)?.to_device(device)?;
+            Var::from_tensor(&x).map(Var::into_inner)
+        };
+        // As it is stored in the order of pixels.
+        let of_x = if stage.is_some() { DType::BF16 } else { dtype };
+        let stored = place(&Order::Pixels.stored(&x)?, of_x)?;
+        let mut all = vec![Order::Pixels.seen(&stored)?];
+        for vector in &vectors {
+            all.push(place(vector, dtype)?);
+        }
+        let y = op(stage, &all)?.to_dtype(dtype)?;
+        let mut results = vec![y.detach()];
+        if with_gradient > 0 {
+            let gradients = (&y * drawn(y.dims(), 9)?.to_dtype(dtype)?.to_device(device)?)?.sum_all()?.backward()?;
+            all[0] = stored;
+            for x in &all[..with_gradient] {
+                let Some(gradient) = gradients.get(x) else { refuse!("an input has no gradient") };
+                results.push(gradient.clone());
+            }
+        }
+        Ok(results)
+    };
+    let (actual, expected) = (of(Some(stage), DType::F32, device)?, of(None, DType::F64, &Device::Cpu)?);
+    let names = ["result", "gradient of x", "gradient of weight", "gradient of bias"];
+    for (what, (actual, expected)) in names.into_iter().zip(actual.iter().zip(&expected)) {
+        if let Some(fault) = off_by(actual, expected, ROUNDING)? {
+            return Ok(Some(format!("{what}: {fault}")));
         }
     }
     Ok(None)
@@ -244,23 +288,25 @@ fn fault_in(order: Order, stage: &Stage, device: &Device) -> Option<String> {
     None
 }
 
-/// The first channel of an image moved behind the others, half of that and twice the image, a bias, and sums of each channel, of which bias
-/// and sums are moved a quarter of the way towards each other.
+/// The first channels of an image moved behind the others, half of that and twice the image, a bias, and sums of each channel, of which bias
+/// and sums are moved a quarter of the way towards each other. Pairs of channels are moved where there are, as bf16 is.
 fn moved(order: Order, stage: Option<&Stage>, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (n, c, h, w) = x.dims4()?;
+    let first = if c > 2 && c.is_multiple_of(2) { 2 } else { 1 };
     let (y, sums) = if let Some(stage) = stage {
         let x = moves::arrange(stage, order, x)?;
-        let parts = [moves::part(stage, order, &x, 1, c - 1)?, moves::part(stage, order, &x, 0, 1)?];
+        let parts = [moves::part(stage, order, &x, first, c - first)?, moves::part(stage, order, &x, 0, first)?];
         let y = moves::stack(stage, order, &parts)?;
+        let x = if is_narrow(&y) { x } else { in_f32(&x)? };
         moves::add_to(stage, &y, &x, [0.5, 2.])?;
-        moves::add_bias(stage, order, address_to_write(&y)?, bias, (n, c, h * w))?;
+        moves::add_bias(stage, order, (address_to_write(&y)?, is_narrow(&y)), bias, (n, c, h * w))?;
         let sums = sums::channel_sums(stage, order, &y)?;
         let batch = BatchStatistics { mean: sums.clone(), variance: bias.detach() };
         let [nearer_bias, nearer_sums] = [bias.force_contiguous()?, sums.force_contiguous()?];
         batch_norm::cuda::move_running(stage, &batch, [&nearer_bias, &nearer_sums], 0.25)?;
         (moves::arrange(stage, Order::Planes, &y)?, (nearer_bias + (nearer_sums * 2.)?)?)
     } else {
-        let moved = Tensor::cat(&[x.narrow(1, 1, c - 1)?, x.narrow(1, 0, 1)?], 1)?;
+        let moved = Tensor::cat(&[x.narrow(1, first, c - first)?, x.narrow(1, 0, first)?], 1)?;
         let y = ((moved * 0.5)? + (x * 2.)?)?.broadcast_add(&bias.reshape((1, c, 1, 1))?)?;
         let sums = y.sum((0, 2, 3))?;
         let between = |near: &Tensor, far: &Tensor| (near * 0.75)? + (far * 0.25)?;

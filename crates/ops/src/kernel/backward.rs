@@ -128,8 +128,8 @@ fn add<K: Copy + Eq + Hash>(sums: &mut HashMap<K, Tensor>, key: K, gradient: Ten
             entry.insert(gradient);
             Ok(())
         }
-        // Sums are in f32.
-        Entry::Occupied(entry) if [entry.get(), &gradient].iter().any(|x| x.dtype() == DType::BF16) => {
+        // Sums are in f32, unless all are bf16.
+        Entry::Occupied(entry) if [entry.get(), &gradient].iter().filter(|x| x.dtype() == DType::BF16).count() == 1 => {
             let (sum, gradient) = (in_f32(entry.get())?, in_f32(&gradient)?);
             entry.remove();
             sums.insert(key, sum);
@@ -137,7 +137,7 @@ fn add<K: Copy + Eq + Hash>(sums: &mut HashMap<K, Tensor>, key: K, gradient: Ten
         }
         Entry::Occupied(mut entry) if !has_kernel(entry.get()) || !entry.get().is_contiguous() => {
             #[cfg(feature = "cuda")]
-            if let Some(stage) = crate::cuda::Stage::of(entry.get())
+            if let Some(stage) = crate::cuda::Stage::of_image(entry.get())
                 && Order::is_one_of(entry.get(), &gradient)
             {
                 return crate::cuda::moves::add_to(&stage, entry.get(), &gradient, [1., 1.]);

@@ -208,7 +208,7 @@ fn make_node<const N: usize>(
     Ok(result)
 }
 
-/// [`node_in`] whose way back is given the result, and keeps that instead of an input: what follows keeps it too, as a rule.
+/// [`node_taking_bf16`] whose way back is given the result, and keeps that instead of an input: what follows keeps it too, as a rule.
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) fn node_of_result<const N: usize>(
     order: Order,
@@ -220,7 +220,7 @@ pub(crate) fn node_of_result<const N: usize>(
 ) -> Result<Tensor> {
     let result_of = Arc::new(OnceLock::new());
     let kept = Arc::clone(&result_of);
-    let y = node_in(order, name, inputs, result, shape, move |pass| match kept.get() {
+    let y = node_taking_bf16(order, name, inputs, result, shape, move |pass| match kept.get() {
         Some(y) => backward(pass, y),
         None => refuse!("{name}: it has no result yet"),
     })?;
@@ -334,13 +334,28 @@ impl Record {
     }
 }
 
-/// What is bf16 in f32, in the order in which it lies; anything else as it is.
+/// What is bf16 in f32, in the order in which it lies, without a gradient; anything else as it is.
 pub(crate) fn in_f32(x: &Tensor) -> Result<Tensor> {
     if x.dtype() != DType::BF16 {
         return Ok(x.clone());
     }
-    let order = Order::of(x);
-    order.seen(&order.stored(x)?.to_dtype(DType::F32)?)
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = crate::cuda::Stage::of_image(x) {
+        return crate::cuda::moves::widened(&stage, x)?.into_tensor_like(x);
+    }
+    let (order, x) = (Order::of(x), x.detach());
+    order.seen(&order.stored(&x)?.to_dtype(DType::F32)?)
+}
+
+/// What ops of this crate have left in bf16 on a CUDA device, in f32, for an op that takes no other; anything else as it is.
+#[cfg_attr(not(feature = "cuda"), allow(clippy::unnecessary_wraps, reason = "a device may have no memory left"))]
+pub(crate) fn wide(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(stage) = crate::cuda::Stage::of_image(x).filter(|_| x.dtype() == DType::BF16) {
+        let y = crate::cuda::moves::widened(&stage, x)?;
+        return node_in(Order::of(x), "wide", &[x], y, x.shape(), |pass| Ok([Some(pass.gradient.clone()), None, None]));
+    }
+    Ok(x.clone())
 }
 
 /// The same values in this order, without a gradient of their own.

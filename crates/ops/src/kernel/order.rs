@@ -1,6 +1,6 @@
 //! How images `(n, c, h, w)` lie in memory.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 /// Shapes say `(n, c, h, w)` in either order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,9 +12,11 @@ pub(crate) enum Order {
 }
 
 impl Order {
-    /// How `x` lies; planes too if in neither order.
+    /// How `x` lies; planes too if in neither order. What lies in both is said to be planes, unless it is bf16, which kernels read in the
+    /// order of pixels alone.
     pub(crate) fn of(x: &Tensor) -> Self {
-        if !x.is_contiguous() && Self::Pixels.holds(x) { Self::Pixels } else { Self::Planes }
+        let may_be_pixels = !x.is_contiguous() || x.dtype() == DType::BF16;
+        if may_be_pixels && Self::Pixels.holds(x) { Self::Pixels } else { Self::Planes }
     }
 
     fn holds(self, x: &Tensor) -> bool {

@@ -7,7 +7,7 @@ use super::cuda::{self, Kind, Target};
 use crate::check::{self, refuse};
 #[cfg(feature = "cuda")]
 use crate::cuda::Stage;
-use crate::kernel::{by_candle, has_kernel, map, node, sum2, values};
+use crate::kernel::{by_candle, has_kernel, map, node, sum2, values, wide};
 
 /// Mean of `(logits - target)^2`, any shape, without a half: the least squares GAN of Mao et al. 2017, where a discriminator's target
 /// is 1 for real and 0 for generated samples, and the generator's is 1.
@@ -16,6 +16,7 @@ use crate::kernel::{by_candle, has_kernel, map, node, sum2, values};
 /// Empty logits.
 pub fn least_squares(logits: &Tensor, target: f64) -> Result<Tensor> {
     const OP: &str = "least_squares";
+    let logits = &wide(logits)?;
     check::not_empty(OP, "logits", logits)?;
     #[cfg(feature = "cuda")]
     if let Some(stage) = Stage::of(logits) {
@@ -35,6 +36,7 @@ pub fn least_squares(logits: &Tensor, target: f64) -> Result<Tensor> {
 /// Empty logits, and a sign that is neither 1 nor -1.
 pub fn hinge(logits: &Tensor, sign: f64) -> Result<Tensor> {
     const OP: &str = "hinge";
+    let logits = &wide(logits)?;
     check::not_empty(OP, "logits", logits)?;
     if ![1., -1.].contains(&sign) {
         refuse!("{OP}: sign is {sign}, neither 1 nor -1");
@@ -58,6 +60,7 @@ pub fn hinge(logits: &Tensor, sign: f64) -> Result<Tensor> {
 /// # Errors
 /// An empty tensor.
 pub fn mean(x: &Tensor) -> Result<Tensor> {
+    let x = &wide(x)?;
     check::not_empty("mean", "x", x)?;
     #[cfg(feature = "cuda")]
     if let Some(stage) = Stage::of(x) {

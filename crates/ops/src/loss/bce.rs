@@ -8,7 +8,7 @@ use crate::activation::{exp_negative, ln_normal, minus_absolute, sigmoid_of};
 use crate::check;
 #[cfg(feature = "cuda")]
 use crate::cuda::Stage;
-use crate::kernel::{by_candle, has_kernel, map, node, sum2, values};
+use crate::kernel::{by_candle, has_kernel, map, node, sum2, values, wide};
 
 /// Mean of `-(target log s + (1 - target) log (1 - s))` with `s = sigmoid(logits)`, any shape; `target` in 0..=1.
 ///
@@ -19,6 +19,7 @@ use crate::kernel::{by_candle, has_kernel, map, node, sum2, values};
 /// Empty logits.
 pub fn bce_with_logits(logits: &Tensor, target: f64) -> Result<Tensor> {
     const OP: &str = "bce_with_logits";
+    let logits = &wide(logits)?;
     check::not_empty(OP, "logits", logits)?;
     #[cfg(feature = "cuda")]
     if let Some(stage) = Stage::of(logits) {

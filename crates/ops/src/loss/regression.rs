@@ -7,13 +7,14 @@ use super::cuda::{self, Kind, Target};
 use crate::check::{self, refuse};
 #[cfg(feature = "cuda")]
 use crate::cuda::Stage;
-use crate::kernel::{by_candle, has_kernel, map2, node, sum2, values};
+use crate::kernel::{by_candle, has_kernel, map2, node, sum2, values, wide};
 
 /// Mean of `(prediction - target)^2`, any shape.
 ///
 /// # Errors
 /// Empty or mismatching arguments.
 pub fn mse(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
+    let [prediction, target] = [&wide(prediction)?, &wide(target)?];
     check_pair("mse", prediction, target)?;
     #[cfg(feature = "cuda")]
     if let Some(stage) = Stage::of(prediction) {
@@ -30,6 +31,7 @@ pub fn mse(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Empty or mismatching arguments.
 pub fn l1(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
+    let [prediction, target] = [&wide(prediction)?, &wide(target)?];
     check_pair("l1", prediction, target)?;
     #[cfg(feature = "cuda")]
     if let Some(stage) = Stage::of(prediction) {
@@ -52,6 +54,7 @@ pub fn l1(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
 /// Empty or mismatching arguments, and an epsilon whose square is not a normal f32 above 0.
 pub fn charbonnier(prediction: &Tensor, target: &Tensor, epsilon: f64) -> Result<Tensor> {
     const OP: &str = "charbonnier";
+    let [prediction, target] = [&wide(prediction)?, &wide(target)?];
     check_pair(OP, prediction, target)?;
     let square = (epsilon * epsilon) as f32;
     if !(epsilon > 0. && square.is_normal()) {

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 
 use crate::activation::exp_negative;
 use crate::check;
-use crate::kernel::{by_candle, has_kernel, map, map2, node, sum2, values};
+use crate::kernel::{by_candle, has_kernel, map, map2, node, sum2, values, wide};
 
 /// Kullback-Leibler divergence of the normal distributions of means and logarithms of variances `(n, ...)` from the standard one: the
 /// sum of `-(1 + v - m^2 - exp(v)) / 2` over each sample's latent dimensions, and the mean of these sums over the batch (Kingma and
@@ -15,6 +15,7 @@ use crate::kernel::{by_candle, has_kernel, map, map2, node, sum2, values};
 /// Empty or mismatching arguments, and ones without a dimension for the batch.
 pub fn gaussian_kl(mean: &Tensor, log_variance: &Tensor) -> Result<Tensor> {
     const OP: &str = "gaussian_kl";
+    let [mean, log_variance] = [&wide(mean)?, &wide(log_variance)?];
     check::not_empty(OP, "mean", mean)?;
     check::same_shape(OP, "log_variance", log_variance, mean)?;
     let Some(&n) = mean.dims().first() else { check::refuse!("{OP}: mean has shape [], not (n, ...)") };
@@ -46,6 +47,7 @@ pub fn gaussian_kl(mean: &Tensor, log_variance: &Tensor) -> Result<Tensor> {
 /// Empty or mismatching arguments.
 pub fn reparameterize(mean: &Tensor, log_variance: &Tensor, noise: &Tensor) -> Result<Tensor> {
     const OP: &str = "reparameterize";
+    let [mean, log_variance] = [&wide(mean)?, &wide(log_variance)?];
     check::not_empty(OP, "mean", mean)?;
     check::same_shape(OP, "log_variance", log_variance, mean)?;
     check::same_shape(OP, "noise", noise, mean)?;

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::batch_norm::train;
 use crate::check::{self, refuse};
-use crate::kernel::has_kernel;
+use crate::kernel::{has_kernel, wide};
 use crate::{Activation, batch_norm_eval, batch_norm_train, instance_norm};
 
 /// Cuts the channels of each image of `x` `(n, c, h, w)` into `groups` of neighbours, normalises each group by its own mean and
@@ -22,6 +22,7 @@ pub fn group_norm(
     activation: Activation,
 ) -> Result<Tensor> {
     const OP: &str = "group_norm";
+    let x = &wide(x)?;
     let (n, c, h, w) = check::image(OP, "x", x)?;
     check::vector(OP, "weight", weight, c, x)?;
     check::vector(OP, "bias", bias, c, x)?;

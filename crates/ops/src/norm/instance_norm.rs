@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::batch_norm::train;
 use crate::check::{self, refuse};
-use crate::kernel::has_kernel;
+use crate::kernel::{has_kernel, wide};
 use crate::{Activation, batch_norm_train};
 
 /// Normalises each channel of each image of `x` `(n, c, h, w)` by its own mean and biased variance over (h, w), scales by
@@ -20,6 +20,7 @@ pub fn instance_norm(
     activation: Activation,
 ) -> Result<Tensor> {
     const OP: &str = "instance_norm";
+    let x = &wide(x)?;
     let (n, c, h, w) = check::image(OP, "x", x)?;
     if h * w == 1 {
         refuse!("{OP}: x {:?} has one pixel per image, normalising needs more", x.dims());

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::{by_candle, has_kernel, lanes, node, values};
+use crate::kernel::{by_candle, has_kernel, lanes, node, values, wide};
 
 /// The mean of each plane of `x` `(n, c, h, w)`, to `(n, c)` (Lin, Chen and Yan 2014, section 3.2).
 ///
@@ -12,6 +12,7 @@ use crate::kernel::{by_candle, has_kernel, lanes, node, values};
 /// Empty images.
 pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
     const OP: &str = "global_avg_pool";
+    let x = &wide(x)?;
     let (n, c, h, w) = check::image(OP, "x", x)?;
     if !has_kernel(x) {
         return by_candle(OP, &[x], move |x| x[0].sum((2, 3))? / (h * w) as f64);

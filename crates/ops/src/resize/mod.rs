@@ -8,7 +8,7 @@ mod tests;
 use candle_core::{Result, Tensor};
 
 use crate::check::{self, refuse};
-use crate::kernel::{by_candle, has_kernel, node, values};
+use crate::kernel::{by_candle, has_kernel, node, values, wide};
 
 /// How a pixel of the result is made of pixels of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,7 @@ pub fn resize(x: &Tensor, height: usize, width: usize, how: Resize) -> Result<Te
     if (h, w) == (height, width) {
         return Ok(x.clone());
     }
+    let x = &wide(x)?;
     let (vertical, horizontal) = (Axis::new(h, height, how), Axis::new(w, width, how));
     if !has_kernel(x) {
         return by_candle(OP, &[x], move |x| composed::resize(&x[0], &vertical, &horizontal));

@@ -1,13 +1,13 @@
 //! The three directions of a convolution: each is linear in the two tensors that it takes, and what goes back through one of
 //! them is made of the other two.
 
-use candle_core::{DType, Result, Storage, Tensor, Var};
+#[cfg(test)]
+use candle_core::DType;
+use candle_core::{Result, Storage, Tensor, Var};
 
-use crate::Exactness;
+use super::form::Stored;
 use crate::check::refuse;
 use crate::conv2d::{Geometry, composed};
-use crate::cuda::sums::{channel_sums, narrow_with_sums};
-use crate::cuda::{Memory, Stage, is_narrow, moves};
 use crate::kernel::Order;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,6 +18,14 @@ pub(crate) enum Direction {
     InputGradient,
     /// From image and the result's gradient to the kernel's gradient.
     WeightGradient,
+}
+
+/// What a tensor is to a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Image,
+    Kernel,
+    Result,
 }
 
 impl Direction {
@@ -35,6 +43,15 @@ impl Direction {
         }
     }
 
+    /// What the two tensors are that it takes, and what it gives.
+    pub(super) fn roles(self) -> [Role; 3] {
+        match self {
+            Self::Forward => [Role::Image, Role::Kernel, Role::Result],
+            Self::InputGradient => [Role::Result, Role::Kernel, Role::Image],
+            Self::WeightGradient => [Role::Image, Role::Result, Role::Kernel],
+        }
+    }
+
     /// Of tensors stored in one order, what is stored in the same, in their dtype: by cuDNN on a CUDA device; by our kernels on the CPU, where tests are.
     /// With it comes whether a bias, contiguous, was added on the way.
     pub(super) fn run(
@@ -47,7 +64,7 @@ impl Direction {
     ) -> Result<(Storage, bool)> {
         #[cfg(not(feature = "cuda"))]
         let _ = bias;
-        let ((a, a_at), (b, b_at)) = (a_tensor.0.storage_and_layout(), b_tensor.0.storage_and_layout());
+        let ((a, a_at), (b, b_at)) = (a_tensor.tensor().storage_and_layout(), b_tensor.tensor().storage_and_layout());
         match (&*a, &*b) {
             #[cfg(feature = "cuda")]
             (Storage::Cuda(a), Storage::Cuda(b)) => {
@@ -55,7 +72,9 @@ impl Direction {
                 Ok((Storage::Cuda(y), biased))
             }
             #[cfg(test)]
-            (Storage::Cpu(_), Storage::Cpu(_)) => Ok((self.run_on_cpu(g, order, (&a_tensor.0, &b_tensor.0))?, false)),
+            (Storage::Cpu(_), Storage::Cpu(_)) => {
+                Ok((self.run_on_cpu(g, order, (a_tensor.tensor(), b_tensor.tensor()))?, false))
+            }
             _ => refuse!("convolutions are by cuDNN on a CUDA device alone: {a_at:?}, {b_at:?}"),
         }
     }
@@ -83,28 +102,6 @@ impl Direction {
         storage.try_clone(layout)
     }
 
-    /// What [`run`](Self::run) gives, in f32 and with a bias.
-    pub(super) fn run_in_f32(
-        self,
-        stage: &Stage,
-        g: &Geometry,
-        order: Order,
-        [a, b]: [&Stored; 2],
-        bias: Option<&Tensor>,
-    ) -> Result<Memory> {
-        let [_, _, [n, c, h, w]] = self.shapes(g);
-        let size = (n, c, h * w);
-        let (y, biased) = self.run(g, order, a, b, bias)?;
-        let (mut y, bias) = (Memory::from(y), bias.filter(|_| !biased));
-        if a.0.dtype() == DType::BF16 {
-            return moves::widen(stage, order, y, bias, size);
-        }
-        if let Some(bias) = bias {
-            moves::add_bias(stage, order, y.address()?, bias, size)?;
-        }
-        Ok(y)
-    }
-
     /// By candle's ops: slower, in more memory, on every device and in every dtype.
     pub(super) fn composed(self, g: &Geometry, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let [_, _, shape] = self.shapes(g);
@@ -129,60 +126,13 @@ fn gradient(variable: &Var, y: &Tensor, cotangent: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// A tensor as cuDNN takes it: contiguous in an order, in the dtype that an exactness asks for, without a gradient, and starting where
-/// 16 bytes start, which wide loads may count on.
-#[derive(Clone)]
-pub(super) struct Stored(Tensor);
-
-impl Stored {
-    /// Of an image, or of a kernel `(out, in, kh, kw)`, which is arranged as if it were one.
-    pub(super) fn new(stage: &Stage, order: Order, exactness: Exactness, x: &Tensor) -> Result<Self> {
-        if exactness == Exactness::Bf16
-            && let Some(narrow) = moves::arrange_narrow(stage, order, x)?
-        {
-            return Ok(Self(narrow));
-        }
-        let x = order.stored(&moves::arrange(stage, order, x)?)?;
-        let x = if exactness == Exactness::Bf16 { moves::narrow(stage, &x)? } else { x };
-        let values = 16 / x.dtype().size_in_bytes();
-        Ok(Self(if x.layout().start_offset().is_multiple_of(values) { x } else { x.force_contiguous()? }))
-    }
-
-    /// Of the gradient of a result, with the sums of its channels `(c)` where they are asked for.
-    pub(super) fn with_sums(
-        stage: &Stage,
-        order: Order,
-        exactness: Exactness,
-        gradient: &Tensor,
-        sums: bool,
-    ) -> Result<(Self, Option<Tensor>)> {
-        if is_narrow(gradient) {
-            let sums = sums.then(|| channel_sums(stage, order, gradient)).transpose()?;
-            return Ok((Self(order.stored(gradient)?), sums));
-        }
-        if sums
-            && exactness == Exactness::Bf16
-            && order == Order::Pixels
-            && let Some((narrow, sums)) = narrow_with_sums(stage, &moves::arrange(stage, order, gradient)?)?
-        {
-            return Ok((Self(narrow), Some(sums)));
-        }
-        let sums = sums.then(|| channel_sums(stage, order, gradient)).transpose()?;
-        Ok((Self::new(stage, order, exactness, gradient)?, sums))
-    }
-
-    /// What it was made of, as far as its dtype still tells, in f32.
-    pub(super) fn seen(&self, order: Order) -> Result<Tensor> {
-        order.seen(&self.0.to_dtype(DType::F32)?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Tensor};
 
-    use super::{Direction, Stored, composed};
+    use super::{Direction, composed};
     use crate::Exactness;
+    use crate::conv2d::cuda::form::Form;
     use crate::conv2d::{Conv2d, Geometry, geometry};
     use crate::cuda::Stage;
     use crate::kernel::Order;
@@ -196,15 +146,6 @@ mod tests {
         geometry(&draw((2, 4, 11, 9), 0), &draw((6, 2, 2, 3), 0), None, spec).unwrap()
     }
 
-    /// Which of image, kernel and result are taken, and which is given.
-    fn places(direction: Direction) -> [usize; 3] {
-        match direction {
-            Direction::Forward => [0, 1, 2],
-            Direction::InputGradient => [2, 1, 0],
-            Direction::WeightGradient => [0, 2, 1],
-        }
-    }
-
     #[test]
     fn directions_are_the_gradients_of_one_trilinear_form() {
         let g = uneven();
@@ -214,29 +155,14 @@ mod tests {
         let one = Tensor::ones((), DType::F64, &candle_core::Device::Cpu).unwrap();
         let (_, expected) = verify::differentiate(&form, &wide, &one);
         for direction in Direction::ALL {
-            let [a, b, given] = places(direction);
+            let [a, b, given] = direction.roles().map(|role| role as usize);
             for order in [Order::Planes, Order::Pixels] {
-                let stored = |x: &Tensor| Stored::new(&STAGE, order, g.exactness, x).unwrap();
-                let (a, b) = (stored(&all[a]), stored(&all[b]));
-                let y = direction.run_in_f32(&STAGE, &g, order, [&a, &b], None).unwrap();
-                let [_, _, shape] = direction.shapes(&g);
-                let y = y.into_image(shape, order).unwrap();
+                let y = Form::new(&STAGE, order, &g).compute(direction, [&all[a], &all[b]]).unwrap();
                 assert_eq!(Order::of(&y), order);
                 verify::assert_close("by kernels", &y, &expected[given], 1e-6);
             }
             let composed = direction.composed(&g, &wide[a], &wide[b]).unwrap();
             verify::assert_close("composed", &composed, &expected[given], 1e-12);
-        }
-    }
-
-    #[test]
-    fn views_are_copied_to_where_sixteen_bytes_start() {
-        let all = draw((5, 1, 1, 3), 1);
-        for first in 0..5 {
-            let view = all.narrow(0, first, 5 - first).unwrap();
-            let stored = Stored::new(&STAGE, Order::Planes, Exactness::Direct, &view).unwrap();
-            assert!(stored.0.is_contiguous() && stored.0.layout().start_offset().is_multiple_of(4));
-            assert_eq!(verify::values(&stored.seen(Order::Planes).unwrap()), verify::values(&view));
         }
     }
 }

@@ -9,9 +9,11 @@ mod backend;
 #[cfg(feature = "cuda")]
 mod cudnn;
 mod direction;
+mod form;
 mod node;
 #[cfg(feature = "cuda")]
 mod op;
+mod phases;
 #[cfg(feature = "cuda")]
 mod plan;
 #[cfg(all(test, feature = "cuda"))]
@@ -21,5 +23,6 @@ mod trial;
 #[cfg(feature = "cuda")]
 pub(crate) use direction::Direction;
 #[cfg(feature = "cuda")]
-pub(crate) use op::{apply, apply_norm_eval, apply_norm_train, refusal};
+pub(crate) use op::{apply, apply_activated, apply_norm_eval, apply_norm_train, refusal};
+pub(crate) use phases::fault as phases_fault;
 pub(crate) use trial::drawn;

@@ -1,12 +1,13 @@
 //! A convolution, or its adjoint, as a node of both graphs: what cuDNN computes, and the kernels beside it.
 
-use candle_core::{Error, Result, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::direction::{Direction, Stored};
-use crate::Activation;
-use crate::conv2d::Geometry;
-use crate::cuda::{Memory, Stage, moves};
-use crate::kernel::{InputGradients, Order, Pass, node_taking_bf16};
+use super::direction::{Direction, Role};
+use super::form::{Form, Stored};
+use crate::activation::{self, Activation};
+use crate::conv2d::{Exactness, Geometry};
+use crate::cuda::{Stage, moves};
+use crate::kernel::{InputGradients, Order, Pass, node_of_result, node_taking_bf16};
 use crate::norm::{BatchStatistics, NormEval, NormTrain, batch_norm};
 
 /// `images`, one or a stack of two, through the kernel `weight` in a direction, and `bias` added, in this order.
@@ -21,31 +22,34 @@ pub(super) struct Convolution<'a> {
 }
 
 impl Convolution<'_> {
+    /// In f32.
+    ///
     /// # Errors
     /// What cuDNN does not do in one of the directions.
     pub(super) fn apply(&self, stage: &Stage, order: Order) -> Result<Tensor> {
-        self.node(stage, order, |x, weight| {
-            let bias = self.bias.map(Tensor::contiguous).transpose()?;
-            self.direction.run_in_f32(stage, &self.geometry, order, [x, weight], bias.as_ref())
-        })
+        let bias = self.bias.map(Tensor::contiguous).transpose()?;
+        self.node(stage, order, bias.as_ref(), Activation::None, false)
     }
 
-    /// The same as cuDNN gives it, which may be bf16, and less the bias, which nevertheless gets its gradient: for a normalisation by the
-    /// result's own statistics, which a bias moves along with the result.
-    pub(super) fn apply_without_bias(&self, stage: &Stage, order: Order) -> Result<Tensor> {
-        self.node(stage, order, |x, weight| {
-            self.direction.run(&self.geometry, order, x, weight, None).map(|(y, _)| y.into())
-        })
+    /// The same activated where it lies, for ops to come: in bf16 if cuDNN gives that.
+    pub(super) fn apply_activated(&self, stage: &Stage, order: Order, activation: Activation) -> Result<Tensor> {
+        let bias = self.bias.map(Tensor::contiguous).transpose()?;
+        if activation::cuda::keeps_sign(activation) {
+            return self.node(stage, order, bias.as_ref(), activation, true);
+        }
+        activation::cuda::apply(stage, activation, &self.node(stage, order, bias.as_ref(), Activation::None, true)?)
     }
 
-    /// The same in the order of pixels, normalised by its own statistics.
+    /// The same, normalised by its own statistics. The bias is left to them, since it moves them along with the result; it nevertheless gets
+    /// its gradient.
     pub(super) fn apply_norm_train(
         &self,
         stage: &Stage,
+        order: Order,
         norm: &NormTrain,
         activation: Activation,
     ) -> Result<(Tensor, BatchStatistics)> {
-        let y = self.apply_without_bias(stage, Order::Pixels)?;
+        let y = self.node(stage, order, None, Activation::None, true)?;
         let (y, mut statistics) = batch_norm::cuda::train(stage, &y, norm.weight, norm.bias, norm.epsilon, activation)?;
         if let Some(bias) = self.bias {
             statistics.mean = (statistics.mean + bias.detach())?;
@@ -53,31 +57,7 @@ impl Convolution<'_> {
         Ok((y, statistics))
     }
 
-    /// The image, or the stack of two.
-    fn stacked(&self, stage: &Stage, order: Order) -> Result<Tensor> {
-        let mut images = self.images.iter().map(|x| moves::arrange(stage, order, x)).collect::<Result<Vec<_>>>()?;
-        if images.len() == 1 { Ok(images.swap_remove(0)) } else { moves::stack(stage, order, &images) }
-    }
-
-    fn node(
-        &self,
-        stage: &Stage,
-        order: Order,
-        run: impl FnOnce(&Stored, &Stored) -> Result<Memory>,
-    ) -> Result<Tensor> {
-        let g = self.geometry;
-        let x = Stored::new(stage, order, g.exactness, &self.stacked(stage, order)?)?;
-        let channels = self.images.iter().map(|x| x.dim(1)).collect::<Result<_>>()?;
-        let y = run(&x, &Stored::new(stage, order, g.exactness, self.weight)?)?;
-        let weight = self.weight.detach();
-        let saved = Saved { stage: stage.clone(), order, direction: self.direction, geometry: g, x, weight, channels };
-        let inputs: Vec<&Tensor> = self.images.iter().copied().chain([self.weight]).chain(self.bias).collect();
-        let [_, _, shape] = self.direction.shapes(&g);
-        node_taking_bf16(order, self.name, &inputs, y, &shape[..], move |pass| saved.backward(pass))
-    }
-
-    /// The same, normalised by running statistics, in no graph: what cuDNN has rounded to bf16 is read as such, and what is f32 is
-    /// normalised where it lies.
+    /// The same, normalised by running statistics where it lies, in no graph.
     pub(super) fn apply_norm_eval(
         &self,
         stage: &Stage,
@@ -85,21 +65,64 @@ impl Convolution<'_> {
         norm: &NormEval,
         activation: Activation,
     ) -> Result<Tensor> {
-        let g = self.geometry;
-        let x = self.stacked(stage, order)?;
-        let [x, weight] = [&x, self.weight].map(|x| Stored::new(stage, order, g.exactness, x));
-        let (y, _) = self.direction.run(&g, order, &x?, &weight?, None)?;
-        let [_, _, shape] = self.direction.shapes(&g);
-        batch_norm::cuda::eval_after(stage, order, (Memory::from(y), shape), self.bias, norm, activation)
+        let form = Form::new(stage, order, &self.geometry);
+        let (x, weight) = self.stored(&form, order)?;
+        let [_, _, role] = self.direction.roles();
+        let [_, _, shape] = self.direction.shapes(&self.geometry);
+        let y = form.run(self.direction, [&x, &weight], None, true)?;
+        batch_norm::cuda::eval_after(stage, form.order_of(role), (y, shape), self.bias, norm, activation)
+    }
+
+    /// The images, or the stack of them, and the kernel, as cuDNN takes them.
+    fn stored(&self, form: &Form, order: Order) -> Result<(Stored, Stored)> {
+        let [of_x, of_weight, _] = self.direction.roles();
+        let x = match *self.images {
+            [x] => form.store_as(of_x, x)?,
+            _ => form.store_as(of_x, &self.stack(form, order)?)?,
+        };
+        Ok((x, form.store_as(of_weight, self.weight)?))
+    }
+
+    fn stack(&self, form: &Form, order: Order) -> Result<Tensor> {
+        let narrows = self.geometry.exactness == Exactness::Bf16 && order == Order::Pixels;
+        let taken = |x: &&Tensor| if narrows { moves::narrow_image(form.stage(), x) } else { Ok((*x).clone()) };
+        moves::stack(form.stage(), order, &self.images.iter().map(taken).collect::<Result<Vec<_>>>()?)
+    }
+
+    /// With this bias, which may be left out of the result but not of the way back, and an activation that keeps signs.
+    fn node(
+        &self,
+        stage: &Stage,
+        order: Order,
+        bias: Option<&Tensor>,
+        activation: Activation,
+        may_be_narrow: bool,
+    ) -> Result<Tensor> {
+        let form = Form::new(stage, order, &self.geometry);
+        let (x, weight) = self.stored(&form, order)?;
+        let mut y = form.run(self.direction, [&x, &weight], bias, may_be_narrow)?;
+        let [_, _, role] = self.direction.roles();
+        let [_, _, shape] = self.direction.shapes(&self.geometry);
+        let order = form.order_of(role);
+        let channels = self.images.iter().map(|x| x.dim(1)).collect::<Result<_>>()?;
+        let saved = Saved { form, direction: self.direction, x, weight: self.weight.detach(), channels };
+        let inputs: Vec<&Tensor> = self.images.iter().copied().chain([self.weight]).chain(self.bias).collect();
+        if activation == Activation::None {
+            let backward = move |pass: &Pass| saved.backward(pass.gradient, pass.needed);
+            return node_taking_bf16(order, self.name, &inputs, y, &shape[..], backward);
+        }
+        activation::cuda::apply_in_place(stage, activation, &mut y, shape.iter().product())?;
+        node_of_result(order, self.name, &inputs, y, &shape[..], move |pass, y| {
+            let gradient = activation::cuda::back(saved.form.stage(), activation, y, pass.gradient)?;
+            saved.backward(&gradient, pass.needed)
+        })
     }
 }
 
 /// What the way back needs.
 struct Saved {
-    stage: Stage,
-    order: Order,
+    form: Form,
     direction: Direction,
-    geometry: Geometry,
     /// The image, or the stack of two.
     x: Stored,
     /// As the variable lies: in the order that cuDNN takes, large ones take much memory.
@@ -109,52 +132,36 @@ struct Saved {
 }
 
 impl Saved {
-    fn backward(&self, pass: &Pass) -> Result<InputGradients<4>> {
+    /// What goes back through the convolution, given the gradient of its result.
+    fn backward(&self, gradient: &Tensor, needed: [bool; 4]) -> Result<InputGradients<4>> {
         use Direction::{Forward, InputGradient, WeightGradient};
-        let g = &self.geometry;
-        let count = self.channels.len();
-        let (gradient, sums) =
-            Stored::with_sums(&self.stage, self.order, g.exactness, pass.gradient, pass.needed[count + 1])?;
+        let (form, count) = (&self.form, self.channels.len());
+        let [of_x, _, given] = self.direction.roles();
+        let (gradient, sums) = form.store_with_sums(given, gradient, needed[count + 1])?;
         let mut gradients = InputGradients::<4>::default();
-        if pass.needed[..count].contains(&true) {
+        if needed[..count].contains(&true) {
             let back = if self.direction == Forward { InputGradient } else { Forward };
-            let weight = Stored::new(&self.stage, self.order, g.exactness, &self.weight)?;
-            let x = self.turn(back, &gradient, &weight, self.order == Order::Pixels)?;
+            let x = form.turn(back, [&gradient, &form.store_as(Role::Kernel, &self.weight)?], true)?;
             if count == 1 {
                 gradients[0] = Some(x);
             } else {
                 let mut start = 0;
                 for (at, &channels) in self.channels.iter().enumerate() {
-                    if pass.needed[at] {
-                        gradients[at] = Some(moves::part(&self.stage, self.order, &x, start, channels)?);
+                    if needed[at] {
+                        gradients[at] = Some(moves::part(form.stage(), form.order_of(of_x), &x, start, channels)?);
                     }
                     start += channels;
                 }
             }
         }
-        if pass.needed[count] {
-            let (image, result) = if self.direction == Forward { (&self.x, &gradient) } else { (&gradient, &self.x) };
-            let weight = self.turn(WeightGradient, image, result, false)?;
+        if needed[count] {
+            let both = if self.direction == Forward { [&self.x, &gradient] } else { [&gradient, &self.x] };
+            let weight = form.turn(WeightGradient, both, false)?;
             // As the variable lies, which optimisers go through value by value.
-            gradients[count] = Some(moves::arrange(&self.stage, Order::Planes, &weight)?);
+            gradients[count] = Some(moves::arrange(form.stage(), Order::Planes, &weight)?);
         }
         gradients[count + 1] = sums;
         Ok(gradients)
-    }
-
-    /// Another direction of the same convolution, in f32 unless it may be `as_given`; by candle's ops where this device fails at it.
-    fn turn(&self, direction: Direction, a: &Stored, b: &Stored, as_given: bool) -> Result<Tensor> {
-        let [_, _, shape] = direction.shapes(&self.geometry);
-        let by_candle = |error: Error| {
-            let y = direction.composed(&self.geometry, &a.seen(self.order)?, &b.seen(self.order)?);
-            self.order.arrange(&y.map_err(|_| error)?)
-        };
-        let y = if as_given {
-            direction.run(&self.geometry, self.order, a, b, None).map(|(y, _)| Memory::from(y))
-        } else {
-            direction.run_in_f32(&self.stage, &self.geometry, self.order, [a, b], None)
-        };
-        y.and_then(|y| y.into_image(shape, self.order)).or_else(by_candle)
     }
 }
 
@@ -162,11 +169,11 @@ impl Saved {
 mod tests {
     use candle_core::{DType, Result, Tensor, Var};
 
-    use super::{Convolution, Saved, Stored};
+    use super::Convolution;
     use crate::Activation;
     use crate::conv2d::cuda::direction::Direction;
     use crate::conv2d::{Conv2d, geometry};
-    use crate::cuda::Stage;
+    use crate::cuda::{Stage, moves};
     use crate::kernel::Order;
     use crate::norm::{BatchStatistics, NormEval, NormTrain, batch_norm};
     use crate::verify::{self, draw};
@@ -264,12 +271,71 @@ mod tests {
                 let y = of.apply_norm_eval(&STAGE, order, &norm, activation).unwrap();
                 assert_eq!(Order::of(&y), order);
                 let one_by_one = norm.apply(&of.apply(&STAGE, order).unwrap(), activation).unwrap();
-                verify::assert_close("normalised", &y, &one_by_one.to_dtype(DType::F64).unwrap(), 1e-6);
+                let stays_bf16 = exactness == Exactness::Bf16 && order == Order::Pixels;
+                assert_eq!(y.dtype(), if stays_bf16 { DType::BF16 } else { DType::F32 });
+                let expected = one_by_one.to_dtype(y.dtype()).unwrap().to_dtype(DType::F64).unwrap();
+                // Of two neighbours in bf16 rounding may choose the other, here and there.
+                let tolerance = if stays_bf16 { 1e-3 } else { 1e-6 };
+                verify::assert_close("normalised", &y.to_dtype(DType::F32).unwrap(), &expected, tolerance);
             }
         }
     }
 
-    /// What is between convolution and normalisation is bf16, and so is its gradient; a bias is left to the statistics.
+    /// A part of a U-Net in bf16 from end to end, with an image that two ops use, against the same in f32 between ops.
+    #[test]
+    fn images_stay_bf16_from_op_to_op() {
+        let exactness = Exactness::Bf16;
+        let inputs = [draw((2, 3, 8, 8), 1), draw((8, 3, 4, 4), 2), draw(8, 3), draw((8, 8, 3, 3), 4), draw(8, 5)];
+        let rest = [draw((8, 8, 2, 2), 6), draw(8, 7), draw((4, 16, 1, 1), 8)];
+        let network = |x: &[Tensor], stays: bool| -> Result<Tensor> {
+            let then = |of: Convolution, activation: Activation| {
+                let y = if stays {
+                    let y = of.apply_activated(&STAGE, Order::Pixels, activation)?;
+                    assert_eq!((y.dtype(), Order::of(&y)), (DType::BF16, Order::Pixels));
+                    y
+                } else {
+                    crate::activation::cuda::apply(&STAGE, activation, &of.apply(&STAGE, Order::Pixels)?)?
+                };
+                Ok::<_, candle_core::Error>(y)
+            };
+            let forward = |images: &[&Tensor], weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d, activation| {
+                let stacked = if images.len() > 1 { moves::cat(&STAGE, images)? } else { images[0].clone() };
+                let geometry = geometry(&stacked.to_dtype(DType::F32)?, weight, bias, spec)?;
+                let (name, direction) = ("conv2d", Direction::Forward);
+                let of = Convolution { name, direction, images, weight, bias, geometry };
+                if weight.dim(2)? == 1 { of.apply(&STAGE, Order::Pixels) } else { then(of, activation) }
+            };
+            let spec = |stride| Conv2d { exactness, ..Conv2d::new(stride, 1) };
+            let skip = forward(&[&x[0]], &x[1], Some(&x[2]), spec(2), Activation::LeakyRelu(0.2))?;
+            let y = crate::pool::max_pool2d::cuda::max_pool2d(&STAGE, &skip, 2)?;
+            let y = forward(&[&y], &x[3], Some(&x[4]), spec(1), Activation::Relu)?;
+            let up = ConvTranspose2d { exactness, ..ConvTranspose2d::new(2, 0) };
+            let geometry = crate::conv_transpose2d::geometry(&y.to_dtype(DType::F32)?, &rest[0], Some(&rest[1]), up)?;
+            let (name, direction, weight, bias) =
+                ("conv_transpose2d", Direction::InputGradient, &rest[0], Some(&rest[1]));
+            let y = then(Convolution { name, direction, images: &[&y], weight, bias, geometry }, Activation::Relu)?;
+            forward(&[&y, &skip], &rest[2], None, Conv2d { exactness, ..Conv2d::default() }, Activation::None)
+        };
+        let of = |stays: bool| {
+            let variables: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(x).unwrap()).collect();
+            let x: Vec<Tensor> = variables.iter().map(|x| x.as_tensor().clone()).collect();
+            let y = network(&x, stays).unwrap();
+            assert_eq!(y.dtype(), DType::F32);
+            let candles = y.sum_all().unwrap().backward().unwrap();
+            let mut all = vec![y.detach()];
+            all.extend(variables.iter().map(|x| candles.get(x).unwrap().clone()));
+            let ours = crate::backward(y).unwrap();
+            assert!(!ours.through_candle());
+            all.extend(variables.iter().map(|x| ours.get(x).unwrap().clone()));
+            all
+        };
+        for (at, (narrow, wide)) in of(true).iter().zip(&of(false)).enumerate() {
+            assert_eq!(narrow.dtype(), DType::F32);
+            verify::assert_close(&format!("{at}"), narrow, &wide.to_dtype(DType::F64).unwrap(), 2e-2);
+        }
+    }
+
+    /// What is between convolution and normalisation is bf16, and so are its gradient and the result; a bias is left to the statistics.
     #[test]
     fn what_is_normalised_by_itself_stays_bf16() {
         let spec = Conv2d { exactness: Exactness::Bf16, ..Conv2d::new(1, 1) };
@@ -288,7 +354,7 @@ mod tests {
                 let of = Convolution { name, direction, images: &images, weight, bias, geometry };
                 let norm = NormTrain { weight: &x[3], bias: &x[4], epsilon: 1e-5 };
                 if together {
-                    return of.apply_norm_train(&STAGE, &norm, Activation::Relu);
+                    return of.apply_norm_train(&STAGE, Order::Pixels, &norm, Activation::Relu);
                 }
                 let y = of.apply(&STAGE, Order::Pixels)?;
                 batch_norm::cuda::train(&STAGE, &y, norm.weight, norm.bias, norm.epsilon, Activation::Relu)
@@ -297,10 +363,20 @@ mod tests {
             for (actual, expected) in [(statistics.mean, expected.mean), (statistics.variance, expected.variance)] {
                 verify::assert_close("statistics", &actual, &expected.to_dtype(DType::F64).unwrap(), 1e-6);
             }
-            let cotangent = draw((2, channels, 6, 5), 6);
-            let [(y, gradients), (expected, expected_gradients)] =
-                [true, false].map(|together| verify::differentiate(&|x| Ok(of(x, together)?.0), &inputs, &cotangent));
-            verify::assert_close("result", &y, &expected.to_dtype(DType::F64).unwrap(), 1e-6);
+            let in_bf16 = |x: &Tensor, dtype: DType| x.to_dtype(DType::BF16).unwrap().to_dtype(dtype).unwrap();
+            // As it comes from a result in bf16.
+            let cotangent = in_bf16(&draw((2, channels, 6, 5), 6), DType::F32);
+            let by = |together: bool| {
+                let op = |x: &[Tensor]| {
+                    let (y, _) = of(x, together)?;
+                    assert_eq!(y.dtype(), if together { DType::BF16 } else { DType::F32 });
+                    y.to_dtype(DType::F32)
+                };
+                verify::differentiate(&op, &inputs, &cotangent)
+            };
+            let [(y, gradients), (expected, expected_gradients)] = [true, false].map(by);
+            // Of two neighbours in bf16 rounding may choose the other, here and there.
+            verify::assert_close("result", &y, &in_bf16(&expected, DType::F64), 1e-3);
             for (at, (gradient, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
                 let size = |x: &Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
                 if at == 2 {
@@ -341,30 +417,6 @@ mod tests {
                 let [ours, candles] = [ours.get(variable).unwrap(), candles.get(variable).unwrap()];
                 verify::assert_close("gradient", ours, &candles.to_dtype(DType::F64).unwrap(), 1e-6);
             }
-        }
-    }
-
-    #[test]
-    fn what_the_device_cannot_is_composed() {
-        let spec = Conv2d { exactness: DIRECT, ..Conv2d::new(1, 1) };
-        let [x, weight] = [draw((2, 5, 7, 6), 1), draw((4, 5, 3, 3), 2)];
-        let geometry = geometry(&x, &weight, None, spec).unwrap();
-        for order in [Order::Planes, Order::Pixels] {
-            // Which cuDNN does not take.
-            let [x, weight] = [&x, &weight].map(|x| order.arrange(&x.to_dtype(DType::F64).unwrap()).unwrap());
-            let [x, weight] = [x, weight].map(|x| Stored::new(&STAGE, order, DIRECT, &x).unwrap());
-            let direction = Direction::Forward;
-            assert!(direction.run_in_f32(&STAGE, &geometry, order, [&x, &weight], None).is_err());
-            let kept = weight.seen(order).unwrap();
-            let saved = Saved { stage: STAGE, order, direction, geometry, x, weight: kept, channels: vec![5] };
-            let y = saved.turn(direction, &saved.x, &weight, false).unwrap();
-            assert_eq!(Order::of(&y), order);
-            let expected = direction.composed(
-                &geometry,
-                &saved.x.seen(order).unwrap().to_dtype(DType::F64).unwrap(),
-                &saved.weight.to_dtype(DType::F64).unwrap(),
-            );
-            verify::assert_close("composed", &y, &expected.unwrap(), 1e-6);
         }
     }
 

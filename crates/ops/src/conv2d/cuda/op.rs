@@ -4,7 +4,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use candle_core::{Device, DeviceLocation, Tensor};
 
-use super::direction::{Direction, Stored};
+use super::direction::Direction;
+use super::form::Form;
 use super::node::Convolution;
 use super::trial;
 use crate::Activation;
@@ -44,8 +45,21 @@ pub(crate) fn apply_norm_eval(
     convolution.apply_norm_eval(&stage, best_order(g.exactness), norm, activation).ok()
 }
 
-/// [`apply`], normalised by the result's own statistics and activated; none where nothing is gained by doing both at once. What is between
-/// stays bf16 where convolutions are.
+/// [`apply`] and the activation, for ops to come: in bf16 where convolutions are.
+pub(crate) fn apply_activated(
+    direction: Direction,
+    images: &[&Tensor],
+    (weight, bias): (&Tensor, Option<&Tensor>),
+    g: &Geometry,
+    activation: Activation,
+) -> Option<Tensor> {
+    let stage = stage_of(images, weight, g)?;
+    let convolution = Convolution { name: "conv_activated", direction, images, weight, bias, geometry: *g };
+    convolution.apply_activated(&stage, best_order(g.exactness), activation).ok()
+}
+
+/// [`apply`], normalised by the result's own statistics and activated, in bf16 where convolutions are; none where nothing is gained by doing
+/// both at once.
 pub(crate) fn apply_norm_train(
     direction: Direction,
     images: &[&Tensor],
@@ -54,18 +68,16 @@ pub(crate) fn apply_norm_train(
     norm: &NormTrain,
     activation: Activation,
 ) -> Option<(Tensor, BatchStatistics)> {
-    if g.exactness != Exactness::Bf16 {
-        return None;
-    }
-    let stage = stage_of(images, weight, g)?;
+    let stage = stage_of(images, weight, g).filter(|_| g.exactness == Exactness::Bf16)?;
     let convolution = Convolution { name: "conv_without_bias", direction, images, weight, bias, geometry: *g };
-    convolution.apply_norm_train(&stage, norm, activation).ok()
+    convolution.apply_norm_train(&stage, best_order(g.exactness), norm, activation).ok()
 }
 
 /// Where to convolve: none where the composed path has to serve.
 fn stage_of(images: &[&Tensor], weight: &Tensor, g: &Geometry) -> Option<Stage> {
     let stage = Stage::of(weight)?;
-    let trusted = refusal(weight.device(), g.exactness).is_none() && images.iter().all(|x| Stage::of(x).is_some());
+    let trusted =
+        refusal(weight.device(), g.exactness).is_none() && images.iter().all(|x| Stage::of_image(x).is_some());
     trusted.then_some(stage)
 }
 
@@ -90,10 +102,8 @@ pub(crate) fn refusal(device: &Device, exactness: Exactness) -> Option<String> {
     }
     let (stage, order) = (Stage::Device(of.clone()), best_order(exactness));
     let convolve = |direction: Direction, g: &Geometry, a: &Tensor, b: &Tensor| {
-        let stored = |x: &Tensor| Stored::new(&stage, order, exactness, &x.to_device(device)?);
-        let y = direction.run_in_f32(&stage, g, order, [&stored(a)?, &stored(b)?], None)?;
-        let [_, _, shape] = direction.shapes(g);
-        y.into_image(shape, order)?.to_device(&Device::Cpu)
+        let there = [&a.to_device(device)?, &b.to_device(device)?];
+        Form::new(&stage, order, g).compute(direction, there)?.to_device(&Device::Cpu)
     };
     let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
     faults.entry((gpu_id, exactness)).or_insert_with(|| trial::fault(exactness, convolve)).clone()

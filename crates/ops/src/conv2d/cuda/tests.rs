@@ -4,8 +4,8 @@ use super::refusal;
 use crate::Exactness::{Bf16, Direct, Fast};
 use crate::verify::{self, Bounds, draw};
 use crate::{
-    Activation, Conv2d, ConvTranspose2d, Exactness, Images, NormEval, NormTrain, conv_transpose2d, conv2d,
-    conv2d_norm_eval, conv2d_norm_train,
+    Activation, Conv2d, ConvTranspose2d, Exactness, Images, NormEval, NormTrain, add, cat, conv_transpose2d,
+    conv_transpose2d_activated, conv2d, conv2d_activated, conv2d_norm_eval, conv2d_norm_train, max_pool2d, tanh,
 };
 
 fn device() -> Device {
@@ -58,6 +58,9 @@ fn convolutions_agree_with_the_composed_path() {
         (Conv2d { groups: 5, ..Conv2d::new(1, 1) }, (1, 5, 6, 4), (5, 1, 3, 3)),
         (Conv2d::new(1, 1), (4, 64, 64, 64), (128, 64, 3, 3)),
         (Conv2d::new(2, 1), (4, 128, 32, 32), (256, 128, 4, 4)),
+        // By phases.
+        (Conv2d::new(2, 1), (2, 3, 64, 48), (64, 3, 4, 4)),
+        (Conv2d::new(2, 1), (2, 6, 10, 8), (5, 6, 4, 4)),
     ] {
         for exactness in [Fast, Direct, Bf16] {
             let spec = Conv2d { exactness, ..spec };
@@ -88,6 +91,7 @@ fn transposed_convolutions_agree_with_the_composed_path() {
         (uneven, (2, 4, 3, 4), (4, 3, 2, 3)),
         (padded, (2, 3, 4, 4), (3, 2, 2, 2)),
         (ConvTranspose2d::new(2, 1), (4, 256, 16, 16), (256, 128, 4, 4)),
+        (ConvTranspose2d::new(2, 1), (2, 128, 16, 12), (128, 3, 4, 4)), // by phases
     ] {
         for exactness in [Fast, Direct, Bf16] {
             let spec = ConvTranspose2d { exactness, ..spec };
@@ -126,7 +130,7 @@ fn direct() -> Conv2d {
     Conv2d { exactness: Direct, ..Conv2d::new(1, 1) }
 }
 
-/// A part of a U-Net, with an image that is used twice: what is normalised stays bf16 there, and so do gradients of images.
+/// Parts of a U-Net and of a generator, with images that are used twice: between ops they stay bf16 there, and so do their gradients.
 #[test]
 #[ignore = "needs a CUDA device"]
 fn networks_agree_with_the_cpu() {
@@ -138,6 +142,9 @@ fn networks_agree_with_the_cpu() {
         draw((16, 16, 2, 2), 5),
         draw((8, 32, 3, 3), 6),
         draw(8, 7),
+        draw((16, 3, 4, 4), 8),
+        draw(16, 9),
+        draw((16, 3, 4, 4), 10),
     ];
     let [scale, shift] = [(draw(16, 8) + 1.5).unwrap(), draw(16, 9)];
     // Rounding moves values across the activation's kink.
@@ -158,9 +165,14 @@ fn networks_agree_with_the_cpu() {
             };
             let skip = after(&[&x[0]], &x[1], Some(&x[2]), 1)?;
             let y = after(&[&skip], &x[3], None, 2)?;
-            let up = ConvTranspose2d { exactness, ..ConvTranspose2d::new(2, 0) };
-            let y = conv_transpose2d(&y, &x[4], None, up)?;
-            conv2d([&y, &skip], &x[5], Some(&x[6]), Conv2d { exactness, ..Conv2d::new(1, 1) })
+            let halve = Conv2d { exactness, ..Conv2d::new(2, 1) };
+            let first = conv2d_activated(&x[0], &x[7], Some(&x[8]), halve, Activation::LeakyRelu(0.2))?;
+            let y = add(&add(&y, &first, Activation::None)?, &max_pool2d(&skip, 2)?, Activation::Relu)?;
+            let up = |padding| ConvTranspose2d { exactness, ..ConvTranspose2d::new(2, padding) };
+            let painted = tanh(&conv_transpose2d(&y, &x[9], None, up(1))?)?;
+            let y = conv_transpose2d_activated(&y, &x[4], None, up(0), Activation::Relu)?;
+            let y = conv2d([&y, &skip], &x[5], Some(&x[6]), Conv2d { exactness, ..Conv2d::new(1, 1) })?;
+            cat(&[&y, &painted])
         };
         let device = device();
         assert_eq!(refusal(&device, exactness), None);

@@ -17,10 +17,12 @@ fn tolerance(exactness: Exactness) -> f64 {
 }
 
 /// Settings, and the shapes of image and kernel.
-const CASES: [(Conv2d, [usize; 4], [usize; 4]); 6] = [
+const CASES: [(Conv2d, [usize; 4], [usize; 4]); 7] = [
     (settings((1, 1), (1, 1)), [2, 5, 9, 8], [7, 5, 3, 3]),
     (settings((1, 1), (1, 1)), [2, 32, 32, 32], [64, 32, 3, 3]),
     (settings((2, 2), (1, 1)), [2, 16, 13, 16], [8, 16, 4, 4]),
+    // By phases.
+    (settings((2, 2), (1, 1)), [2, 3, 10, 12], [16, 3, 4, 4]),
     // The last row is seen by no tap; its gradient is 0.
     (settings((2, 2), (0, 0)), [2, 8, 11, 12], [16, 8, 2, 2]),
     (settings((1, 1), (0, 0)), [2, 16, 9, 7], [19, 16, 1, 1]),
@@ -97,17 +99,14 @@ mod tests {
     use crate::Exactness::{self, Bf16, Direct, Fast};
     use crate::conv2d::Geometry;
     use crate::conv2d::bf16::rounded;
-    use crate::conv2d::cuda::direction::{Direction, Stored};
+    use crate::conv2d::cuda::direction::Direction;
+    use crate::conv2d::cuda::form::Form;
     use crate::cuda::Stage;
     use crate::kernel::Order;
 
     fn right(direction: Direction, g: &Geometry, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        let order = Order::Planes;
-        let stage = Stage::Emulator { without: None };
-        let stored = |x| Stored::new(&stage, order, g.exactness, x);
-        let y = direction.run_in_f32(&stage, g, order, [&stored(a)?, &stored(b)?], None)?;
-        let [_, _, shape] = direction.shapes(g);
-        y.into_image(shape, order)
+        let order = if g.exactness == Direct { Order::Planes } else { Order::Pixels };
+        Form::new(&Stage::Emulator { without: None }, order, g).compute(direction, [a, b])
     }
 
     #[test]

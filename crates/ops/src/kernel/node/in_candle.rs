@@ -58,7 +58,12 @@ impl Node {
 
 /// A gradient in the dtype of what it is of, which candle's sums have.
 fn like(x: &Tensor, gradient: Option<Tensor>) -> Result<Option<Tensor>> {
-    gradient.map(|gradient| if x.dtype() == DType::F32 { in_f32(&gradient) } else { Ok(gradient) }).transpose()
+    let cast = |gradient: Tensor| match x.dtype() {
+        DType::F32 => in_f32(&gradient),
+        DType::BF16 => gradient.to_dtype(DType::BF16),
+        _ => Ok(gradient),
+    };
+    gradient.map(cast).transpose()
 }
 
 impl CustomOp1 for Node {

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{Result, Tensor};
 
 use super::labels::{self, Labels};
-use crate::kernel::{by_candle, has_kernel, is_tracked, node, scale_by, values};
+use crate::kernel::{by_candle, has_kernel, is_tracked, node, scale_by, values, wide};
 
 /// Mean cross-entropy of `softmax(logits)` `(n, c, h, w)` along c against `labels` `(n, h, w)`, u32 class ids or [`VOID`](crate::VOID).
 ///
@@ -21,6 +21,7 @@ use crate::kernel::{by_candle, has_kernel, is_tracked, node, scale_by, values};
 /// Empty or mismatching arguments, more than 255 classes, and labels that are neither a class nor void.
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor, class_weights: Option<&Tensor>) -> Result<Tensor> {
     const OP: &str = "cross_entropy";
+    let logits = &wide(logits)?;
     let class_ids = labels::checked(OP, logits, labels, class_weights)?;
     let (_, c, h, w) = logits.dims4()?;
     let class_weights = class_weights.map(Tensor::detach);

@@ -8,7 +8,7 @@ use candle_core::{Device, Result, Tensor};
 
 use super::labels;
 use super::softmax;
-use crate::kernel::{by_candle, has_kernel, node, values};
+use crate::kernel::{by_candle, has_kernel, node, values, wide};
 
 /// Keeps the quotient of a class that neither occurs nor is predicted from being 0 / 0; one pixel's worth.
 const SMOOTH: f64 = 1.;
@@ -24,6 +24,7 @@ const SMOOTH: f64 = 1.;
 /// What [`cross_entropy`](crate::cross_entropy) refuses.
 pub fn dice(logits: &Tensor, labels: &Tensor, class_weights: Option<&Tensor>) -> Result<Tensor> {
     const OP: &str = "dice";
+    let logits = &wide(logits)?;
     let class_ids = labels::checked(OP, logits, labels, class_weights)?;
     let (_, c, h, w) = logits.dims4()?;
     let counts = labels::counts(&class_ids, c);

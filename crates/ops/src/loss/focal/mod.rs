@@ -10,7 +10,7 @@ use super::cross_entropy::{composed, cross_entropy};
 use super::labels::{self, Labels};
 use super::with_gradient;
 use crate::check::refuse;
-use crate::kernel::{by_candle, has_kernel, is_tracked, values};
+use crate::kernel::{by_candle, has_kernel, is_tracked, values, wide};
 
 /// Mean of `-(1 - p)^gamma log p` over the counted pixels, where p is `softmax(logits)` of a pixel's label: the focal loss of Lin et
 /// al. 2017 (equation 5) for several classes. Logits `(n, c, h, w)`, labels `(n, h, w)` of u32 class ids or [`VOID`](crate::VOID).
@@ -22,6 +22,7 @@ use crate::kernel::{by_candle, has_kernel, is_tracked, values};
 /// What [`cross_entropy`] refuses, and a gamma that is negative or not finite.
 pub fn focal(logits: &Tensor, labels: &Tensor, gamma: f64, class_weights: Option<&Tensor>) -> Result<Tensor> {
     const OP: &str = "focal";
+    let logits = &wide(logits)?;
     let class_ids = labels::checked(OP, logits, labels, class_weights)?;
     if !(0. ..f64::INFINITY).contains(&gamma) {
         refuse!("{OP}: gamma is {gamma}, not a number from 0 on");

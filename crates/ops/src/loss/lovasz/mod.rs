@@ -8,7 +8,7 @@ mod tests;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::{labels, softmax, with_gradient};
-use crate::kernel::{by_candle, has_kernel, values};
+use crate::kernel::{by_candle, has_kernel, values, wide};
 use order::Jaccard;
 
 /// The Lovász-softmax loss of Berman et al. 2018 over the whole batch, as a mean over the classes that occur among the labels.
@@ -22,6 +22,7 @@ use order::Jaccard;
 /// What [`cross_entropy`](crate::cross_entropy) refuses.
 pub fn lovasz_softmax(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     const OP: &str = "lovasz_softmax";
+    let logits = &wide(logits)?;
     let class_ids = labels::checked(OP, logits, labels, None)?;
     let (_, c, h, w) = logits.dims4()?;
     let counts = labels::counts(&class_ids, c);

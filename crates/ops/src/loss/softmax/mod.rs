@@ -10,7 +10,7 @@ pub(super) use cpu::{BLOCK, Block, blocks, softmax_of};
 
 use super::labels::VOID;
 use crate::check::{self, refuse};
-use crate::kernel::{by_candle, has_kernel, node, values};
+use crate::kernel::{by_candle, has_kernel, node, values, wide};
 
 /// `exp(logits) / sum of exp(logits)` along c of `(n, c, h, w)`, around the largest logit of each pixel, so that nothing overflows.
 ///
@@ -18,6 +18,7 @@ use crate::kernel::{by_candle, has_kernel, node, values};
 /// Empty logits, and ones that are no `(n, c, h, w)`.
 pub fn softmax(logits: &Tensor) -> Result<Tensor> {
     const OP: &str = "softmax";
+    let logits = &wide(logits)?;
     check::image(OP, "logits", logits)?;
     if !has_kernel(logits) {
         return by_candle(OP, &[logits], |x| composed(&x[0]));

@@ -48,7 +48,7 @@ struct Normalisation {
     trains: bool,
 }
 
-/// By the statistics of x, f32 or, in the order of pixels, bf16, which its gradient is then too.
+/// By the statistics of x, f32 or, in the order of pixels, bf16, which the result and the gradient of x are then too.
 pub(crate) fn train(
     stage: &Stage,
     x: &Tensor,
@@ -60,7 +60,7 @@ pub(crate) fn train(
     let (n, c, h, w) = x.dims4()?;
     let order = Order::of(x);
     let seen = arrange(stage, order, x)?;
-    let of = Sums { x: address(&seen)?, is_narrow: is_narrow(x).into(), ..Sums::default() };
+    let of = Sums { x: address(&seen)?, is_narrow: is_narrow(&seen).into(), ..Sums::default() };
     let statistics = sums(stage, order, Of::Statistics, (n, c, h * w), of)?;
     let [mean, variance, unbiased] = [statistics.get(0)?, statistics.get(1)?, statistics.get(2)?];
     let batch = BatchStatistics { mean: mean.clone(), variance: unbiased };
@@ -132,7 +132,7 @@ fn normalise(
         activation,
         trains,
     };
-    let mut y = stage.memory(x.elem_count())?;
+    let mut y = if is_narrow(&done.x) { stage.narrow_memory(x.elem_count())? } else { stage.memory(x.elem_count())? };
     done.launch(["normalise", "normalise_by_pixel"], (0, false), 0, y.address()?)?;
     node_taking_bf16(order, name, &[x, &weight, &bias], y, x.shape(), move |pass| done.backward(pass))
 }
@@ -252,8 +252,9 @@ pub(crate) fn eval_after(
         slope: activation.slope(),
         ..Parameters::default()
     };
-    // x lives on until the kernel is asked for.
-    let mut wide = x.is_narrow().then(|| stage.memory(shape.iter().product())).transpose()?;
+    // In the order of pixels what is written is what is read. Otherwise x lives on until the kernel is asked for.
+    let mut wide =
+        (x.is_narrow() && order == Order::Planes).then(|| stage.memory(shape.iter().product())).transpose()?;
     parameters.y = wide.as_mut().unwrap_or(&mut x).address()?;
     launch(stage, order, ["normalise", "normalise_by_pixel"], shape, parameters)?;
     wide.unwrap_or(x).into_image(shape, order)

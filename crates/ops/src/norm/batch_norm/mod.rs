@@ -75,12 +75,12 @@ pub fn batch_norm_train(
     const OP: &str = "batch_norm_train";
     let (n, c, h, w) = check::image(OP, "x", x)?;
     check::vector(OP, "weight", weight, c, x)?;
-    check::vector(OP, "bias", bias, c, x)?;
+    check::vector(OP, "bias", bias, c, weight)?;
     if n * h * w == 1 {
         refuse!("{OP}: x {:?} has one value per channel, training needs more", x.dims());
     }
     #[cfg(feature = "cuda")]
-    if let Some(stage) = Stage::of(x) {
+    if let (Some(stage), Some(_)) = (Stage::of_image(x), Stage::of(weight)) {
         return cuda::train(&stage, x, weight, bias, epsilon, activation);
     }
     if !has_kernel(x) {
@@ -223,12 +223,12 @@ pub fn batch_norm_eval(
     const OP: &str = "batch_norm_eval";
     let (n, c, h, w) = check::image(OP, "x", x)?;
     check::vector(OP, "weight", weight, c, x)?;
-    check::vector(OP, "bias", bias, c, x)?;
-    check::vector(OP, "running_mean", running_mean, c, x)?;
-    check::vector(OP, "running_var", running_var, c, x)?;
+    check::vector(OP, "bias", bias, c, weight)?;
+    check::vector(OP, "running_mean", running_mean, c, weight)?;
+    check::vector(OP, "running_var", running_var, c, weight)?;
     let [mean, variance] = [running_mean.detach(), running_var.detach()];
     #[cfg(feature = "cuda")]
-    if let Some(stage) = Stage::of(x) {
+    if let (Some(stage), Some(_)) = (Stage::of_image(x), Stage::of(weight)) {
         let norm = NormEval { weight, bias, running_mean: &mean, running_var: &variance, epsilon };
         return cuda::eval(&stage, x, &norm, activation);
     }

@@ -28,7 +28,7 @@ pub fn max_pool2d(x: &Tensor, kernel: usize) -> Result<Tensor> {
         refuse!("{OP}: kernel {kernel} exceeds x {:?}", x.dims());
     }
     #[cfg(feature = "cuda")]
-    if let Some(stage) = crate::cuda::Stage::of(x) {
+    if let Some(stage) = crate::cuda::Stage::of_image(x) {
         return cuda::max_pool2d(&stage, x, kernel);
     }
     if !has_kernel(x) || kernel > cpu::LARGEST_KERNEL {
