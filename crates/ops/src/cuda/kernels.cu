@@ -242,6 +242,7 @@ struct Transposition {
     int tile_rows, tile_columns;  // of which a block turns one at a time, TILE values at most
     int tiles;                    // of all matrices
     int narrow;                   // whether y is bf16
+    int fours;                    // whether all of this, and where x and y lie, counts fours of values
     unsigned by_rows, by_columns; // what `quotient` takes for those of a tile
 };
 
@@ -253,24 +254,33 @@ KERNEL(transpose, Transposition) {
     __shared__ float tile[TILE + TILE / 2];
     int across = (p.columns + p.tile_columns - 1) / p.tile_columns, down = (p.rows + p.tile_rows - 1) / p.tile_rows;
     int pitch = p.tile_columns | 1;  // so that a column lies in many banks
+    int step = p.fours ? 4 : 1;
     for (int t = blockIdx.x; t < p.tiles; t += gridDim.x) {
         int matrix = t / across / down, row = t / across % down * p.tile_rows, column = t % across * p.tile_columns;
         int height = min_of(p.rows - row, p.tile_rows), width = min_of(p.columns - column, p.tile_columns);
         const float *x = p.x + (matrix * p.rows + row) * p.columns + column;
-        for (int i = threadIdx.x; i < height * p.tile_columns; i += THREADS) {
+        for (int i = threadIdx.x * step; i < height * p.tile_columns; i += THREADS * step) {
             int r = quotient(i, p.by_columns), c = i - r * p.tile_columns;
-            if (c < width) tile[r * pitch + c] = x[r * p.columns + c];
+            if (c >= width) continue;
+            float *to = tile + r * pitch + c;
+            if (p.fours) {
+                float4 value = *(const float4 *)(x + r * p.columns + c);
+                to[0] = value.x, to[1] = value.y, to[2] = value.z, to[3] = value.w;
+            } else {
+                to[0] = x[r * p.columns + c];
+            }
         }
         __syncthreads();
-        int to = (matrix * p.columns + column) * p.rows + row;
-        for (int i = threadIdx.x; i < width * p.tile_rows; i += THREADS) {
+        int first = (matrix * p.columns + column) * p.rows + row;
+        for (int i = threadIdx.x * step; i < width * p.tile_rows; i += THREADS * step) {
             int c = quotient(i, p.by_rows), r = i - c * p.tile_rows;
             if (r >= height) continue;
-            float value = tile[r * pitch + c];
-            if (p.narrow) {
-                ((unsigned short *)p.y)[to + c * p.rows + r] = narrowed(value);
+            const float *from = tile + r * pitch + c;
+            if (p.fours) {
+                float4 value = {from[0], from[pitch], from[2 * pitch], from[3 * pitch]};
+                put_four_of(p.y, p.narrow, first + c * p.rows + r, 0, 4, value);
             } else {
-                ((float *)p.y)[to + c * p.rows + r] = value;
+                put_value(p.y, p.narrow, first + c * p.rows + r, from[0]);
             }
         }
         __syncthreads();

@@ -33,6 +33,7 @@ struct Transposition {
     tile_columns: i32,
     tiles: i32,
     narrow: i32,
+    fours: i32,
     by_rows: u32,
     by_columns: u32,
 }
@@ -101,8 +102,11 @@ fn transpose(stage: &Stage, order: Order, x: &Tensor, y: u64, narrow: bool) -> R
     };
     let tiles = n * rows.div_ceil(tile_rows) * columns.div_ceil(tile_columns);
     size(x.elem_count())?;
+    let at = address(x)?;
+    let fours = [rows, columns, tile_rows, tile_columns].iter().all(|count| count.is_multiple_of(4))
+        && [at, y].iter().all(|at| at.is_multiple_of(16));
     let parameters = Transposition {
-        x: address(x)?,
+        x: at,
         y,
         rows: size(rows)?,
         columns: size(columns)?,
@@ -110,6 +114,7 @@ fn transpose(stage: &Stage, order: Order, x: &Tensor, y: u64, narrow: bool) -> R
         tile_columns: size(tile_columns)?,
         tiles: size(tiles)?,
         narrow: narrow.into(),
+        fours: fours.into(),
         by_rows: dividing_by(tile_rows)?,
         by_columns: dividing_by(tile_columns)?,
     };

@@ -48,6 +48,7 @@ pub(super) struct Wanted {
 }
 
 /// An engine with its settings, ready to run.
+#[derive(Clone)]
 pub(super) struct Plan {
     pub(super) descriptor: Arc<Descriptor>,
     /// Bytes of the workspace.
@@ -72,13 +73,21 @@ pub(super) const SMALL_WORKSPACE: usize = 33 << 20;
 /// A workspace that is not worth its memory.
 const LARGE_WORKSPACE: usize = 1 << 30;
 
+/// A workspace without parts of sums that are added up afterwards.
+const NO_WORKSPACE: usize = 1 << 20;
+
 /// Engines of a list that are looked at: the first are the ones that cuDNN expects to be fastest.
 const LOOKED_AT: usize = 8;
+
+/// Of these, those that are as good as the first.
+const NEAR: usize = 4;
 
 /// Plans to choose from, the first of which is the one that does not depend on a measurement; none where cuDNN has no engine.
 pub(super) fn plans(handle: cudnnHandle_t, wanted: &Wanted, algorithms: Algorithms) -> Fallible<Vec<Plan>> {
     let graph = graph(handle, wanted)?;
+    let needs_parts = !fills_device(wanted);
     let mut plans: Vec<(Plan, bool)> = Vec::new();
+    let mut chosen: Option<Plan> = None;
     for heuristic in [Heuristic::CUDNN_HEUR_MODE_A, Heuristic::CUDNN_HEUR_MODE_B, Heuristic::CUDNN_HEUR_MODE_FALLBACK] {
         if heuristic == Heuristic::CUDNN_HEUR_MODE_FALLBACK && !plans.is_empty() {
             break;
@@ -93,20 +102,38 @@ pub(super) fn plans(handle: cudnnHandle_t, wanted: &Wanted, algorithms: Algorith
             if plan.workspace > LARGE_WORKSPACE {
                 continue;
             }
+            looked_at += 1;
             let on_tensor_cores = notes.contains(&(Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE as u32));
-            let is_small = plan.workspace <= SMALL_WORKSPACE;
             let is_like_first = plans.first().is_none_or(|&(_, first)| first == on_tensor_cores);
-            if algorithms == Algorithms::Deterministic && is_small && is_like_first {
-                return Ok(vec![plan]);
+            if algorithms == Algorithms::Deterministic && is_like_first && plan.workspace <= SMALL_WORKSPACE {
+                if needs_parts || plan.workspace < NO_WORKSPACE {
+                    return Ok(vec![plan]);
+                }
+                chosen = chosen.or(Some(plan.clone()));
+            }
+            if chosen.is_some() && looked_at >= NEAR {
+                break;
             }
             plans.push((plan, on_tensor_cores));
-            looked_at += 1;
             if looked_at == LOOKED_AT {
                 break;
             }
         }
+        if let Some(chosen) = chosen {
+            return Ok(vec![chosen]);
+        }
     }
     Ok(plans.into_iter().map(|(plan, _)| plan).collect())
+}
+
+/// Whether results are so many that a device is busy with them, each summed up in one place.
+fn fills_device(wanted: &Wanted) -> bool {
+    /// Pixels, and channels, that a block of threads works on.
+    const SIDE: usize = 128;
+    /// Blocks, some for each multiprocessor.
+    const MANY: usize = 256;
+    let [_, _, [n, c, h, w]] = wanted.direction.shapes(&wanted.geometry);
+    (n * h * w).div_ceil(SIDE) * c.div_ceil(SIDE) >= MANY
 }
 
 /// Engines with their settings, the most promising first.
