@@ -1,4 +1,4 @@
-//! Convolutions by cuDNN, of f32 tensors on a CUDA device.
+//! Convolutions by cuDNN, of f32 and bf16 tensors on a CUDA device.
 //!
 //! A device is trusted after a trial: its first convolution in a process is preceded by small ones whose right results are
 //! known. Where cuDNN is wrong or fails, the composed path goes on serving. Directions and trial know no device, so that they
