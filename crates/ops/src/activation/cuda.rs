@@ -29,7 +29,7 @@ pub(crate) fn apply(stage: &Stage, activation: Activation, x: &Tensor) -> Result
     let (len, narrow) = (input.elem_count(), is_narrow(&input));
     run(stage, "activate", activation, [address(&input)?, 0, y.address()?], len, [narrow, false])?;
     let stage = stage.clone();
-    if keeps_sign(activation) {
+    if activation.keeps_sign() {
         return node_of_result(order, "activation", &[x], y, x.shape(), move |pass, y| {
             Ok([Some(back(&stage, activation, y, pass.gradient)?)])
         });
@@ -37,11 +37,6 @@ pub(crate) fn apply(stage: &Stage, activation: Activation, x: &Tensor) -> Result
     node_taking_bf16(order, "activation", &[x], y, x.shape(), move |pass| {
         Ok([Some(back(&stage, activation, &input, pass.gradient)?)])
     })
-}
-
-/// Whether a result is above zero where its value is, so that the way back can do with it.
-pub(crate) fn keeps_sign(activation: Activation) -> bool {
-    activation.slope() >= 0.
 }
 
 /// The activation of `len` values where they lie.

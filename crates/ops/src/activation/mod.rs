@@ -41,8 +41,24 @@ impl Activation {
         }
     }
 
+    /// Whether a result is above zero where its value is, so that the way back can do with it.
+    pub(crate) fn keeps_sign(self) -> bool {
+        self.slope() >= 0.
+    }
+
+    /// The gradients before the activation of `x`, or of what has its signs.
+    pub(crate) fn gradients(self, x: &[f32], gradients: &[f32]) -> Vec<f32> {
+        match self {
+            Self::None => gradients.to_vec(),
+            Self::Relu => map2(x, gradients, |x, gradient| Relu.gradient(x, gradient)),
+            Self::LeakyRelu(slope) => {
+                let activation = LeakyRelu(slope as f32);
+                map2(x, gradients, move |x, gradient| activation.gradient(x, gradient))
+            }
+        }
+    }
+
     /// What values that are not above zero are multiplied by.
-    #[cfg(any(test, feature = "cuda"))]
     pub(crate) fn slope(self) -> f32 {
         match self {
             Self::None => 1.,
@@ -79,8 +95,7 @@ pub fn leaky_relu(x: &Tensor, slope: f64) -> Result<Tensor> {
     let y = map(&values(&x)?, move |x| activation.value(x));
     let input = x.detach();
     node("leaky_relu", &[&x], y, x.shape(), move |pass| {
-        let gradient =
-            map2(&values(&input)?, &values(pass.gradient)?, move |x, gradient| activation.gradient(x, gradient));
+        let gradient = Activation::LeakyRelu(slope).gradients(&values(&input)?, &values(pass.gradient)?);
         Ok([Some(Tensor::from_vec(gradient, input.shape(), input.device())?), None, None])
     })
 }

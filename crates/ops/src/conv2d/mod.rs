@@ -15,7 +15,7 @@ pub use images::Images;
 
 use crate::Activation;
 use crate::check::{self, refuse};
-use crate::kernel::{InputGradients, Level, has_kernel, is_tracked, node, values, wide};
+use crate::kernel::{InputGradients, Level, Order, has_kernel, is_tracked, node, node_of_result, values, wide};
 use crate::norm::{BatchStatistics, NormEval, NormTrain};
 
 /// What a convolution may round on the way. `Fast` and `Direct` differ in f32 on the CPU and, by cuDNN, on a CUDA device.
@@ -116,7 +116,7 @@ pub fn conv2d<'a>(x: impl Into<Images<'a>>, weight: &Tensor, bias: Option<&Tenso
         return bf16::rounded(&conv2d(Images::of(&x), &bf16::rounded(weight)?, bias, spec)?);
     }
     if has_kernel(weight) {
-        return kernels(x, weight, bias, geometry);
+        return kernels(x, weight, bias, geometry, Activation::None);
     }
     composed::conv2d(&x.stacked()?, weight, bias, &geometry)
 }
@@ -140,6 +140,9 @@ pub fn conv2d_activated<'a>(
         if let Some(y) = cuda::apply_activated(direction, x.all(), (weight, bias), &g, activation) {
             return Ok(y);
         }
+    }
+    if has_kernel(weight) && spec.exactness != Exactness::Bf16 && activation.keeps_sign() {
+        return kernels(x, weight, bias, geometry(x, weight, bias, spec)?, activation);
     }
     activation.apply(&conv2d(x, weight, bias, spec)?)
 }
@@ -207,25 +210,26 @@ pub fn conv2d_norm_train<'a>(
     norm.apply(&conv2d(x, weight, bias, spec)?, activation)
 }
 
-fn kernels(x: Images, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> Result<Tensor> {
+/// With an activation that keeps signs.
+fn kernels(x: Images, weight: &Tensor, bias: Option<&Tensor>, g: Geometry, activation: Activation) -> Result<Tensor> {
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let bias = bias.map(Tensor::contiguous).transpose()?;
     let y = {
         let bias = bias.as_ref().map(values).transpose()?;
-        x.with_values(&g, |x| Ok(cpu::forward(&g, x, &values(&weight)?, bias.as_deref())))?
+        x.with_values(&g, |x| Ok(cpu::forward_activated(&g, x, &values(&weight)?, bias.as_deref(), activation)))?
     };
     let mut inputs: Vec<&Tensor> = x.tensors().iter().collect();
     inputs.push(&weight);
     inputs.extend(&bias);
+    let shape = (g.batch, g.out_channels, g.output.0, g.output.1);
     let (images, kernel) = (x.detach(), weight.detach());
-    node("conv2d", &inputs, y, (g.batch, g.out_channels, g.output.0, g.output.1), move |pass| {
-        let count = images.tensors().len();
-        let (needed, y, weight) = (pass.needed, values(pass.gradient)?, values(&kernel)?);
+    let back = move |y: &[f32], needed: &[bool]| {
+        let (count, weight) = (images.tensors().len(), values(&kernel)?);
         let first = images.first_channels(&g);
         let (parts, [weight, bias]) = images.with_values(&g, |x| {
             let of_images =
-                || needed[..count].contains(&true).then(|| cpu::input_gradients(&g, &y, &weight, None, first));
-            let of_parameters = || cpu::parameter_gradients(&g, x, &y, [needed[count], needed[count + 1]]);
+                || needed[..count].contains(&true).then(|| cpu::input_gradients(&g, y, &weight, None, first));
+            let of_parameters = || cpu::parameter_gradients(&g, x, y, [needed[count], needed[count + 1]]);
             Ok(cpu::side_by_side(&g, of_images, of_parameters))
         })?;
         let mut gradients = InputGradients::<4>::default();
@@ -235,6 +239,12 @@ fn kernels(x: Images, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> Re
         gradients[count] = weight.map(|of| Tensor::from_vec(of, kernel.shape(), kernel.device())).transpose()?;
         gradients[count + 1] = bias.map(|of| Tensor::from_vec(of, g.out_channels, kernel.device())).transpose()?;
         Ok(gradients)
+    };
+    if activation == Activation::None {
+        return node("conv2d", &inputs, y, shape, move |pass| back(&values(pass.gradient)?, &pass.needed));
+    }
+    node_of_result(Order::Planes, "conv2d", &inputs, y, shape, move |pass, y| {
+        back(&activation.gradients(&values(y)?, &values(pass.gradient)?), &pass.needed)
     })
 }
 

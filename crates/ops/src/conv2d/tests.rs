@@ -298,33 +298,46 @@ fn normalisation_may_end_a_convolution() {
     }
 }
 
-/// Bits and gradients are those of the one op after the other.
+/// Bits and gradients are those of the one op after the other, for layers of every algorithm.
 #[test]
 fn an_activation_may_end_a_convolution() {
     use crate::{Activation, ConvTranspose2d, conv_transpose2d, conv_transpose2d_activated, conv2d_activated};
-    let (x, vector) = (draw((2, 6, 8, 10), 1), draw(6, 2));
-    for exactness in [Fast, Direct, Bf16] {
-        for activation in [Activation::None, Activation::Relu, Activation::LeakyRelu(0.2)] {
-            let same = |together: verify::Op, apart: verify::Op| {
-                let inputs = [x.clone(), draw((6, 6, 4, 4), 3), vector.clone()];
-                let cotangent = draw(apart(&inputs).unwrap().dims(), 4);
-                let (y, gradients) = verify::differentiate(together, &inputs, &cotangent);
-                let (expected, expected_gradients) = verify::differentiate(apart, &inputs, &cotangent);
-                assert_eq!((y.dtype(), verify::values(&y)), (DType::F32, verify::values(&expected)));
-                for (gradient, expected) in gradients.iter().zip(&expected_gradients) {
-                    assert_eq!(verify::values(gradient), verify::values(expected));
-                }
-            };
-            let spec = Conv2d { exactness, ..Conv2d::new(2, 1) };
-            same(&|x| conv2d_activated(&x[0], &x[1], Some(&x[2]), spec, activation), &|x| {
-                activation.apply(&conv2d(&x[0], &x[1], Some(&x[2]), spec)?)
-            });
-            let spec = ConvTranspose2d { exactness, ..ConvTranspose2d::new(2, 1) };
-            same(&|x| conv_transpose2d_activated(&x[0], &x[1], Some(&x[2]), spec, activation), &|x| {
-                activation.apply(&conv_transpose2d(&x[0], &x[1], Some(&x[2]), spec)?)
-            });
+    let same = |inputs: &[Tensor], together: verify::Op, apart: verify::Op| {
+        let cotangent = draw(apart(inputs).unwrap().dims(), 4);
+        let (y, gradients) = verify::differentiate(together, inputs, &cotangent);
+        let (expected, expected_gradients) = verify::differentiate(apart, inputs, &cotangent);
+        assert_eq!((y.dtype(), verify::values(&y)), (DType::F32, verify::values(&expected)));
+        for (gradient, expected) in gradients.iter().zip(&expected_gradients) {
+            assert_eq!(verify::values(gradient), verify::values(expected));
+        }
+    };
+    let layers = [
+        (2, 1, (2, 6, 8, 10), (6, 6, 4, 4)),
+        (1, 1, (2, 9, 12, 10), (9, 9, 3, 3)),
+        (3, 1, (1, 4, 9, 8), (4, 4, 3, 3)),
+        (1, 0, (1, 8, 20, 20), (8, 8, 1, 1)),
+        (1, 0, (1, 130, 6, 7), (270, 130, 4, 4)),
+    ];
+    let activations = [Activation::None, Activation::Relu, Activation::LeakyRelu(0.2), Activation::LeakyRelu(-0.5)];
+    for ((stride, padding, x, weight), activation) in
+        layers.into_iter().flat_map(|layer| activations.map(|activation| (layer, activation)))
+    {
+        for exactness in [Fast, Direct, Bf16] {
+            let spec = Conv2d { exactness, ..Conv2d::new(stride, padding) };
+            same(
+                &[draw(x, 1), draw(weight, 3), draw(weight.0, 2)],
+                &|x| conv2d_activated(&x[0], &x[1], Some(&x[2]), spec, activation),
+                &|x| activation.apply(&conv2d(&x[0], &x[1], Some(&x[2]), spec)?),
+            );
+            let spec = ConvTranspose2d { exactness, ..ConvTranspose2d::new(stride, padding) };
+            same(
+                &[draw(x, 1), draw((weight.1, weight.0, weight.2, weight.3), 3), draw(weight.0, 2)],
+                &|x| conv_transpose2d_activated(&x[0], &x[1], Some(&x[2]), spec, activation),
+                &|x| activation.apply(&conv_transpose2d(&x[0], &x[1], Some(&x[2]), spec)?),
+            );
         }
     }
+    let x = draw((2, 6, 8, 10), 1);
     let refused = refusal(conv2d_activated(&x, &draw((4, 5, 3, 3), 1), None, Conv2d::default(), Activation::Relu));
     assert_eq!(refused, "conv2d: weight [4, 5, 3, 3] in 1 groups takes 5 channels, x is [2, 6, 8, 10]");
 }

@@ -21,9 +21,11 @@ pub(crate) use matmul::{Matrix, Shared};
 pub(crate) use node::Made;
 #[cfg(test)]
 pub(crate) use node::Source;
-pub(crate) use node::{InputGradients, Pass, by_candle, has_kernel, is_tracked, lend, node, values, wide};
+pub(crate) use node::{
+    InputGradients, Pass, by_candle, has_kernel, is_tracked, lend, node, node_of_result, values, wide,
+};
 #[cfg(any(test, feature = "cuda"))]
-pub(crate) use node::{in_f32, node_of_result, node_taking_bf16};
+pub(crate) use node::{in_f32, node_taking_bf16};
 pub(crate) use order::Order;
 pub(crate) use scratch::Scratch;
 pub(crate) use simd::{Isa, Lanes, Level, PANEL, Piece, Rows, Vector, run};

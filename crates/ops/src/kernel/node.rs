@@ -154,7 +154,6 @@ pub(crate) fn node_in<const N: usize>(
 }
 
 /// [`node_in`] whose way back takes a gradient in bf16 as it is, in the order of pixels; others are given it in f32.
-#[cfg(any(test, feature = "cuda"))]
 pub(crate) fn node_taking_bf16<const N: usize>(
     order: Order,
     name: &'static str,
@@ -209,7 +208,6 @@ fn make_node<const N: usize>(
 }
 
 /// [`node_taking_bf16`] whose way back is given the result, and keeps that instead of an input: what follows keeps it too, as a rule.
-#[cfg(any(test, feature = "cuda"))]
 pub(crate) fn node_of_result<const N: usize>(
     order: Order,
     name: &'static str,

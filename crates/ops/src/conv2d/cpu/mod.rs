@@ -73,8 +73,14 @@ impl ForActivation for Finish<'_> {
     fn run(self, activation: impl Activate) {
         let Self { y, channels, pixels, ending } = self;
         y.par_chunks_mut(pixels).enumerate().for_each(|(at, plane)| {
-            let [scale, shift] = [(ending.scale, 1.), (ending.shift, 0.)]
-                .map(|(values, without)| values.map_or(without, |values| values[at % channels]));
+            let of_channel = |values: &[f32]| values[at % channels];
+            if ending.scale.is_none() && ending.shift.is_none() {
+                for value in plane {
+                    *value = activation.value(*value);
+                }
+                return;
+            }
+            let (scale, shift) = (ending.scale.map_or(1., of_channel), ending.shift.map_or(0., of_channel));
             for value in plane {
                 *value = activation.value(*value * scale + shift);
             }
@@ -95,6 +101,24 @@ pub(crate) fn forward(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], bias: Opti
         return few_pixels::forward(g, &x, weight, bias);
     }
     by_columns(g, &x, weight, bias)
+}
+
+/// [`forward`] and an activation, in the same pass where tiles are computed; the bits are those of one after the other.
+pub(crate) fn forward_activated(
+    g: &Geometry,
+    x: Stack<&[f32]>,
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    activation: Activation,
+) -> Vec<f32> {
+    if activation == Activation::None {
+        return forward(g, x, weight, bias);
+    }
+    winograd::forward(g, x, weight, Ending { activation, ..Ending::bias(bias) }).unwrap_or_else(|| {
+        let mut y = forward(g, x, weight, bias);
+        Ending { activation, ..Ending::bias(None) }.apply(&mut y, g.out_channels, g.output_pixels());
+        y
+    })
 }
 
 /// [`forward`] with another ending than a bias.

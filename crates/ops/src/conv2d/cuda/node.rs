@@ -34,7 +34,7 @@ impl Convolution<'_> {
     /// The same activated where it lies, for ops to come: in bf16 if cuDNN gives that.
     pub(super) fn apply_activated(&self, stage: &Stage, order: Order, activation: Activation) -> Result<Tensor> {
         let bias = self.bias.map(Tensor::contiguous).transpose()?;
-        if activation::cuda::keeps_sign(activation) {
+        if activation.keeps_sign() {
             return self.node(stage, order, bias.as_ref(), activation, true);
         }
         activation::cuda::apply(stage, activation, &self.node(stage, order, bias.as_ref(), Activation::None, true)?)
