@@ -10,7 +10,8 @@ use candle_core::{DType, Result, Tensor, TensorId};
 #[cfg(feature = "cuda")]
 use super::Order;
 use super::elementwise::add_to;
-use super::node::{Record, Source, has_kernel, in_f32, lend, values};
+use super::node::{Record, Source, in_f32};
+use super::values::{has_kernel, lend, values};
 
 /// The gradients of a loss by its variables.
 #[derive(Debug, Default)]

@@ -7,8 +7,8 @@ use std::mem::MaybeUninit;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::node::has_kernel;
 use super::sums::sums_of_pairs;
+use super::values::has_kernel;
 
 /// Elements of one piece of work.
 pub(crate) const CHUNK: usize = 1 << 14;

@@ -10,6 +10,7 @@ mod order;
 mod scratch;
 mod simd;
 mod sums;
+mod values;
 
 pub use arithmetic::{arithmetic, cpu_features, limit_arithmetic};
 pub use backward::{Gradients, backward};
@@ -21,12 +22,11 @@ pub(crate) use matmul::{Matrix, Shared};
 pub(crate) use node::Made;
 #[cfg(test)]
 pub(crate) use node::Source;
-pub(crate) use node::{
-    InputGradients, Pass, by_candle, has_kernel, is_tracked, lend, node, node_of_result, values, wide,
-};
+pub(crate) use node::{InputGradients, Pass, by_candle, is_tracked, node, node_of_result, wide};
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) use node::{in_f32, node_taking_bf16};
 pub(crate) use order::Order;
 pub(crate) use scratch::Scratch;
 pub(crate) use simd::{Isa, Lanes, Level, PANEL, Piece, Rows, Vector, run};
 pub(crate) use sums::{BLOCK, block_sums, sums_of_pairs};
+pub(crate) use values::{has_kernel, lend, values};

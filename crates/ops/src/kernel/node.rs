@@ -1,5 +1,4 @@
-//! Kernels and candle: f32 slices of CPU tensors, and results, on the CPU or a CUDA device, with a backward pass as nodes of candle's graph
-//! and of ours.
+//! Kernels and candle: results, on the CPU or a CUDA device, with a backward pass as nodes of candle's graph and of ours.
 //!
 //! candle's graph cannot be read from outside, so each node keeps a record of its own: what it was made from, and how to
 //! go back. `backward` goes along the records, candle's `Tensor::backward` along its own graph; both call the same passes.
@@ -8,74 +7,16 @@ mod in_candle;
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use candle_core::op::BackpropOp;
-use candle_core::{
-    CpuStorage, DType, Device, InplaceOp1, Layout, Result, Shape, Storage, StorageRef, Tensor, TensorId, Var,
-};
+use candle_core::{CpuStorage, DType, Result, Shape, Storage, Tensor, TensorId, Var};
 
 use super::Order;
+use super::values::has_kernel;
 use crate::check::refuse;
 use in_candle::{Link, Node};
-
-/// Whether our kernels compute on this tensor; the composed paths serve every other device and dtype.
-pub(crate) fn has_kernel(x: &Tensor) -> bool {
-    matches!(x.device(), Device::Cpu) && x.dtype() == DType::F32
-}
-
-/// The values of a contiguous f32 tensor on the CPU, locked for reading.
-pub(crate) struct Values<'a> {
-    storage: StorageRef<'a>,
-    range: Range<usize>,
-}
-
-pub(crate) fn values(x: &Tensor) -> Result<Values<'_>> {
-    let (storage, layout) = x.storage_and_layout();
-    let Some((start, end)) = layout.contiguous_offsets() else {
-        refuse!("values of a tensor that is not contiguous: {layout:?}");
-    };
-    match &*storage {
-        Storage::Cpu(CpuStorage::F32(_)) => Ok(Values { storage, range: start..end }),
-        _ => refuse!("values of a tensor that is not f32 on the CPU"),
-    }
-}
-
-impl Deref for Values<'_> {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        match &*self.storage {
-            Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.clone()],
-            _ => unreachable!("`values` has looked"),
-        }
-    }
-}
-
-/// Lends the values of a contiguous f32 tensor on the CPU for writing in place: whoever shares its storage sees it.
-pub(crate) fn lend(x: &Tensor, work: &dyn Fn(&mut [f32]) -> Result<()>) -> Result<()> {
-    x.inplace_op1(&Loan(work))
-}
-
-struct Loan<'a>(&'a dyn Fn(&mut [f32]) -> Result<()>);
-
-impl InplaceOp1 for Loan<'_> {
-    fn name(&self) -> &'static str {
-        "lend"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let Some((start, end)) = layout.contiguous_offsets() else {
-            refuse!("writing to a tensor that is not contiguous: {layout:?}");
-        };
-        match storage {
-            CpuStorage::F32(values) => (self.0)(&mut values[start..end]),
-            _ => refuse!("writing to a tensor that is not f32"),
-        }
-    }
-}
 
 /// What a backward pass is given.
 pub(crate) struct Pass<'a> {

@@ -6,6 +6,7 @@
 #![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
 
 mod columns;
+mod ending;
 mod few_channels;
 mod few_pixels;
 mod stack;
@@ -20,9 +21,9 @@ use rayon::prelude::*;
 
 use super::Geometry;
 use crate::Activation;
-use crate::activation::{Activate, ForActivation};
 use crate::kernel::{Matrix, Shared, pieces, sums_of_pairs, vectorised, written};
 use columns::{TILE, add_to_image, from_image, with_buffer};
+pub(crate) use ending::Ending;
 pub(crate) use stack::Stack;
 use stack::parted;
 
@@ -37,56 +38,6 @@ const SOON: usize = 400_000_000;
 
 /// Pieces of work that keep a usual number of threads busy.
 const PIECES: usize = 16;
-
-/// What becomes of each sum of a channel: `activation(sum * scale + shift)`.
-#[derive(Clone, Copy)]
-pub(crate) struct Ending<'a> {
-    pub(crate) scale: Option<&'a [f32]>,
-    pub(crate) shift: Option<&'a [f32]>,
-    pub(crate) activation: Activation,
-}
-
-impl<'a> Ending<'a> {
-    /// A bias alone.
-    pub(crate) fn bias(bias: Option<&'a [f32]>) -> Self {
-        Self { scale: None, shift: bias, activation: Activation::None }
-    }
-
-    /// Ends sums `(n, channels, pixels)` in a pass of its own.
-    fn apply(self, y: &mut [f32], channels: usize, pixels: usize) {
-        let kind = Finish { y, channels, pixels, ending: self };
-        self.activation.choose(kind);
-    }
-}
-
-struct Finish<'a> {
-    y: &'a mut [f32],
-    channels: usize,
-    pixels: usize,
-    ending: Ending<'a>,
-}
-
-impl ForActivation for Finish<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self, activation: impl Activate) {
-        let Self { y, channels, pixels, ending } = self;
-        y.par_chunks_mut(pixels).enumerate().for_each(|(at, plane)| {
-            let of_channel = |values: &[f32]| values[at % channels];
-            if ending.scale.is_none() && ending.shift.is_none() {
-                for value in plane {
-                    *value = activation.value(*value);
-                }
-                return;
-            }
-            let (scale, shift) = (ending.scale.map_or(1., of_channel), ending.shift.map_or(0., of_channel));
-            for value in plane {
-                *value = activation.value(*value * scale + shift);
-            }
-        });
-    }
-}
 
 /// `(n, out, h', w')` from `x` `(n, in, h, w)`.
 pub(crate) fn forward(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {

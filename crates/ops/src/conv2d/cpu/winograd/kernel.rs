@@ -3,7 +3,8 @@
 #![allow(clippy::needless_range_loop, reason = "closures would not be compiled for the level")]
 
 use super::lattice::BLOCK;
-use super::transform::{Square, Transform};
+use super::tile::Square;
+use super::transform::Transform;
 use crate::kernel::{PANEL, Shared, Vector};
 
 /// Channels in after which kernels are fetched ahead: they lie too far apart for the processor to foresee.

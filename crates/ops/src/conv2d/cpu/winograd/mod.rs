@@ -18,6 +18,7 @@ mod passes;
 mod results;
 mod spread;
 mod strip;
+mod tile;
 mod transform;
 
 use std::marker::PhantomData;

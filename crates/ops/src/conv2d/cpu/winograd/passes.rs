@@ -8,7 +8,8 @@ use std::ops::Range;
 use super::kernel::{Kernel, MOST_PHASES, MOST_TAPS};
 use super::lattice::{BLOCK, Lattice};
 use super::strip::Strip;
-use super::transform::{Matrix, Output, PanelEnding, Square, Taps, Then, Transform, both};
+use super::tile::{PanelEnding, Square, Then, both};
+use super::transform::{Matrix, Output, Taps, Transform};
 use crate::conv2d::cpu::{Ending, Stack};
 use crate::kernel::{Isa, PANEL, Scratch, Shared};
 

@@ -9,7 +9,8 @@
 use super::lattice::BLOCK;
 use super::passes::{Layout, Pass};
 use super::strip::Strip;
-use super::transform::{InputAdjoint, Then, Transform, both};
+use super::tile::{Then, both};
+use super::transform::{InputAdjoint, Transform};
 use crate::conv2d::cpu::{Ending, Stack};
 use crate::kernel::{Isa, Scratch, Shared, Vector};
 

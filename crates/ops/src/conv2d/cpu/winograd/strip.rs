@@ -3,7 +3,7 @@
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
 
 use super::lattice::BLOCK;
-use super::transform::Square;
+use super::tile::Square;
 use crate::kernel::Vector;
 
 /// Floats of a position in a pair of strips.
