@@ -1,5 +1,7 @@
 //! A trial of the kernels: small tensors, with all gradients, against the composed paths in f64 on the CPU.
 
+mod narrow;
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 
 use super::{Memory, Stage, address_to_write, is_narrow, moves, sums, tensors};
@@ -13,9 +15,6 @@ use crate::norm::batch_norm;
 use crate::optimizer::adam;
 use crate::pool::max_pool2d as pool;
 use crate::{AdamParameter, AdamStep, BatchStatistics, NormEval, adam_steps, batch_norm_eval, batch_norm_train};
-
-mod narrow;
-
 pub(super) use narrow::fault_in_bf16;
 
 /// How far values and gradients may be off, as a relative L2 error: some roundings of f32. What is computed wrongly is off by about 1.
