@@ -17,7 +17,7 @@ pub(crate) use cpu::{Activate, ForActivation, exp_negative, ln_normal, sigmoid a
 use crate::check::{self, refuse};
 #[cfg(feature = "cuda")]
 use crate::cuda::Stage;
-use crate::kernel::{by_candle, has_kernel, map, map2, node, values, wide};
+use crate::kernel::{by_candle, has_kernel, map, map2, node, update, values, wide};
 use cpu::{LeakyRelu, Relu};
 
 /// What a normalisation applies to its result.
@@ -46,14 +46,14 @@ impl Activation {
         self.slope() >= 0.
     }
 
-    /// The gradients before the activation of `x`, or of what has its signs.
-    pub(crate) fn gradients(self, x: &[f32], gradients: &[f32]) -> Vec<f32> {
+    /// Turns gradients into those before the activation of `x`, or of what has its signs.
+    pub(crate) fn go_back(self, gradients: &mut [f32], x: &[f32]) {
         match self {
-            Self::None => gradients.to_vec(),
-            Self::Relu => map2(x, gradients, |x, gradient| Relu.gradient(x, gradient)),
+            Self::None => {}
+            Self::Relu => update(gradients, x, |gradient, x| Relu.gradient(x, gradient)),
             Self::LeakyRelu(slope) => {
                 let activation = LeakyRelu(slope as f32);
-                map2(x, gradients, move |x, gradient| activation.gradient(x, gradient))
+                update(gradients, x, move |gradient, x| activation.gradient(x, gradient));
             }
         }
     }
@@ -95,8 +95,8 @@ pub fn leaky_relu(x: &Tensor, slope: f64) -> Result<Tensor> {
     let y = map(&values(&x)?, move |x| activation.value(x));
     let input = x.detach();
     node("leaky_relu", &[&x], y, x.shape(), move |pass| {
-        let gradient = Activation::LeakyRelu(slope).gradients(&values(&input)?, &values(pass.gradient)?);
-        Ok([Some(Tensor::from_vec(gradient, input.shape(), input.device())?), None, None])
+        let back = |gradient: &mut [f32], x: &[f32]| Activation::LeakyRelu(slope).go_back(gradient, x);
+        Ok([Some(pass.overwritten(&input, back)?.0), None, None])
     })
 }
 
@@ -115,8 +115,9 @@ pub fn add(a: &Tensor, b: &Tensor, activation: Activation) -> Result<Tensor> {
     let y = map2(&values(&a)?, &values(&b)?, |a, b| a + b);
     let sum = node(OP, &[&a, &b], y, a.shape(), |pass| {
         // Each its own storage: gradients of other uses are added in place.
-        let gradient = |needed: bool| needed.then(|| pass.gradient.copy()).transpose();
-        Ok([gradient(pass.needed[0])?, gradient(pass.needed[1])?, None])
+        let b = pass.needed[1].then(|| if pass.needed[0] { pass.gradient.copy() } else { pass.take_gradient() });
+        let a = pass.needed[0].then(|| pass.take_gradient());
+        Ok([a.transpose()?, b.transpose()?, None])
     })?;
     activation.apply(&sum)
 }
@@ -182,8 +183,8 @@ fn from_result(
     let saved = result.clone();
     let y = node(name, &[&x], y, x.shape(), move |pass| {
         let Some(y) = saved.get() else { refuse!("{name}: its result is not there") };
-        let gradient = map2(&values(y)?, &values(pass.gradient)?, gradient);
-        Ok([Some(Tensor::from_vec(gradient, y.shape(), y.device())?), None, None])
+        let back = |of_y: &mut [f32], y: &[f32]| update(of_y, y, move |of_y, y| gradient(y, of_y));
+        Ok([Some(pass.overwritten(y, back)?.0), None, None])
     })?;
     result.get_or_init(|| y.detach());
     Ok(y)

@@ -244,7 +244,8 @@ fn kernels(x: Images, weight: &Tensor, bias: Option<&Tensor>, g: Geometry, activ
         return node("conv2d", &inputs, y, shape, move |pass| back(&values(pass.gradient)?, &pass.needed));
     }
     node_of_result(Order::Planes, "conv2d", &inputs, y, shape, move |pass, y| {
-        back(&activation.gradients(&values(y)?, &values(pass.gradient)?), &pass.needed)
+        let (gradient, ()) = pass.overwritten(y, |gradient, y| activation.go_back(gradient, y))?;
+        back(&values(&gradient)?, &pass.needed)
     })
 }
 

@@ -9,7 +9,7 @@ use candle_core::{DType, Result, Tensor, TensorId};
 
 #[cfg(feature = "cuda")]
 use super::Order;
-use super::elementwise::add_to;
+use super::elementwise::update;
 use super::node::{Record, Source, in_f32};
 use super::values::{has_kernel, lend, values};
 
@@ -106,7 +106,7 @@ fn along(mut records: Vec<Arc<Record>>, gradient: Tensor) -> Result<Gradients> {
             _ => None,
         };
         let mut so_far = first.and_then(|first| pending.remove(&first));
-        let gradients = record.pass(&gradient, &mut so_far)?;
+        let gradients = record.pass(&gradient, true, &mut so_far)?;
         drop(gradient);
         if let Some((first, sum)) = first.zip(so_far) {
             pending.insert(first, sum);
@@ -150,8 +150,8 @@ fn add<K: Copy + Eq + Hash>(sums: &mut HashMap<K, Tensor>, key: K, gradient: Ten
         Entry::Occupied(entry) => {
             let gradient = gradient.contiguous()?;
             let gradient = values(&gradient)?;
-            lend(entry.get(), &|sum| {
-                add_to(sum, &gradient);
+            lend(entry.get(), |sum| {
+                update(sum, &gradient, |sum, gradient| sum + gradient);
                 Ok(())
             })
         }

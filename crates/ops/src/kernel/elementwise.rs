@@ -119,11 +119,15 @@ pub(crate) fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Co
     unsafe { written(x.len(), write) }
 }
 
-/// Adds each element of a slice to that of another of the same length.
-pub(super) fn add_to(sum: &mut [f32], x: &[f32]) {
-    assert_eq!(sum.len(), x.len());
-    sum.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(sum, x)| {
-        vectorised(|| sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x));
+/// Each element of `y` becomes `f` of it and of that of `x`, of the same length; see [`map`].
+pub(crate) fn update(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) {
+    assert_eq!(y.len(), x.len());
+    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
+        vectorised(move || {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = f(*y, x);
+            }
+        });
     });
 }
 

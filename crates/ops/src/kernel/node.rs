@@ -14,7 +14,7 @@ use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, DType, Result, Shape, Storage, Tensor, TensorId, Var};
 
 use super::Order;
-use super::values::has_kernel;
+use super::values::{has_kernel, lend, values};
 use crate::check::refuse;
 use in_candle::{Link, Node};
 
@@ -22,6 +22,8 @@ use in_candle::{Link, Node};
 pub(crate) struct Pass<'a> {
     /// The gradient of the node's value, in f32 unless the node takes bf16, contiguous or, where that is in the order of pixels, in that order.
     pub(crate) gradient: &'a Tensor,
+    /// Whether nobody else sees its storage.
+    is_own: bool,
     /// Which inputs take a gradient.
     pub(crate) needed: [bool; MOST_INPUTS],
     /// The first input's gradient by other uses, if that may be added to in place.
@@ -29,6 +31,23 @@ pub(crate) struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// The gradient, to be handed on or written over: itself, or a copy where candle has it too. It is to be read no more by `gradient`.
+    pub(crate) fn take_gradient(&self) -> Result<Tensor> {
+        if self.is_own { Ok(self.gradient.clone()) } else { self.gradient.copy() }
+    }
+
+    /// What `work` makes of the gradient in place, given the values of `of`, and what it gives; both are f32 on the CPU. The gradient is to be read
+    /// no more by `gradient`.
+    pub(crate) fn overwritten<R>(
+        &self,
+        of: &Tensor,
+        work: impl FnOnce(&mut [f32], &[f32]) -> R,
+    ) -> Result<(Tensor, R)> {
+        let (gradient, of) = (self.take_gradient()?, values(of)?);
+        let given = lend(&gradient, |gradient| Ok(work(gradient, &of)))?;
+        Ok((gradient, given))
+    }
+
     /// The sum of the gradients that the first input has by its other uses so far, contiguous and in f32 on the CPU: whoever takes it
     /// adds to it in place, and gives the sum for the gradient. None where there is none yet, or nobody knows.
     pub(crate) fn take_so_far(&self) -> Option<Tensor> {
@@ -254,9 +273,14 @@ impl Record {
         }
     }
 
-    /// Gradients of the inputs, given that of the result. The gradient that the first input has so far may become part of its gradient,
-    /// or is left.
-    pub(super) fn pass(&self, gradient: &Tensor, so_far: &mut Option<Tensor>) -> Result<InputGradients<MOST_INPUTS>> {
+    /// Gradients of the inputs, given that of the result, which may be written over if it is the caller's own. The gradient that the first
+    /// input has so far may become part of its gradient, or is left.
+    pub(super) fn pass(
+        &self,
+        gradient: &Tensor,
+        is_own: bool,
+        so_far: &mut Option<Tensor>,
+    ) -> Result<InputGradients<MOST_INPUTS>> {
         let mut needed = [false; MOST_INPUTS];
         for (needed, input) in needed.iter_mut().zip(&self.inputs) {
             *needed = !matches!(input, Source::Constant);
@@ -264,7 +288,7 @@ impl Record {
         let gradient = if self.takes_bf16 { gradient.clone() } else { in_f32(gradient)? };
         let gradient = arranged(self.result_order, &gradient)?;
         let fitting = so_far.take_if(|sum| has_kernel(sum) && sum.is_contiguous());
-        let pass = Pass { gradient: &gradient, needed, so_far: Cell::new(fitting) };
+        let pass = Pass { gradient: &gradient, is_own, needed, so_far: Cell::new(fitting) };
         let gradients = (self.backward)(&pass)?;
         if let Some(sum) = pass.so_far.take() {
             *so_far = Some(sum);

@@ -1,5 +1,6 @@
 //! The values of candle's tensors on the CPU, as slices for kernels to read and write.
 
+use std::cell::Cell;
 use std::ops::{Deref, Range};
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, StorageRef, Tensor};
@@ -40,8 +41,16 @@ impl Deref for Values<'_> {
 }
 
 /// Lends the values of a contiguous f32 tensor on the CPU for writing in place: whoever shares its storage sees it.
-pub(crate) fn lend(x: &Tensor, work: &dyn Fn(&mut [f32]) -> Result<()>) -> Result<()> {
-    x.inplace_op1(&Loan(work))
+pub(crate) fn lend<R>(x: &Tensor, work: impl FnOnce(&mut [f32]) -> Result<R>) -> Result<R> {
+    let (work, result) = (Cell::new(Some(work)), Cell::new(None));
+    x.inplace_op1(&Loan(&|values| {
+        result.set(work.take().map(|work| work(values)).transpose()?);
+        Ok(())
+    }))?;
+    match result.take() {
+        Some(result) => Ok(result),
+        None => refuse!("lend: nothing was lent"),
+    }
 }
 
 struct Loan<'a>(&'a dyn Fn(&mut [f32]) -> Result<()>);

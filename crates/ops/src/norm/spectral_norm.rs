@@ -117,7 +117,7 @@ fn columns_times(weight: &[f32], u: &[f32], columns: usize) -> Vec<f64> {
 /// Writes a vector's direction.
 fn write_unit(to: &Var, vector: &[f64], epsilon: f64) -> Result<()> {
     let length = vector.iter().map(|value| value * value).sum::<f64>().sqrt().max(epsilon);
-    lend(to, &|to| {
+    lend(to, |to| {
         to.iter_mut().zip(vector).for_each(|(to, value)| *to = (value / length) as f32);
         Ok(())
     })

@@ -23,7 +23,7 @@ pub fn move_towards(averages: &[(&Var, &Tensor)], share: f64) -> Result<()> {
                 return average.set(&((average.as_detached_tensor() * (1. - share))? + (value * share)?)?);
             }
             let (value, [keep, take]) = (values(&value)?, [1. - share, share].map(|share| share as f32));
-            lend(average, &|average| {
+            lend(average, |average| {
                 average.par_chunks_mut(CHUNK).zip(value.par_chunks(CHUNK)).for_each(|(average, value)| {
                     vectorised(|| {
                         for (average, value) in average.iter_mut().zip(value) {

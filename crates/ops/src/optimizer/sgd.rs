@@ -1,6 +1,5 @@
 //! One step of stochastic gradient descent with momentum, in place.
 
-use std::cell::RefCell;
 use std::collections::HashSet;
 
 use candle_core::{Result, Tensor, Var};
@@ -70,10 +69,8 @@ fn in_one_pass(of: &SgdParameter, settings: SgdStep) -> Result<()> {
         [learning_rate, momentum, weight_decay, gradient_factor].map(|setting| setting as f32);
     // What of the gradient and of the new velocity is stepped along.
     let [along_gradient, along_velocity] = if nesterov { [1., momentum] } else { [0., 1.] };
-    lend(of.parameter, &|parameter| {
-        let parameter = RefCell::new(parameter);
-        lend(of.velocity, &|velocity| {
-            let mut parameter = parameter.borrow_mut();
+    lend(of.parameter, |parameter| {
+        lend(of.velocity, |velocity| {
             let chunks = parameter.par_chunks_mut(CHUNK).zip(velocity.par_chunks_mut(CHUNK));
             chunks.zip(gradient.par_chunks(CHUNK)).for_each(|((parameter, velocity), gradient)| {
                 vectorised(|| {

@@ -4,7 +4,10 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::super::node::{Source, node};
 use crate::verify::{assert_close, draw, values};
-use crate::{Conv2d, backward, cat, conv2d, leaky_relu, max_pool2d, mse, relu, sigmoid, tanh, weighted_sum};
+use crate::{
+    Activation, Conv2d, add, backward, batch_norm_train, cat, conv2d, leaky_relu, max_pool2d, mse, relu, sigmoid, tanh,
+    weighted_sum,
+};
 
 fn variable(seed: u64) -> Var {
     Var::from_tensor(&draw((2, 3, 5, 7), seed)).unwrap()
@@ -57,6 +60,47 @@ fn a_pooled_image_gets_the_sum_of_its_uses() {
         assert!(!ours.through_candle());
         let theirs = theirs.get(&x).unwrap().to_dtype(DType::F64).unwrap();
         assert_close("gradient", ours.get(&x).unwrap(), &theirs, 1e-6);
+    }
+}
+
+#[test]
+fn a_gradient_is_written_over_unless_candle_has_it_too() {
+    let (x, other) = (variable(1), draw((2, 3, 5, 7), 2));
+    let left = Arc::new(Mutex::new(Vec::new()));
+    let leave = left.clone();
+    let y = node("test", &[&x], vec![0.; x.elem_count()], x.shape(), move |pass| {
+        let (gradient, ()) = pass.overwritten(&other, |gradient, _| gradient.fill(7.))?;
+        leave.lock().unwrap().push(values(pass.gradient));
+        Ok([Some(gradient), None, None])
+    })
+    .unwrap();
+    let theirs = y.backward().unwrap();
+    let ours = backward(y).unwrap();
+    let [ones, sevens] = [1., 7.].map(|value| vec![value; x.elem_count()]);
+    for gradient in [theirs.get(&x), ours.get(&x)] {
+        assert_eq!(values(gradient.unwrap()), sevens);
+    }
+    assert_eq!(*left.lock().unwrap(), [ones, sevens]);
+}
+
+/// Sums hand their gradient on to one summand; what writes over it must not change the other's.
+#[test]
+fn what_is_written_over_is_nobody_elses() {
+    let [x, weight, bias] = [draw((2, 3, 5, 7), 1), draw(3, 2), draw(3, 3)].map(|x| Var::from_tensor(&x).unwrap());
+    let loss = || {
+        let norm = |x: &Tensor| batch_norm_train(x, &weight, &bias, 1e-5, Activation::Relu).unwrap().0;
+        let a = tanh(&x).unwrap();
+        let b = add(&norm(&a), &leaky_relu(&a, 0.2).unwrap(), Activation::LeakyRelu(0.1)).unwrap();
+        let c = add(&b, &sigmoid(&b).unwrap(), Activation::None).unwrap();
+        let d = add(&norm(&c), &c, Activation::Relu).unwrap();
+        mse(&add(&d, &a, Activation::None).unwrap(), &a.detach()).unwrap()
+    };
+    let theirs = loss().backward().unwrap();
+    let ours = backward(loss()).unwrap();
+    assert!(!ours.through_candle());
+    for variable in [&x, &weight, &bias] {
+        let theirs = theirs.get(variable).unwrap().to_dtype(DType::F64).unwrap();
+        assert_close("gradient", ours.get(variable).unwrap(), &theirs, 1e-6);
     }
 }
 

@@ -189,41 +189,50 @@ pub(super) struct Normalisation {
     pub(super) through_statistics: bool,
 }
 
-/// Gradients of x, weight and bias.
+/// Gradients of weight and bias.
 pub(super) struct Gradients {
-    pub(super) x: Option<Vec<f32>>,
     pub(super) weight: Vec<f32>,
     pub(super) bias: Vec<f32>,
 }
 
-/// With g the gradient before the activation, d = x - mean and sums over the channel's N pixels:
-/// `dbias = sum g`, `dweight = sum g d / deviation`, `dx = scale (g - sum g / N - d / deviation^2 sum g d / N)`.
-pub(super) fn backward(normalisation: &Normalisation, x: &[f32], gradient: &[f32], needs_x: bool) -> Gradients {
-    let &Normalisation { size, ref channels, weights, activation, through_statistics } = normalisation;
+impl Normalisation {
+    fn gradients(&self, sums: &[[f64; 2]]) -> Gradients {
+        let of_channels = |value: &dyn Fn(usize) -> f64| {
+            let all: Vec<f64> = (0..sums.len()).map(value).collect();
+            (0..self.weights).map(|at| all[at..].iter().step_by(self.weights).sum::<f64>() as f32).collect()
+        };
+        Gradients {
+            weight: of_channels(&|at| sums[at][1] * f64::from(self.channels[at].inverse_deviation)),
+            bias: of_channels(&|at| sums[at][0]),
+        }
+    }
+}
+
+/// Turns the gradient of the result into that of x, in place. With g the gradient before the activation, d = x - mean and sums over the
+/// channel's N pixels: `dbias = sum g`, `dweight = sum g d / deviation`, `dx = scale (g - sum g / N - d / deviation^2 sum g d / N)`.
+pub(super) fn backward(normalisation: &Normalisation, x: &[f32], gradient: &mut [f32]) -> Gradients {
+    let &Normalisation { size, ref channels, activation, through_statistics, .. } = normalisation;
     let count = (size.n * size.pixels) as f64;
     let mut sums = vec![[0.; 2]; size.c];
-    let both = |at: usize| size.planes(x, at).zip(size.planes(gradient, at));
-    let x = if needs_x {
-        let write = |out: &mut [MaybeUninit<f32>]| {
-            size.pieces(size.channels(out).into_par_iter().zip(&mut sums)).for_each(|(at, (out, sums))| {
-                let channel = channels[at];
-                *sums = activation.choose(Sums { planes: both(at), channel });
-                let mean = if through_statistics { sums.map(|sum| sum / count) } else { [0.; 2] };
-                activation.choose(Spread { planes: both(at), out, channel, mean });
-            });
-        };
-        // SAFETY: each plane is in one channel, and `Spread` writes all of it.
-        Some(unsafe { written(size.len(), write) })
-    } else {
-        size.pieces(sums.par_iter_mut()).for_each(|(at, sums)| {
-            *sums = activation.choose(Sums { planes: both(at), channel: channels[at] });
-        });
-        None
-    };
-    let weight = sums.iter().zip(channels).map(|(sums, channel)| sums[1] * f64::from(channel.inverse_deviation));
-    let (weight, bias): (Vec<f64>, Vec<f64>) = weight.zip(sums.iter().map(|sums| sums[0])).unzip();
-    let folded = |sums: &[f64]| (0..weights).map(|at| sums[at..].iter().step_by(weights).sum::<f64>() as f32).collect();
-    Gradients { x, weight: folded(&weight), bias: folded(&bias) }
+    size.pieces(size.channels(gradient).into_par_iter().zip(&mut sums)).for_each(|(at, (gradient, sums))| {
+        let channel = channels[at];
+        let planes = size.planes(x, at).zip(gradient.iter().map(|plane| &**plane));
+        *sums = activation.choose(Sums { planes, channel });
+        let mean = if through_statistics { sums.map(|sum| sum / count) } else { [0.; 2] };
+        activation.choose(Spread { x: size.planes(x, at), gradient, channel, mean });
+    });
+    normalisation.gradients(&sums)
+}
+
+/// [`backward`] where x needs no gradient.
+pub(super) fn parameter_gradients(normalisation: &Normalisation, x: &[f32], gradient: &[f32]) -> Gradients {
+    let &Normalisation { size, ref channels, activation, .. } = normalisation;
+    let mut sums = vec![[0.; 2]; size.c];
+    size.pieces(sums.par_iter_mut()).for_each(|(at, sums)| {
+        let planes = size.planes(x, at).zip(size.planes(gradient, at));
+        *sums = activation.choose(Sums { planes, channel: channels[at] });
+    });
+    normalisation.gradients(&sums)
 }
 
 /// `[sum g, sum g d]` of a channel.
@@ -251,15 +260,16 @@ impl<'a, P: Iterator<Item = (&'a [f32], &'a [f32])>> ForActivation for Sums<P> {
     }
 }
 
+/// Turns gradients of a channel's results into those of its x.
 struct Spread<'a, P> {
-    planes: P,
-    out: Vec<&'a mut [MaybeUninit<f32>]>,
+    x: P,
+    gradient: Vec<&'a mut [f32]>,
     channel: Channel,
     /// Means of g and of g d.
     mean: [f64; 2],
 }
 
-impl<'a, P: Iterator<Item = (&'a [f32], &'a [f32])>> ForActivation for Spread<'_, P> {
+impl<'a, P: Iterator<Item = &'a [f32]>> ForActivation for Spread<'_, P> {
     type Output = ();
 
     #[inline(always)]
@@ -267,10 +277,10 @@ impl<'a, P: Iterator<Item = (&'a [f32], &'a [f32])>> ForActivation for Spread<'_
         let channel = self.channel;
         let constant = self.mean[0] as f32;
         let slope = (self.mean[1] * f64::from(channel.inverse_deviation) * f64::from(channel.inverse_deviation)) as f32;
-        for ((x, gradient), out) in self.planes.zip(self.out) {
-            for (out, (&x, &gradient)) in out.iter_mut().zip(x.iter().zip(gradient)) {
-                let g = activation.gradient(channel.before_activation(x), gradient);
-                out.write(channel.scale * (g - constant - (x - channel.mean) * slope));
+        for (x, gradient) in self.x.zip(self.gradient) {
+            for (gradient, &x) in gradient.iter_mut().zip(x) {
+                let g = activation.gradient(channel.before_activation(x), *gradient);
+                *gradient = channel.scale * (g - constant - (x - channel.mean) * slope);
             }
         }
     }

@@ -43,7 +43,7 @@ impl BatchStatistics {
         for (running, batch) in [(mean, &self.mean), (variance, &self.variance)] {
             if has_kernel(running) {
                 let (batch, [keep, take]) = (values(batch)?, [1. - momentum, momentum].map(|share| share as f32));
-                lend(running, &|running| {
+                lend(running, |running| {
                     running
                         .iter_mut()
                         .zip(&*batch)
@@ -250,12 +250,13 @@ pub fn batch_norm_eval(
 
 fn backward(pass: &Pass, x: &Tensor, done: &Normalisation) -> Result<InputGradients> {
     let [needs_x, needs_weight, needs_bias, ..] = pass.needed;
-    let gradients = cpu::backward(done, &values(x)?, &values(pass.gradient)?, needs_x);
+    let (of_x, gradients) = if needs_x {
+        let (of_x, gradients) = pass.overwritten(x, |gradient, x| cpu::backward(done, x, gradient))?;
+        (Some(of_x), gradients)
+    } else {
+        (None, cpu::parameter_gradients(done, &values(x)?, &values(pass.gradient)?))
+    };
     let vector =
         |needed: bool, values: Vec<f32>| needed.then(|| Tensor::from_vec(values, done.weights, x.device())).transpose();
-    Ok([
-        gradients.x.map(|values| Tensor::from_vec(values, x.shape(), x.device())).transpose()?,
-        vector(needs_weight, gradients.weight)?,
-        vector(needs_bias, gradients.bias)?,
-    ])
+    Ok([of_x, vector(needs_weight, gradients.weight)?, vector(needs_bias, gradients.bias)?])
 }

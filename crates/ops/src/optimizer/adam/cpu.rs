@@ -1,7 +1,5 @@
 //! Adam in one pass over parameter, gradient and moments.
 
-use std::cell::RefCell;
-
 use candle_core::{Result, Tensor, Var};
 use rayon::prelude::*;
 
@@ -13,12 +11,10 @@ pub(super) fn adam_step(parameter: &Var, gradient: &Tensor, first: &Var, second:
     let gradient = gradient.contiguous()?;
     let gradient = values(&gradient)?;
     let f = Single::from(f);
-    lend(parameter, &|parameter| {
-        let parameter = RefCell::new(parameter);
-        lend(first, &|first| {
-            let first = RefCell::new(first);
-            lend(second, &|second| {
-                step(&mut parameter.borrow_mut(), &gradient, &mut first.borrow_mut(), second, f);
+    lend(parameter, |parameter| {
+        lend(first, |first| {
+            lend(second, |second| {
+                step(parameter, &gradient, first, second, f);
                 Ok(())
             })
         })

@@ -44,7 +44,7 @@ pub fn max_pool2d(x: &Tensor, kernel: usize) -> Result<Tensor> {
         // Where the image has been used before, no more than this use's part is added to what came back from there.
         if let Some(sum) = pass.take_so_far() {
             let gradient = values(pass.gradient)?;
-            lend(&sum, &|sum| {
+            lend(&sum, |sum| {
                 cpu::add_backward(windows, &gradient, &places, sum);
                 Ok(())
             })?;
