@@ -63,13 +63,13 @@ impl Size {
         channels.enumerate().with_max_len(channels_of_piece).with_min_len(channels_of_piece)
     }
 
-    /// All planes to be written, by channel.
-    fn channels<T>(self, x: &mut [T]) -> Vec<Vec<&mut [T]>> {
-        let mut channels: Vec<Vec<&mut [T]>> = (0..self.c).map(|_| Vec::with_capacity(self.n)).collect();
+    /// All planes to be written, those of a channel beside each other.
+    fn planes_by_channel<T>(self, x: &mut [T]) -> Vec<&mut [T]> {
+        let mut planes: Vec<&mut [T]> = (0..self.n * self.c).map(|_| <&mut [T]>::default()).collect();
         for (i, plane) in x.chunks_exact_mut(self.pixels).enumerate() {
-            channels[i % self.c].push(plane);
+            planes[i % self.c * self.n + i / self.c] = plane;
         }
-        channels
+        planes
     }
 }
 
@@ -97,7 +97,8 @@ pub(super) fn train(
         Channel::new(mean, variance, weight[at], bias[at], epsilon)
     };
     let write = |out: &mut [MaybeUninit<f32>]| {
-        size.pieces(size.channels(out).into_par_iter().zip(&mut moments)).for_each(|(at, (out, moments))| {
+        let mut planes = size.planes_by_channel(out);
+        size.pieces(planes.par_chunks_exact_mut(size.n).zip(&mut moments)).for_each(|(at, (out, moments))| {
             *moments = self::moments(size.planes(x, at), count);
             activation.choose(Normalise { x: size.planes(x, at), y: out, channel: channel_of(at, *moments) });
         });
@@ -114,7 +115,8 @@ pub(super) fn train(
 
 pub(super) fn eval(size: Size, x: &[f32], channels: &[Channel], activation: Activation) -> Vec<f32> {
     let write = |out: &mut [MaybeUninit<f32>]| {
-        size.pieces(size.channels(out).into_par_iter().zip(channels)).for_each(|(at, (out, &channel))| {
+        let mut planes = size.planes_by_channel(out);
+        size.pieces(planes.par_chunks_exact_mut(size.n).zip(channels)).for_each(|(at, (out, &channel))| {
             activation.choose(Normalise { x: size.planes(x, at), y: out, channel });
         });
     };
@@ -158,13 +160,13 @@ impl<'a, P: Iterator<Item = &'a [f32]>> Work for Moments<P> {
     }
 }
 
-struct Normalise<'a, P> {
+struct Normalise<'a, 'b, P> {
     x: P,
-    y: Vec<&'a mut [MaybeUninit<f32>]>,
+    y: &'a mut [&'b mut [MaybeUninit<f32>]],
     channel: Channel,
 }
 
-impl<'a, P: Iterator<Item = &'a [f32]>> ForActivation for Normalise<'_, P> {
+impl<'a, P: Iterator<Item = &'a [f32]>> ForActivation for Normalise<'_, '_, P> {
     type Output = ();
 
     #[inline(always)]
@@ -214,7 +216,8 @@ pub(super) fn backward(normalisation: &Normalisation, x: &[f32], gradient: &mut 
     let &Normalisation { size, ref channels, activation, through_statistics, .. } = normalisation;
     let count = (size.n * size.pixels) as f64;
     let mut sums = vec![[0.; 2]; size.c];
-    size.pieces(size.channels(gradient).into_par_iter().zip(&mut sums)).for_each(|(at, (gradient, sums))| {
+    let mut planes = size.planes_by_channel(gradient);
+    size.pieces(planes.par_chunks_exact_mut(size.n).zip(&mut sums)).for_each(|(at, (gradient, sums))| {
         let channel = channels[at];
         let planes = size.planes(x, at).zip(gradient.iter().map(|plane| &**plane));
         *sums = activation.choose(Sums { planes, channel });
@@ -261,15 +264,15 @@ impl<'a, P: Iterator<Item = (&'a [f32], &'a [f32])>> ForActivation for Sums<P> {
 }
 
 /// Turns gradients of a channel's results into those of its x.
-struct Spread<'a, P> {
+struct Spread<'a, 'b, P> {
     x: P,
-    gradient: Vec<&'a mut [f32]>,
+    gradient: &'a mut [&'b mut [f32]],
     channel: Channel,
     /// Means of g and of g d.
     mean: [f64; 2],
 }
 
-impl<'a, P: Iterator<Item = &'a [f32]>> ForActivation for Spread<'_, P> {
+impl<'a, P: Iterator<Item = &'a [f32]>> ForActivation for Spread<'_, '_, P> {
     type Output = ();
 
     #[inline(always)]
