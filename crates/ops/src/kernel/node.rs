@@ -36,8 +36,8 @@ impl Pass<'_> {
         if self.is_own { Ok(self.gradient.clone()) } else { self.gradient.copy() }
     }
 
-    /// What `work` makes of the gradient in place, given the values of `of`, and what it gives; both are f32 on the CPU. The gradient is to be read
-    /// no more by `gradient`.
+    /// What `work` makes of the gradient in place, given the values of `of`, and what it gives; both are f32 on the CPU, in memories of their own.
+    /// The gradient is to be read no more by `gradient`.
     pub(crate) fn overwritten<R>(
         &self,
         of: &Tensor,
