@@ -34,14 +34,18 @@ pub(crate) fn block_sums<const S: usize>(
             sums[s][lane] += terms[s];
         }
     }
-    sums.map(|mut lanes| {
+    let mut totals = [0.; S];
+    for s in 0..S {
         for width in [16, 8, 4] {
             for lane in 0..width {
-                lanes[lane] += lanes[lane + width];
+                sums[s][lane] += sums[s][lane + width];
             }
         }
-        lanes[..4].iter().map(|&lane| f64::from(lane)).sum()
-    })
+        for lane in 0..4 {
+            totals[s] += f64::from(sums[s][lane]);
+        }
+    }
+    totals
 }
 
 /// As [`block_sums`], of slices of any length.

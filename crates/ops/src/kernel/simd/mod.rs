@@ -138,7 +138,7 @@ pub(crate) trait Vector: Lanes {
         // SAFETY: as the caller vouches.
         unsafe { self.store_apart(to, 0) }
     }
-    /// Fetches the cache line at any address, which need not be valid.
+    /// Fetches the cache line at any address, which need not be valid, to a second-level cache.
     fn prefetch(address: *const f32);
     /// Rows to columns.
     fn transpose(rows: [Self; 8]) -> [Self; 8];

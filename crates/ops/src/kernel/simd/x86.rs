@@ -133,7 +133,7 @@ impl Lanes for __m512 {
 impl Vector for __m256 {
     #[inline(always)]
     fn prefetch(address: *const f32) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
     }
 
     #[inline(always)]

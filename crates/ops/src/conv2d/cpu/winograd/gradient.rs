@@ -64,7 +64,7 @@ fn write<T: Transform + Send + Sync>(
     let pass = Pass::<T> { tiling, input, output, spread: false, transform: PhantomData };
     let (depth, panels) = (pass.depth(), pass.panels());
     let kernel = kernel_of(g, &[]);
-    let panel_len = points * depth * PANEL;
+    let panel_len = Pass::<T>::kernels_of_panel(depth);
     let finish = |sums: &[f32]| {
         pieces(panels).for_each(|panel| {
             let sums = &sums[panel * panel_len..][..panel_len];
@@ -108,7 +108,7 @@ fn write<T: Transform + Send + Sync>(
     }
     let step = tiling.units_of(most);
     let chunks = tiling.units().div_ceil(step);
-    let len = panels * points * depth * PANEL;
+    let len = panels * panel_len;
     let parts = (PARTS_LEN / len).min(chunks / CHUNKS_OF_PART).clamp(FEWEST_PARTS, PARTS).min(chunks);
     let mut sums = Scratch::new(parts * len);
     let shared = Shared::new(sums.as_mut_ptr(), sums.len());
@@ -143,7 +143,7 @@ fn channel_sums<T: Transform>(ys: &[f32], layout: Layout, tiles: usize, channels
 }
 
 /// Sums, over the tiles of some units, of the transformed kernel's gradient: for each panel of channels out and each
-/// point a matrix (channels in, [`PANEL`]).
+/// point a matrix (channels in, [`PANEL`]), laid out as kernels are.
 struct Part<'a, T> {
     pass: Pass<T>,
     x: Stack<&'a [f32]>,
@@ -166,7 +166,7 @@ impl<T: Transform> Piece for Part<'_, T> {
         let most = pass.tiling.tiles_of(step);
         let (x_layout, y_layout) = (Layout::new::<T>(most, depth), Layout::new::<T>(most, panels * PANEL));
         let (mut xs, mut ys) = (x_layout.scratch(), y_layout.scratch());
-        let sums = sums.start_of(offset, panels * Pass::<T>::POINTS * depth * PANEL);
+        let sums = sums.start_of(offset, panels * Pass::<T>::kernels_of_panel(depth));
         for first in units.clone().step_by(step) {
             let chunk = first..(first + step).min(units.end);
             let last = pass.tiling.unit(chunk.end - 1);
@@ -182,7 +182,7 @@ impl<T: Transform> Piece for Part<'_, T> {
                     let a = Rows { start, row: 1, column: x_layout.tile };
                     for panel in 0..panels {
                         let b = (ys.add(point * y_layout.plane + panel * PANEL).cast_const(), y_layout.tile);
-                        let c = (sums.add((panel * Pass::<T>::POINTS + point) * depth * PANEL), PANEL);
+                        let c = (sums.add((panel * Pass::<T>::POINTS + point) * Pass::<T>::kernel_plane(depth)), PANEL);
                         I::product((pass.terms(), tiles), a, b, c, first > units.start);
                     }
                 }
@@ -198,7 +198,7 @@ impl<T: Transform> Piece for Part<'_, T> {
 /// Turns sums at points into gradients of kernels, `ins` channels to a panel's.
 struct KernelGradient<'a, T> {
     pass: Pass<T>,
-    /// For each point a matrix (channels in, [`PANEL`]).
+    /// For each point a matrix (channels in, [`PANEL`]), laid out as kernels are.
     sums: &'a [f32],
     panel: usize,
     ins: Range<usize>,
@@ -211,7 +211,7 @@ impl<T: Transform> Piece for KernelGradient<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { pass, sums, panel, ins, kernel, gradient } = self;
-        let plane = ins.len() * PANEL;
+        let plane = Pass::<T>::kernel_plane(ins.len());
         let blocks = pass.blocks_of(panel);
         let phases = pass.input.stride * pass.input.stride;
         let (places, mut taps) = (kernel.places::<T>(), [[0.; PANEL]; MOST_TAPS]);
@@ -258,11 +258,12 @@ impl<T: Transform> Piece for Block<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { pass, xs, x_layout, ys, y_layout, panel, ins, kernel, gradient } = self;
-        let mut sums = Scratch::new(Pass::<T>::POINTS * ins.len() * PANEL);
+        let plane = Pass::<T>::kernel_plane(ins.len());
+        let mut sums = Scratch::new(Pass::<T>::POINTS * plane);
         for point in 0..Pass::<T>::POINTS {
             let a = Rows { start: xs[point * x_layout.plane + ins.start..].as_ptr(), row: 1, column: x_layout.tile };
             let b = (ys[point * y_layout.plane + panel * PANEL..].as_ptr(), y_layout.tile);
-            let c = (sums[point * ins.len() * PANEL..].as_mut_ptr(), PANEL);
+            let c = (sums[point * plane..].as_mut_ptr(), PANEL);
             // SAFETY: the layouts have all tiles and channels, the sums all points.
             unsafe { I::product((ins.len(), pass.tiling.tiles()), a, b, c, false) };
         }
@@ -292,7 +293,7 @@ impl<T: Transform> Piece for SumsOfPoint<'_, T> {
             let a = Rows { start: xs[point * x_layout.plane + first..].as_ptr(), row: 1, column: x_layout.tile };
             for panel in 0..pass.panels() {
                 let b = (ys[point * y_layout.plane + panel * PANEL..].as_ptr(), y_layout.tile);
-                let at = ((panel * Pass::<T>::POINTS + point) * depth + first) * PANEL;
+                let at = (panel * Pass::<T>::POINTS + point) * Pass::<T>::kernel_plane(depth) + first * PANEL;
                 let c = (sums.start_of(at, rows * PANEL), PANEL);
                 // SAFETY: the layouts have all tiles and channels; the sums are this piece's.
                 unsafe { I::product((rows, pass.tiling.tiles()), a, b, c, false) };

@@ -7,8 +7,8 @@ use super::tile::Square;
 use super::transform::Transform;
 use crate::kernel::{PANEL, Shared, Vector};
 
-/// Channels in after which kernels are fetched ahead: they lie too far apart for the processor to foresee.
-const AHEAD: usize = 4;
+/// Channels in after which kernels, and the places of their gradients, are fetched ahead: they lie too far apart for the processor to foresee.
+const AHEAD: usize = 12;
 
 /// Taps of a kernel, at most.
 pub(super) const MOST_TAPS: usize = 16;
@@ -142,6 +142,7 @@ impl Kernel<'_> {
                 if out < outs {
                     let some = BLOCK.min(count - from);
                     let start = kernels.start_of(to + out * self.out_step + from, some);
+                    V::prefetch(start.wrapping_add(AHEAD * self.in_step));
                     // SAFETY: `start_of` has seen to the room, which is this thread's alone.
                     unsafe {
                         if some == BLOCK {

@@ -15,6 +15,10 @@ use crate::kernel::Vector;
 /// Channels of a block.
 pub(super) const BLOCK: usize = 8;
 
+/// Rows of positions after which pixels are fetched ahead, those of the next row of tiles: the planes of a block are too many streams for
+/// the processor to foresee.
+const AHEAD: usize = 4;
+
 /// Where the virtual channels of an image lie in its planes: position (i, j) of phase (a, b) is the pixel
 /// `(stride i + a + origin.0, stride j + b + origin.1)`, a zero where that is outside.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +89,7 @@ impl Lattice {
                 plane: self.height * self.width,
                 channels: count,
                 width: self.width,
+                ahead: AHEAD * self.stride * self.width,
                 from: self.stride as isize * at.1 + self.origin.1,
             };
             // SAFETY: row y of the block's planes; row i of the strips.
@@ -128,6 +133,7 @@ impl Lattice {
                 plane: self.height * self.width,
                 channels: count,
                 width: self.width,
+                ahead: AHEAD * self.stride * self.width,
                 from: self.stride as isize * at.1 + self.origin.1,
             };
             // SAFETY: row y of the block's planes; row i of the strips.
@@ -155,6 +161,8 @@ struct Line<P> {
     plane: usize,
     channels: usize,
     width: usize,
+    /// Pixels from what is copied to what is fetched.
+    ahead: usize,
     /// The column of a strip's first position.
     from: isize,
 }
@@ -180,13 +188,32 @@ impl Line<*const f32> {
             return;
         }
         let mut j = begin;
+        // Whole cache lines at once, as in `scatter`.
+        while j + 2 * BLOCK <= end {
+            let (mut left, mut right) = ([V::splat(0.); BLOCK], [V::splat(0.); BLOCK]);
+            for channel in 0..BLOCK {
+                if channel < self.channels {
+                    let from = self.pixel(channel, self.from + j as isize);
+                    V::prefetch(from.wrapping_add(self.ahead));
+                    (left[channel], right[channel]) = unsafe { (V::load(from), V::load(from.wrapping_add(BLOCK))) };
+                }
+            }
+            let (left, right) = (V::transpose(left), V::transpose(right));
+            for step in 0..BLOCK {
+                unsafe {
+                    strip.store(i, j + step, left[step]);
+                    strip.store(i, j + BLOCK + step, right[step]);
+                }
+            }
+            j += 2 * BLOCK;
+        }
         while j < end {
             let at = j.min(end - BLOCK);
             let mut values = [V::splat(0.); BLOCK];
             for channel in 0..BLOCK {
                 if channel < self.channels {
                     let from = self.pixel(channel, self.from + at as isize);
-                    V::prefetch(from.wrapping_add(self.width));
+                    V::prefetch(from.wrapping_add(self.ahead));
                     values[channel] = unsafe { V::load(from) };
                 }
             }
@@ -217,6 +244,7 @@ impl Line<*const f32> {
             for channel in 0..BLOCK {
                 if channel < self.channels {
                     let start = self.pixel(channel, self.from + 2 * at as isize);
+                    V::prefetch(start.wrapping_add(self.ahead));
                     let pairs = unsafe { (V::load(start), V::load(start.wrapping_add(BLOCK))) };
                     (even[channel], odd[channel]) = V::split(pairs.0, pairs.1);
                 }
@@ -268,6 +296,7 @@ impl Line<*mut f32> {
             for channel in 0..BLOCK {
                 if channel < self.channels {
                     let to = self.pixel(channel, self.from + j as isize);
+                    V::prefetch(to.wrapping_add(self.ahead));
                     unsafe {
                         left[channel].store(to);
                         right[channel].store(to.wrapping_add(BLOCK));
@@ -325,6 +354,7 @@ impl Line<*mut f32> {
                 if channel < self.channels {
                     let (low, high) = V::join(even[channel], odd[channel]);
                     let start = self.pixel(channel, self.from + 2 * at as isize);
+                    V::prefetch(start.wrapping_add(self.ahead));
                     unsafe {
                         low.store(start);
                         high.store(start.wrapping_add(BLOCK));

@@ -138,7 +138,8 @@ impl<T: Transform> Pass<T> {
         self.output.blocks().div_ceil(PANEL / BLOCK)
     }
 
-    /// The kernels of one panel: for every point a matrix (channels in, [`PANEL`]), `plane` floats from one to the next.
+    /// Floats from one point of a panel's kernels to the next, each a matrix (channels in, [`PANEL`]): a line more than that, since the same
+    /// place at all points would share a set of the cache.
     pub(super) fn kernel_plane(depth: usize) -> usize {
         depth * PANEL + PANEL
     }
