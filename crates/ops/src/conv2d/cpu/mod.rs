@@ -9,6 +9,7 @@ mod columns;
 mod ending;
 mod few_channels;
 mod few_pixels;
+mod few_taps;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -41,7 +42,7 @@ const PIECES: usize = 16;
 
 /// `(n, out, h', w')` from `x` `(n, in, h, w)`.
 pub(crate) fn forward(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-    if let Some(y) = winograd::forward(g, x, weight, Ending::bias(bias)) {
+    if let Some(y) = ended(g, x, weight, Ending::bias(bias)) {
         return y;
     }
     let x = x.joined();
@@ -52,6 +53,14 @@ pub(crate) fn forward(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], bias: Opti
         return few_pixels::forward(g, &x, weight, bias);
     }
     by_columns(g, &x, weight, bias)
+}
+
+/// [`forward`] by those algorithms that end sums as they write them.
+fn ended(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], ending: Ending) -> Option<Vec<f32>> {
+    if few_taps::serves(g) {
+        return Some(few_taps::forward(g, &x.joined(), weight, ending));
+    }
+    winograd::forward(g, x, weight, ending)
 }
 
 /// [`forward`] and an activation, in the same pass where tiles are computed; the bits are those of one after the other.
@@ -65,7 +74,7 @@ pub(crate) fn forward_activated(
     if activation == Activation::None {
         return forward(g, x, weight, bias);
     }
-    winograd::forward(g, x, weight, Ending { activation, ..Ending::bias(bias) }).unwrap_or_else(|| {
+    ended(g, x, weight, Ending { activation, ..Ending::bias(bias) }).unwrap_or_else(|| {
         let mut y = forward(g, x, weight, bias);
         Ending { activation, ..Ending::bias(None) }.apply(&mut y, g.out_channels, g.output_pixels());
         y
@@ -74,7 +83,7 @@ pub(crate) fn forward_activated(
 
 /// [`forward`] with another ending than a bias.
 pub(crate) fn forward_to(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], ending: Ending) -> Vec<f32> {
-    winograd::forward(g, x, weight, ending).unwrap_or_else(|| {
+    ended(g, x, weight, ending).unwrap_or_else(|| {
         let mut y = forward(g, x, weight, None);
         ending.apply(&mut y, g.out_channels, g.output_pixels());
         y
@@ -260,7 +269,7 @@ pub(crate) fn parameter_gradients(
     [needs_weight, needs_bias]: [bool; 2],
 ) -> [Option<Vec<f32>>; 2] {
     // A bias without its kernel, which is rare, takes the time of both: its bits do not depend on what else is needed.
-    if needs_bias && let Some([weight, bias]) = winograd::parameter_gradients(g, x, y, true) {
+    if needs_bias && let Some([weight, bias]) = with_bias(g, x, y) {
         return [needs_weight.then_some(weight), Some(bias)];
     }
     let weight = || needs_weight.then(|| weight_gradient(g, x, y));
@@ -268,8 +277,20 @@ pub(crate) fn parameter_gradients(
     side_by_side(g, weight, bias).into()
 }
 
+/// Both gradients by those algorithms that have that of a bias for nothing.
+fn with_bias(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> Option<[Vec<f32>; 2]> {
+    if few_taps::serves(g) {
+        return Some(few_taps::parameter_gradients(g, &x.joined(), y));
+    }
+    winograd::parameter_gradients(g, x, y, true)
+}
+
 /// The gradient of the kernel, `(out, in / groups, kh, kw)`.
 pub(crate) fn weight_gradient(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> Vec<f32> {
+    if few_taps::serves(g) {
+        let [weight, _] = few_taps::parameter_gradients(g, &x.joined(), y);
+        return weight;
+    }
     if let Some([weight, _]) = winograd::parameter_gradients(g, x, y, false) {
         return weight;
     }

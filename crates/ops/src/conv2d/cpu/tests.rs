@@ -132,6 +132,14 @@ fn layers_of_networks() {
     check((3, 16, 16, 16), (11, 16, 1, 1), Conv2d::default());
     check((1, 64, 33, 40), (64, 64, 1, 1), Conv2d::default());
     check((1, 1, 70, 70), (1, 1, 1, 1), Conv2d::default());
+    // Few taps: vectors of one, two and four to a row and a rest, channels and taps that are left over, bands of several images, as many taps as
+    // are few, and padding wider than the image.
+    check((3, 3, 37, 70), (16, 3, 3, 3), Conv2d::new(1, 1));
+    check((2, 3, 21, 33), (7, 3, 3, 3), Conv2d::default());
+    check((2, 2, 20, 16), (5, 2, 4, 4), Conv2d { padding: (0, 1), ..Conv2d::default() });
+    check((1, 32, 16, 16), (32, 32, 1, 1), Conv2d { padding: (1, 0), ..Conv2d::default() });
+    check((1, 1, 70, 150), (32, 1, 5, 5), Conv2d::new(1, 2));
+    check((1, 3, 18, 2), (3, 3, 1, 2), Conv2d { padding: (0, 9), ..Conv2d::default() });
     // Large kernels and few pixels.
     check((2, 90, 6, 7), (270, 90, 5, 5), Conv2d::new(1, 2));
     check((3, 201, 9, 7), (133, 201, 5, 5), Conv2d { dilation: (1, 1), ..Conv2d::new(3, 2) });
