@@ -41,8 +41,8 @@ pub(crate) fn block_sums<const S: usize>(
                 sums[s][lane] += sums[s][lane + width];
             }
         }
-        for lane in 0..4 {
-            totals[s] += f64::from(sums[s][lane]);
+        for &lane in &sums[s][..4] {
+            totals[s] += f64::from(lane);
         }
     }
     totals
