@@ -200,7 +200,7 @@ impl Sides {
         Worker::start(command)
     }
 
-    /// With an allocator that keeps its pages, as ours does.
+    /// With an allocator that keeps its pages, and asks for huge ones, as ours does.
     fn start_pytorch(&self, words: &[&str]) -> Result<Worker> {
         let python = self.python.as_ref().context("no Python")?;
         // PyTorch's side takes the fastest algorithms in any case.
@@ -210,6 +210,9 @@ impl Sides {
         command.env("OMP_NUM_THREADS", self.threads.to_string());
         command.env("MALLOC_MMAP_THRESHOLD_", (4_u64 << 30).to_string());
         command.env("MALLOC_TRIM_THRESHOLD_", (8_u64 << 30).to_string());
+        if env::var_os("GLIBC_TUNABLES").is_none() {
+            command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+        }
         Worker::start(command)
     }
 }
