@@ -190,7 +190,7 @@ mod tests {
         run
     }
 
-    /// A step with photos that blow up, its dump, and the dump taken again.
+    /// A step with photos and label maps that blow up, its dump, and the dump taken again.
     #[test]
     fn a_dump_reproduces_its_step() {
         for (name, part, loss) in
@@ -203,6 +203,7 @@ mod tests {
             let mut batch = batch(64, 64);
             // Finite, but their squares are not.
             batch.photos = (batch.photos * 1e38).unwrap();
+            batch.label_maps = (batch.label_maps * 1e38).unwrap();
             let step = Step { number: 7, rate_factor: 0.5 };
             let Err(TrainingError::NotFinite { part: failed, tensor }) = learner.train_step(&batch, step) else {
                 panic!("{name}: the step went well")
@@ -219,7 +220,7 @@ mod tests {
             assert_eq!(again.inputs[0].0, "photos");
             assert!(again.inputs.iter().all(|(_, norm, largest)| norm.is_finite() && largest.is_finite()));
 
-            // With photos as they should be, the same weights take the step.
+            // With a batch as it should be, the same weights take the step.
             let healthy = tests::batch(64, 64);
             let tensors = [("photos", healthy.photos), ("label_maps", healthy.label_maps), ("labels", healthy.labels)];
             let tensors = tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into();
