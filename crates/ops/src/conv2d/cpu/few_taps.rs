@@ -25,7 +25,7 @@ const COLUMNS: usize = 16;
 const MANY: usize = 256;
 
 /// Pixels of a band of rows, about: of results, whose image stays in a first-level cache, and of gradients, whose sums in f32 are no longer
-/// than a sixteenth of that.
+/// than a sixteenth of that, or of a row that is longer.
 const BAND: usize = 1024;
 const GRADIENT_BAND: usize = 4096;
 
