@@ -91,7 +91,7 @@ pub(crate) unsafe fn written<T>(len: usize, write: impl FnOnce(&mut [MaybeUninit
 /// for each element, and keep the loop from being vectorised.
 pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync + Copy) -> Vec<f32> {
     let write = |out: &mut [MaybeUninit<f32>]| {
-        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
+        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).with_max_len(1).for_each(|(out, x)| {
             vectorised(move || {
                 for (out, &x) in out.iter_mut().zip(x) {
                     out.write(f(x));
@@ -107,13 +107,15 @@ pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync + Copy) -> Vec<f32> {
 pub(crate) fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) -> Vec<f32> {
     assert_eq!(x.len(), y.len());
     let write = |out: &mut [MaybeUninit<f32>]| {
-        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK))).for_each(|(out, (x, y))| {
-            vectorised(move || {
-                for (out, (&x, &y)) in out.iter_mut().zip(x.iter().zip(y)) {
-                    out.write(f(x, y));
-                }
-            });
-        });
+        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK))).with_max_len(1).for_each(
+            |(out, (x, y))| {
+                vectorised(move || {
+                    for (out, (&x, &y)) in out.iter_mut().zip(x.iter().zip(y)) {
+                        out.write(f(x, y));
+                    }
+                });
+            },
+        );
     };
     // SAFETY: the chunks cover `out`, `x` and `y`, which are of one length.
     unsafe { written(x.len(), write) }
@@ -122,7 +124,7 @@ pub(crate) fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Co
 /// Each element of `y` becomes `f` of it and of that of `x`, of the same length; see [`map`].
 pub(crate) fn update(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) {
     assert_eq!(y.len(), x.len());
-    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
+    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).with_max_len(1).for_each(|(y, x)| {
         vectorised(move || {
             for (y, &x) in y.iter_mut().zip(x) {
                 *y = f(*y, x);
@@ -133,13 +135,13 @@ pub(crate) fn update(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Syn
 
 /// Multiplies each element.
 pub(crate) fn scale_by(x: &mut [f32], factor: f32) {
-    x.par_chunks_mut(CHUNK).for_each(|x| vectorised(|| x.iter_mut().for_each(|x| *x *= factor)));
+    x.par_chunks_mut(CHUNK).with_max_len(1).for_each(|x| vectorised(|| x.iter_mut().for_each(|x| *x *= factor)));
 }
 
 /// The sum of `f` over all pairs of elements of two slices of one length; see [`sums_of_pairs`].
 pub(crate) fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) -> f64 {
     assert_eq!(x.len(), y.len());
-    let chunks = x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK));
+    let chunks = x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK)).with_max_len(1);
     let sums: Vec<f64> = chunks.map(|(x, y)| vectorised_work(Sum { x, y, f })).collect();
     sums.iter().sum()
 }

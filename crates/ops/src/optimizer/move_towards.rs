@@ -24,13 +24,15 @@ pub fn move_towards(averages: &[(&Var, &Tensor)], share: f64) -> Result<()> {
             }
             let (value, [keep, take]) = (values(&value)?, [1. - share, share].map(|share| share as f32));
             lend(average, |average| {
-                average.par_chunks_mut(CHUNK).zip(value.par_chunks(CHUNK)).for_each(|(average, value)| {
-                    vectorised(|| {
-                        for (average, value) in average.iter_mut().zip(value) {
-                            *average = *average * keep + value * take;
-                        }
-                    });
-                });
+                average.par_chunks_mut(CHUNK).zip(value.par_chunks(CHUNK)).with_max_len(1).for_each(
+                    |(average, value)| {
+                        vectorised(|| {
+                            for (average, value) in average.iter_mut().zip(value) {
+                                *average = *average * keep + value * take;
+                            }
+                        });
+                    },
+                );
                 Ok(())
             })
         },

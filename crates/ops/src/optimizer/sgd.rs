@@ -72,7 +72,7 @@ fn in_one_pass(of: &SgdParameter, settings: SgdStep) -> Result<()> {
     lend(of.parameter, |parameter| {
         lend(of.velocity, |velocity| {
             let chunks = parameter.par_chunks_mut(CHUNK).zip(velocity.par_chunks_mut(CHUNK));
-            chunks.zip(gradient.par_chunks(CHUNK)).for_each(|((parameter, velocity), gradient)| {
+            chunks.zip(gradient.par_chunks(CHUNK)).with_max_len(1).for_each(|((parameter, velocity), gradient)| {
                 vectorised(|| {
                     for ((p, v), &g) in parameter.iter_mut().zip(velocity).zip(gradient) {
                         let g = g * factor + decay * *p;

@@ -26,10 +26,11 @@ pub fn squared_norms(tensors: &[&Tensor]) -> Result<Vec<f64>> {
         }
         let tensor = tensor.detach().contiguous()?;
         let values = values(&tensor)?;
-        let parts: Vec<f64> = values.par_chunks(CHUNK).map(|chunk| vectorised(|| sum_of_squares(chunk))).collect();
+        let parts: Vec<f64> =
+            values.par_chunks(CHUNK).with_max_len(1).map(|chunk| vectorised(|| sum_of_squares(chunk))).collect();
         Ok(Some(parts.iter().sum()))
     };
-    let norms: Vec<Option<f64>> = tensors.par_iter().map(norm).collect::<Result<_>>()?;
+    let norms: Vec<Option<f64>> = tensors.par_iter().with_max_len(1).map(norm).collect::<Result<_>>()?;
     if let Some(norms) = norms.into_iter().collect() {
         return Ok(norms);
     }

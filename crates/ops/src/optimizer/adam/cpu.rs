@@ -24,7 +24,7 @@ pub(super) fn adam_step(parameter: &Var, gradient: &Tensor, first: &Var, second:
 fn step(parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32], f: Single) {
     let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
     let chunks = parameter.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(moments);
-    chunks.for_each(|((parameter, gradient), (first, second))| {
+    chunks.with_max_len(1).for_each(|((parameter, gradient), (first, second))| {
         vectorised(|| {
             for ((p, &g), (m, v)) in parameter.iter_mut().zip(gradient).zip(first.iter_mut().zip(second)) {
                 let g = g * f.gradient;

@@ -29,7 +29,7 @@ pub(super) fn forward(windows: Windows, x: &[f32]) -> (Vec<f32>, Vec<u8>) {
     let mut places = vec![0u8; len];
     let write = |y: &mut [MaybeUninit<f32>]| {
         let rows = y.par_chunks_mut(output.1).zip(places.par_chunks_mut(output.1)).enumerate();
-        rows.with_min_len(min_rows(output.1)).for_each(|(row, (y, places))| {
+        rows.with_min_len(min_rows(output.1)).with_max_len(min_rows(output.1)).for_each(|(row, (y, places))| {
             let top = (row / output.0 * input.0 + row % output.0 * kernel) * input.1;
             let window_row = |i: usize| &x[top + i * input.1..][..output.1 * kernel];
             match kernel {
@@ -51,11 +51,15 @@ pub(super) fn maxima(windows: Windows, x: &[f32]) -> Vec<f32> {
     }
     let len = x.len() / (input.0 * input.1) * output.0 * output.1;
     let write = |y: &mut [MaybeUninit<f32>]| {
-        y.par_chunks_mut(output.1).enumerate().with_min_len(min_rows(output.1)).for_each(|(row, y)| {
-            let top = (row / output.0 * input.0 + row % output.0 * kernel) * input.1;
-            let [upper, lower] = [0, 1].map(|i| &x[top + i * input.1..][..output.1 * kernel]);
-            vectorised_work(PairMaxima { upper, lower, y });
-        });
+        y.par_chunks_mut(output.1)
+            .enumerate()
+            .with_min_len(min_rows(output.1))
+            .with_max_len(min_rows(output.1))
+            .for_each(|(row, y)| {
+                let top = (row / output.0 * input.0 + row % output.0 * kernel) * input.1;
+                let [upper, lower] = [0, 1].map(|i| &x[top + i * input.1..][..output.1 * kernel]);
+                vectorised_work(PairMaxima { upper, lower, y });
+            });
     };
     // SAFETY: the rows cover the result, and `PairMaxima` writes all of a row.
     unsafe { written(len, write) }
@@ -160,24 +164,26 @@ fn spread<T: Send>(
     let Windows { kernel, input, output } = windows;
     let pixels = output.0 * output.1;
     let planes = x.par_chunks_mut(input.0 * input.1).zip(gradient.par_chunks(pixels).zip(places.par_chunks(pixels)));
-    planes.with_min_len(min_rows(input.0 * input.1)).for_each(|(x, (gradient, places))| {
-        let (x, below) = x.split_at_mut(output.0 * kernel * input.1);
-        // Left over at the bottom, and at the right.
-        for x in below {
-            put(x, 0.);
-        }
-        let rows = gradient.chunks_exact(output.1).zip(places.chunks_exact(output.1));
-        for (x, (gradient, places)) in x.chunks_exact_mut(kernel * input.1).zip(rows) {
-            for (i, x) in x.chunks_exact_mut(input.1).enumerate() {
-                let (x, right) = x.split_at_mut(output.1 * kernel);
-                for x in right {
-                    put(x, 0.);
-                }
-                let first = (i * kernel) as u8;
-                vectorised_work(Spread { x, gradient, places, first, kernel, put });
+    planes.with_min_len(min_rows(input.0 * input.1)).with_max_len(min_rows(input.0 * input.1)).for_each(
+        |(x, (gradient, places))| {
+            let (x, below) = x.split_at_mut(output.0 * kernel * input.1);
+            // Left over at the bottom, and at the right.
+            for x in below {
+                put(x, 0.);
             }
-        }
-    });
+            let rows = gradient.chunks_exact(output.1).zip(places.chunks_exact(output.1));
+            for (x, (gradient, places)) in x.chunks_exact_mut(kernel * input.1).zip(rows) {
+                for (i, x) in x.chunks_exact_mut(input.1).enumerate() {
+                    let (x, right) = x.split_at_mut(output.1 * kernel);
+                    for x in right {
+                        put(x, 0.);
+                    }
+                    let first = (i * kernel) as u8;
+                    vectorised_work(Spread { x, gradient, places, first, kernel, put });
+                }
+            }
+        },
+    );
 }
 
 /// A row of pixels, whose windows count from place `first` on in it.

@@ -14,7 +14,7 @@ use super::passes::{Layout, Pass, Tiling};
 use super::results::Tiles;
 use super::tile::{Square, Then, both};
 use super::transform::{Input, OutputAdjoint, TapsAdjoint, Transform};
-use super::{DEPTH, VALUES, by_points, few_tiles, kernel_of};
+use super::{DEPTH, FEW_DEPTH, VALUES, by_points, few_tiles, kernel_of};
 use crate::conv2d::Geometry;
 use crate::conv2d::cpu::Stack;
 use crate::kernel::{CHUNK, Isa, PANEL, Piece, Rows, Scratch, Shared, pieces, run, vectorised, written};
@@ -66,9 +66,12 @@ fn write<T: Transform + Send + Sync>(
     let kernel = kernel_of(g, &[]);
     let panel_len = Pass::<T>::kernels_of_panel(depth);
     let finish = |sums: &[f32]| {
-        pieces(panels).for_each(|panel| {
-            let sums = &sums[panel * panel_len..][..panel_len];
-            run(level, KernelGradient { pass, sums, panel, ins: 0..depth, kernel, gradient });
+        let steps = depth.div_ceil(FEW_DEPTH);
+        pieces(panels * steps).for_each(|at| {
+            let (panel, first) = (at / steps, at % steps * FEW_DEPTH);
+            let (plane, ins) = (Pass::<T>::kernel_plane(depth), first..(first + FEW_DEPTH).min(depth));
+            let sums = &sums[panel * panel_len..][..panel_len][first * PANEL..];
+            run(level, KernelGradient { pass, sums, plane, panel, ins, kernel, gradient });
         });
     };
     if few_tiles(&pass) {
@@ -119,7 +122,7 @@ fn write<T: Transform + Send + Sync>(
     });
     let (total, rest) = sums.split_at_mut(len);
     let total = &mut total[..];
-    total.par_chunks_mut(CHUNK).enumerate().for_each(|(at, total)| {
+    total.par_chunks_mut(CHUNK).with_max_len(1).enumerate().for_each(|(at, total)| {
         for part in rest.chunks_exact(len) {
             vectorised(|| total.iter_mut().zip(&part[at * CHUNK..]).for_each(|(total, part)| *total += part));
         }
@@ -198,8 +201,9 @@ impl<T: Transform> Piece for Part<'_, T> {
 /// Turns sums at points into gradients of kernels, `ins` channels to a panel's.
 struct KernelGradient<'a, T> {
     pass: Pass<T>,
-    /// For each point a matrix (channels in, [`PANEL`]), laid out as kernels are.
+    /// For each point a matrix (channels in, [`PANEL`]), `plane` floats from one to the next.
     sums: &'a [f32],
+    plane: usize,
     panel: usize,
     ins: Range<usize>,
     /// The kernel whose gradient is written; its values are not read.
@@ -210,8 +214,7 @@ struct KernelGradient<'a, T> {
 impl<T: Transform> Piece for KernelGradient<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { pass, sums, panel, ins, kernel, gradient } = self;
-        let plane = Pass::<T>::kernel_plane(ins.len());
+        let Self { pass, sums, plane, panel, ins, kernel, gradient } = self;
         let blocks = pass.blocks_of(panel);
         let phases = pass.input.stride * pass.input.stride;
         let (places, mut taps) = (kernel.places::<T>(), [[0.; PANEL]; MOST_TAPS]);
@@ -267,7 +270,7 @@ impl<T: Transform> Piece for Block<'_, T> {
             // SAFETY: the layouts have all tiles and channels, the sums all points.
             unsafe { I::product((ins.len(), pass.tiling.tiles()), a, b, c, false) };
         }
-        KernelGradient { pass, sums: &sums, panel, ins, kernel, gradient }.run::<I>();
+        KernelGradient { pass, sums: &sums, plane, panel, ins, kernel, gradient }.run::<I>();
     }
 }
 

@@ -48,6 +48,9 @@ const MANY_KERNELS: usize = 128 * 128;
 /// Channels in that are worked on at once, so that what comes of them stays in a cache; a multiple of the blocks of all phases.
 const DEPTH: usize = 64;
 
+/// Channels in whose kernels are transformed at once where all are; the blocks of all phases.
+const FEW_DEPTH: usize = 32;
+
 /// Floats that the kernels of one panel take at all points, transformed at once into a cache.
 const KERNEL_VALUES: usize = 36 * DEPTH * PANEL;
 
@@ -204,7 +207,8 @@ fn pass_of<T: Transform>(
 /// Tiles of one piece of work.
 fn tiles_at_once<T: Transform>(input: &Lattice) -> usize {
     let points = T::POINTS * T::POINTS;
-    let most = 1152 / points;
+    // With a single point a tile is a result, and some tens of them fill registers as well as hundreds.
+    let most = if points == 1 { 128 } else { 1152 / points };
     (VALUES / (points * input.blocks() * 8)).clamp(most.min(32), most.max(32))
 }
 
@@ -277,7 +281,11 @@ fn by_points<T: Transform>(pass: &Pass<T>) -> bool {
 fn transformed_kernels<T: Transform + Send + Sync>(level: Level, pass: &Pass<T>, kernel: Kernel) -> Scratch {
     let mut kernels = Scratch::new(pass.panels() * Pass::<T>::kernels_of_panel(pass.depth()));
     let to = Shared::new(kernels.as_mut_ptr(), kernels.len());
-    pieces(pass.panels()).for_each(|panel| run(level, Kernels { pass: *pass, kernel, panel, to }));
+    let (depth, steps) = (pass.depth(), pass.depth().div_ceil(FEW_DEPTH));
+    pieces(pass.panels() * steps).for_each(|at| {
+        let (panel, first) = (at / steps, at % steps * FEW_DEPTH);
+        run(level, Kernels { pass: *pass, kernel, panel, ins: first..(first + FEW_DEPTH).min(depth), to });
+    });
     kernels
 }
 

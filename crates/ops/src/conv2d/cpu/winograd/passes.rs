@@ -195,10 +195,10 @@ impl<T: Transform> Pass<T> {
         }
     }
 
-    /// Transforms the kernels from the channels `ins` to a panel's, to `to`.
+    /// Transforms the kernels from the channels `ins`, whole sets of phases, to a panel's: to `to`, `plane` floats from one point to the next.
     ///
     /// # Safety
-    /// `to` has room for [`Self::kernels_of_panel`] of these channels, whole sets of phases, and is this thread's alone.
+    /// `to` has room for these channels at all points, and is this thread's alone there.
     #[inline(always)]
     pub(super) unsafe fn transform_kernels<I: Isa>(
         &self,
@@ -206,8 +206,8 @@ impl<T: Transform> Pass<T> {
         panel: usize,
         ins: Range<usize>,
         to: *mut f32,
+        plane: usize,
     ) {
-        let plane = Self::kernel_plane(ins.len());
         let phases = self.input.stride * self.input.stride;
         let mut outs = [(0, 0, (0, 0)); PANEL / BLOCK];
         for half in 0..outs.len() {

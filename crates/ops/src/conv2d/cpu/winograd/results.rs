@@ -13,21 +13,24 @@ use super::{DEPTH, KERNEL_VALUES};
 use crate::conv2d::cpu::{Ending, Stack};
 use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared};
 
-/// Transforms all kernels of a panel.
+/// Transforms the kernels from some channels to a panel's.
 pub(super) struct Kernels<'a, T> {
     pub(super) pass: Pass<T>,
     pub(super) kernel: Kernel<'a>,
     pub(super) panel: usize,
+    pub(super) ins: Range<usize>,
+    /// For the kernels of all panels.
     pub(super) to: Shared,
 }
 
 impl<T: Transform> Piece for Kernels<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let len = Pass::<T>::kernels_of_panel(self.pass.depth());
-        let to = self.to.start_of(self.panel * len, len);
-        // SAFETY: `start_of` has seen to the room; a panel's kernels are transformed once.
-        unsafe { self.pass.transform_kernels::<I>(&self.kernel, self.panel, 0..self.pass.depth(), to) };
+        let Self { pass, kernel, panel, ins, to } = self;
+        let (plane, len) = (Pass::<T>::kernel_plane(pass.depth()), Pass::<T>::kernels_of_panel(pass.depth()));
+        let to = to.start_of(panel * len, len).wrapping_add(ins.start * PANEL);
+        // SAFETY: `start_of` has seen to the room; each channel's kernels to a panel's are transformed once.
+        unsafe { pass.transform_kernels::<I>(&kernel, panel, ins, to, plane) };
     }
 }
 
@@ -125,7 +128,8 @@ impl<T: Transform> Piece for FromFewTiles<'_, T> {
             for first in (0..pass.depth()).step_by(step) {
                 let ins = first..(first + step).min(pass.depth());
                 for (at, panel) in panels.clone().enumerate() {
-                    pass.transform_kernels::<I>(&kernel, panel, ins.clone(), kernels.add(at * len));
+                    let plane = Pass::<T>::kernel_plane(ins.len());
+                    pass.transform_kernels::<I>(&kernel, panel, ins.clone(), kernels.add(at * len), plane);
                 }
                 for point in 0..Pass::<T>::POINTS {
                     let start = values[point * layout.plane + first..].as_ptr();
