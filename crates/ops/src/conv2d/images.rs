@@ -114,6 +114,7 @@ impl<'a> Images<'a> {
 }
 
 /// One image or two, contiguous.
+#[derive(Clone)]
 pub(super) struct Contiguous(Vec<Tensor>);
 
 impl Contiguous {

@@ -11,11 +11,12 @@ mod tests;
 
 use candle_core::{Result, Tensor};
 
+use images::Contiguous;
 pub use images::Images;
 
 use crate::Activation;
 use crate::check::{self, refuse};
-use crate::kernel::{InputGradients, Level, Order, has_kernel, is_tracked, node, node_of_result, values, wide};
+use crate::kernel::{InputGradients, Level, Order, Pass, has_kernel, is_tracked, node, node_of_result, values, wide};
 use crate::norm::{BatchStatistics, NormEval, NormTrain};
 
 /// What a convolution may round on the way. `Fast` and `Direct` differ in f32 on the CPU and, by cuDNN, on a CUDA device.
@@ -223,30 +224,55 @@ fn kernels(x: Images, weight: &Tensor, bias: Option<&Tensor>, g: Geometry, activ
     inputs.extend(&bias);
     let shape = (g.batch, g.out_channels, g.output.0, g.output.1);
     let (images, kernel) = (x.detach(), weight.detach());
-    let back = move |y: &[f32], needed: &[bool]| {
-        let (count, weight) = (images.tensors().len(), values(&kernel)?);
-        let first = images.first_channels(&g);
-        let (parts, [weight, bias]) = images.with_values(&g, |x| {
-            let of_images =
-                || needed[..count].contains(&true).then(|| cpu::input_gradients(&g, y, &weight, None, first));
-            let of_parameters = || cpu::parameter_gradients(&g, x, y, [needed[count], needed[count + 1]]);
-            Ok(cpu::side_by_side(&g, of_images, of_parameters))
-        })?;
+    let back = move |pass: &Pass, gradient: &Tensor| {
+        let (count, needed) = (images.tensors().len(), pass.needed);
+        let of_parameters =
+            parameter_gradients(g, images.clone(), gradient.clone(), [needed[count], needed[count + 1]]);
         let mut gradients = InputGradients::<4>::default();
-        for ((at, image), part) in images.tensors().iter().enumerate().zip(parts.into_iter().flatten()) {
-            gradients[at] = needed[at].then(|| Tensor::from_vec(part, image.shape(), image.device())).transpose()?;
-        }
-        gradients[count] = weight.map(|of| Tensor::from_vec(of, kernel.shape(), kernel.device())).transpose()?;
-        gradients[count + 1] = bias.map(|of| Tensor::from_vec(of, g.out_channels, kernel.device())).transpose()?;
+        let [weight, bias] = if needed[..count].contains(&true) {
+            let of_parameters = pass.beside(count, Box::new(of_parameters));
+            let (y, weight, first) = (values(gradient)?, values(&kernel)?, images.first_channels(&g));
+            let of_images = || cpu::input_gradients(&g, &y, &weight, None, first);
+            let (parts, of_parameters) = match of_parameters {
+                Some(of_parameters) => cpu::side_by_side(&g, of_images, of_parameters),
+                None => (of_images(), Ok([None, None])),
+            };
+            for ((at, image), part) in images.tensors().iter().enumerate().zip(parts) {
+                gradients[at] =
+                    needed[at].then(|| Tensor::from_vec(part, image.shape(), image.device())).transpose()?;
+            }
+            of_parameters?
+        } else {
+            of_parameters()?
+        };
+        (gradients[count], gradients[count + 1]) = (weight, bias);
         Ok(gradients)
     };
     if activation == Activation::None {
-        return node("conv2d", &inputs, y, shape, move |pass| back(&values(pass.gradient)?, &pass.needed));
+        return node("conv2d", &inputs, y, shape, move |pass| back(pass, pass.gradient));
     }
     node_of_result(Order::Planes, "conv2d", &inputs, y, shape, move |pass, y| {
         let (gradient, ()) = pass.overwritten(y, |gradient, y| activation.go_back(gradient, y))?;
-        back(&values(&gradient)?, &pass.needed)
+        back(pass, &gradient)
     })
+}
+
+/// The gradients of weight and bias, once called.
+fn parameter_gradients(
+    g: Geometry,
+    images: Contiguous,
+    gradient: Tensor,
+    needed: [bool; 2],
+) -> impl FnOnce() -> Result<[Option<Tensor>; 2]> + Send {
+    move || {
+        let y = values(&gradient)?;
+        let [weight, bias] = images.with_values(&g, |x| Ok(cpu::parameter_gradients(&g, x, &y, needed)))?;
+        let shape = (g.out_channels, g.group_in(), g.kernel.0, g.kernel.1);
+        Ok([
+            weight.map(|of| Tensor::from_vec(of, shape, gradient.device())).transpose()?,
+            bias.map(|of| Tensor::from_vec(of, g.out_channels, gradient.device())).transpose()?,
+        ])
+    }
 }
 
 fn geometry<'a>(x: impl Into<Images<'a>>, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2d) -> Result<Geometry> {

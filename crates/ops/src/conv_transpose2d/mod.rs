@@ -175,17 +175,41 @@ fn kernels(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> R
     let (input, kernel) = (x.detach(), weight.detach());
     node("conv_transpose2d", &inputs, y, (g.batch, g.in_channels, g.input.0, g.input.1), move |pass| {
         let [needs_x, needs_weight, needs_bias, ..] = pass.needed;
-        let (y, x, weight) = (values(pass.gradient)?, values(&input)?, values(&kernel)?);
-        let of_x = || needs_x.then(|| cpu::forward(&g, g.images(&y), &weight, None));
+        let of_parameters = parameter_gradients(g, input.clone(), pass.gradient.clone(), [needs_weight, needs_bias]);
+        if !needs_x {
+            let [weight, bias] = of_parameters()?;
+            return Ok([None, weight, bias]);
+        }
+        let of_parameters = pass.beside(1, Box::new(of_parameters));
+        let (y, weight) = (values(pass.gradient)?, values(&kernel)?);
+        let of_x = || cpu::forward(&g, g.images(&y), &weight, None);
+        let (of_x, of_parameters) = match of_parameters {
+            Some(of_parameters) => cpu::side_by_side(&g, of_x, of_parameters),
+            None => (of_x(), Ok([None, None])),
+        };
+        let [weight, bias] = of_parameters?;
+        Ok([Some(Tensor::from_vec(of_x, input.shape(), input.device())?), weight, bias])
+    })
+}
+
+/// The gradients of weight and bias, once called.
+fn parameter_gradients(
+    g: Geometry,
+    x: Tensor,
+    gradient: Tensor,
+    [needs_weight, needs_bias]: [bool; 2],
+) -> impl FnOnce() -> Result<[Option<Tensor>; 2]> + Send {
+    move || {
+        let (y, x) = (values(&gradient)?, values(&x)?);
         let of_kernel = || needs_weight.then(|| cpu::weight_gradient(&g, g.images(&y), &x));
         let of_bias = || needs_bias.then(|| cpu::bias_gradient(&y, g.in_channels, g.input.0 * g.input.1));
-        let (x, (weight, bias)) = cpu::side_by_side(&g, of_x, || cpu::side_by_side(&g, of_kernel, of_bias));
+        let (weight, bias) = cpu::side_by_side(&g, of_kernel, of_bias);
+        let shape = (g.out_channels, g.group_in(), g.kernel.0, g.kernel.1);
         Ok([
-            x.map(|of| Tensor::from_vec(of, input.shape(), input.device())).transpose()?,
-            weight.map(|of| Tensor::from_vec(of, kernel.shape(), kernel.device())).transpose()?,
-            bias.map(|of| Tensor::from_vec(of, g.in_channels, kernel.device())).transpose()?,
+            weight.map(|of| Tensor::from_vec(of, shape, gradient.device())).transpose()?,
+            bias.map(|of| Tensor::from_vec(of, g.in_channels, gradient.device())).transpose()?,
         ])
-    })
+    }
 }
 
 /// The convolution from `(n, out, h', w')` to `(n, in, h, w)` whose adjoint this is.

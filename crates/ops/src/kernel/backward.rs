@@ -3,14 +3,16 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Result, Tensor, TensorId};
+use rayon::Scope;
 
 #[cfg(feature = "cuda")]
 use super::Order;
 use super::elementwise::update;
-use super::node::{Record, Source, in_f32};
+use super::node::{MOST_INPUTS, OfParameters, Record, Source, in_f32};
 use super::values::{has_kernel, lend, values};
 
 /// The gradients of a loss by its variables.
@@ -95,9 +97,20 @@ fn records_below(last: Arc<Record>) -> Option<Vec<Arc<Record>>> {
     Some(records)
 }
 
+fn along(records: Vec<Arc<Record>>, gradient: Tensor) -> Result<Gradients> {
+    let of_variables = OfVariables::default();
+    rayon::in_place_scope(|scope| passes(records, gradient, &of_variables, scope))?;
+    Ok(Gradients { gradients: of_variables.sums()?, through_candle: false })
+}
+
 /// Goes through the records from the last to the first. Each is let go after its pass, with all that it saved for it.
-fn along(mut records: Vec<Arc<Record>>, gradient: Tensor) -> Result<Gradients> {
-    let mut variables = HashMap::new();
+fn passes<'scope>(
+    mut records: Vec<Arc<Record>>,
+    gradient: Tensor,
+    of_variables: &'scope OfVariables,
+    scope: &Scope<'scope>,
+) -> Result<()> {
+    let mut place = 0;
     let mut pending: HashMap<u64, Tensor> = records.last().map(|last| (last.order, gradient)).into_iter().collect();
     while let Some(record) = records.pop() {
         let Some(gradient) = pending.remove(&record.order) else { continue };
@@ -106,20 +119,91 @@ fn along(mut records: Vec<Arc<Record>>, gradient: Tensor) -> Result<Gradients> {
             _ => None,
         };
         let mut so_far = first.and_then(|first| pending.remove(&first));
-        let gradients = record.pass(&gradient, true, &mut so_far)?;
+        place += MOST_INPUTS;
+        let beside = |at, of| of_variables.hand_out(scope, place + at, &record.inputs[at..], of);
+        let gradients = record.pass(&gradient, true, &mut so_far, Some(&beside))?;
         drop(gradient);
         if let Some((first, sum)) = first.zip(so_far) {
             pending.insert(first, sum);
         }
-        for (input, gradient) in record.inputs.iter().zip(gradients) {
+        for (at, (input, gradient)) in record.inputs.iter().zip(gradients).enumerate() {
             match (input, gradient) {
                 (Source::Record(input), Some(gradient)) => add(&mut pending, input.order, gradient)?,
-                (Source::Variable(id), Some(gradient)) => add(&mut variables, *id, in_f32(&gradient)?)?,
+                (Source::Variable(id), Some(gradient)) => of_variables.put(place + at, Ok((*id, gradient))),
                 _ => {}
             }
         }
     }
-    Ok(Gradients { gradients: variables, through_candle: false })
+    Ok(())
+}
+
+/// The gradients of variables as they come. No pass waits for those of a convolution's parameters: threads that would have to wait for the last
+/// piece of an op compute them.
+#[derive(Default)]
+struct OfVariables {
+    done: Mutex<Vec<Done>>,
+    /// How many have been handed out and are not done. Each keeps an image and a gradient from being freed.
+    handed_out: AtomicUsize,
+}
+
+struct Done {
+    /// Where it comes in the order in which all are added up.
+    place: usize,
+    gradient: Result<(TensorId, Tensor)>,
+}
+
+impl OfVariables {
+    fn put(&self, place: usize, gradient: Result<(TensorId, Tensor)>) {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).push(Done { place, gradient });
+    }
+
+    /// Has the gradients of the first two inputs computed, or gives them back if one is no variable, or no thread is likely to be free.
+    fn hand_out<'scope>(
+        &'scope self,
+        scope: &Scope<'scope>,
+        place: usize,
+        inputs: &[Source],
+        of: OfParameters,
+    ) -> Option<OfParameters> {
+        let mut ids = [None; 2];
+        for (id, input) in ids.iter_mut().zip(inputs) {
+            match input {
+                Source::Variable(variable) => *id = Some(*variable),
+                Source::Constant => {}
+                Source::Record(_) | Source::Candle => return Some(of),
+            }
+        }
+        let others = rayon::current_num_threads() - 1;
+        if self.handed_out.load(Ordering::Relaxed) >= others {
+            return Some(of);
+        }
+        self.handed_out.fetch_add(1, Ordering::Relaxed);
+        scope.spawn(move |_| {
+            match of() {
+                Ok(gradients) => {
+                    for (at, (id, gradient)) in ids.into_iter().zip(gradients).enumerate() {
+                        if let Some(done) = id.zip(gradient) {
+                            self.put(place + at, Ok(done));
+                        }
+                    }
+                }
+                Err(error) => self.put(place, Err(error)),
+            }
+            self.handed_out.fetch_sub(1, Ordering::Relaxed);
+        });
+        None
+    }
+
+    fn sums(self) -> Result<HashMap<TensorId, Tensor>> {
+        let mut done = self.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.sort_unstable_by_key(|done| done.place);
+        let mut sums = HashMap::new();
+        for Done { gradient, .. } in done {
+            let (id, gradient) = gradient?;
+            add(&mut sums, id, in_f32(&gradient)?)?;
+        }
+        Ok(sums)
+    }
 }
 
 /// The first gradient of a tensor is taken as it is, the others are added to it.

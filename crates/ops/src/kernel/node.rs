@@ -28,7 +28,14 @@ pub(crate) struct Pass<'a> {
     pub(crate) needed: [bool; MOST_INPUTS],
     /// The first input's gradient by other uses, if that may be added to in place.
     so_far: Cell<Option<Tensor>>,
+    beside: Option<&'a Beside<'a>>,
 }
+
+/// Computes the gradients of two neighbouring inputs, parameters.
+pub(crate) type OfParameters = Box<dyn FnOnce() -> Result<[Option<Tensor>; 2]> + Send>;
+
+/// Hands these out to be computed, those of the input of this number and the next, or gives them back.
+pub(super) type Beside<'a> = dyn Fn(usize, OfParameters) -> Option<OfParameters> + 'a;
 
 impl Pass<'_> {
     /// The gradient, to be handed on or written over: itself, or a copy where candle has it too. It is to be read no more by `gradient`.
@@ -53,10 +60,19 @@ impl Pass<'_> {
     pub(crate) fn take_so_far(&self) -> Option<Tensor> {
         self.so_far.take()
     }
+
+    /// Has the gradients of the input `at` and the next, parameters, computed beside this pass and those that follow. Where nobody can they are
+    /// given back, to be computed by the pass; otherwise it gives none for these inputs.
+    pub(crate) fn beside(&self, at: usize, of: OfParameters) -> Option<OfParameters> {
+        match self.beside {
+            Some(beside) => beside(at, of),
+            None => Some(of),
+        }
+    }
 }
 
 /// Inputs of a node, at most.
-const MOST_INPUTS: usize = 4;
+pub(super) const MOST_INPUTS: usize = 4;
 
 /// Gradients of the inputs, none for those that are not needed. They have to come from detached tensors, or each
 /// would keep the whole graph alive; and nothing else may use their storage, since gradients of other uses are added to
@@ -274,12 +290,13 @@ impl Record {
     }
 
     /// Gradients of the inputs, given that of the result, which may be written over if it is the caller's own. The gradient that the first
-    /// input has so far may become part of its gradient, or is left.
+    /// input has so far may become part of its gradient, or is left. Those of parameters may be handed out to `beside`.
     pub(super) fn pass(
         &self,
         gradient: &Tensor,
         is_own: bool,
         so_far: &mut Option<Tensor>,
+        beside: Option<&Beside>,
     ) -> Result<InputGradients<MOST_INPUTS>> {
         let mut needed = [false; MOST_INPUTS];
         for (needed, input) in needed.iter_mut().zip(&self.inputs) {
@@ -288,7 +305,7 @@ impl Record {
         let gradient = if self.takes_bf16 { gradient.clone() } else { in_f32(gradient)? };
         let gradient = arranged(self.result_order, &gradient)?;
         let fitting = so_far.take_if(|sum| has_kernel(sum) && sum.is_contiguous());
-        let pass = Pass { gradient: &gradient, is_own, needed, so_far: Cell::new(fitting) };
+        let pass = Pass { gradient: &gradient, is_own, needed, so_far: Cell::new(fitting), beside };
         let gradients = (self.backward)(&pass)?;
         if let Some(sum) = pass.so_far.take() {
             *so_far = Some(sum);

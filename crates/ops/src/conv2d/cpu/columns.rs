@@ -28,7 +28,7 @@ impl Geometry {
         self.output.0 * self.output.1
     }
 
-    pub(super) fn group_in(&self) -> usize {
+    pub(crate) fn group_in(&self) -> usize {
         self.in_channels / self.groups
     }
 

@@ -5,8 +5,8 @@ use candle_core::{DType, Device, Tensor, Var};
 use super::super::node::{Source, node};
 use crate::verify::{assert_close, draw, values};
 use crate::{
-    Activation, Conv2d, add, backward, batch_norm_train, cat, conv2d, leaky_relu, max_pool2d, mse, relu, sigmoid, tanh,
-    weighted_sum,
+    Activation, Conv2d, ConvTranspose2d, add, backward, batch_norm_train, cat, conv_transpose2d, conv2d, leaky_relu,
+    max_pool2d, mse, relu, sigmoid, tanh, weighted_sum,
 };
 
 fn variable(seed: u64) -> Var {
@@ -60,6 +60,62 @@ fn a_pooled_image_gets_the_sum_of_its_uses() {
         assert!(!ours.through_candle());
         let theirs = theirs.get(&x).unwrap().to_dtype(DType::F64).unwrap();
         assert_close("gradient", ours.get(&x).unwrap(), &theirs, 1e-6);
+    }
+}
+
+/// They are computed by whichever thread is free; those of a parameter of several uses are added up in the order of these.
+#[test]
+fn gradients_of_parameters_come_beside_the_passes() {
+    let [x, twice, up, below, bias] = [
+        draw((2, 16, 20, 24), 1),
+        draw((16, 16, 3, 3), 2),
+        draw((16, 16, 2, 2), 3),
+        draw((16, 32, 3, 3), 4),
+        draw(16, 5),
+    ]
+    .map(|x| Var::from_tensor(&x).unwrap());
+    let variables = [&x, &twice, &up, &below, &bias];
+    let spec = Conv2d { padding: (1, 1), ..Conv2d::default() };
+    let doubled = ConvTranspose2d { stride: (2, 2), ..ConvTranspose2d::default() };
+    let loss = || {
+        let conv = |x: &Tensor| tanh(&conv2d(x, &twice, Some(&bias), spec).unwrap()).unwrap();
+        let fine = conv(&x);
+        let coarse = conv(&max_pool2d(&fine, 2).unwrap());
+        let back = conv_transpose2d(&coarse, &up, Some(&bias), doubled).unwrap();
+        let y = conv2d([&fine, &back], &below, None, spec).unwrap();
+        mse(&conv(&y), &fine.detach()).unwrap()
+    };
+    let theirs = loss().backward().unwrap();
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let ours = pool.install(|| backward(loss()).unwrap());
+        assert!(!ours.through_candle());
+        variables.map(|variable| ours.get(variable).unwrap().clone())
+    };
+    let ours = run(1);
+    for (ours, variable) in ours.iter().zip(variables) {
+        assert_close("gradient", ours, &theirs.get(variable).unwrap().to_dtype(DType::F64).unwrap(), 1e-6);
+    }
+    for threads in [2, 3, 8] {
+        assert_eq!(ours.each_ref().map(values), run(threads).each_ref().map(values));
+    }
+}
+
+#[test]
+fn what_fails_beside_the_passes_fails_the_way_back() {
+    let (x, weight) = (variable(1), variable(2));
+    for threads in [1, 2] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let result = relu(&x).unwrap();
+        let y = node("test", &[&result, &weight], vec![0.; x.elem_count()], x.shape(), |pass| {
+            let of_weight = pass.beside(1, Box::new(|| candle_core::bail!("no memory is left")));
+            assert_eq!(of_weight.is_some(), rayon::current_num_threads() == 1);
+            let [of_weight, _] = of_weight.map_or(Ok([None, None]), |of| of())?;
+            Ok([Some(pass.gradient.clone()), of_weight, None])
+        })
+        .unwrap();
+        let error = pool.install(|| backward(y)).unwrap_err();
+        assert!(error.to_string().contains("no memory is left"), "{error}");
     }
 }
 

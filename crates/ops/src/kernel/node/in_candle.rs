@@ -29,7 +29,7 @@ impl Drop for Node {
 impl Node {
     /// candle's gradient is that of what is stored.
     fn pass(&self, gradient: &Tensor) -> Result<InputGradients<MOST_INPUTS>> {
-        self.record.pass(&self.record.result_order.seen(gradient)?, false, &mut None)
+        self.record.pass(&self.record.result_order.seen(gradient)?, false, &mut None, None)
     }
 
     /// candle asks once, when the node is made.
