@@ -35,6 +35,9 @@ const ROWS: usize = 4;
 /// Rows after which results are fetched ahead.
 const AHEAD: usize = 4;
 
+/// Floats of a cache line.
+const LINE: usize = 16;
+
 /// Channels out and taps whose products are summed at once.
 const OUTS: usize = 4;
 const STEPS: usize = 4;
@@ -156,6 +159,7 @@ impl Results<'_> {
         let offsets = seen.offsets(self.g);
         let offsets = &offsets[..self.g.in_channels * self.g.taps()];
         for row in 0..self.rows.len() {
+            self.fetch_next::<I>(row);
             let mut at = 0;
             while at < width {
                 let column = at.min(width - step);
@@ -171,6 +175,20 @@ impl Results<'_> {
                     out += ROWS;
                 }
                 at += step;
+            }
+        }
+    }
+
+    /// Fetches a row of the image that the next band sees first.
+    #[inline(always)]
+    fn fetch_next<I: Isa>(&self, row: usize) {
+        let (height, width) = self.g.input;
+        let row = self.rows.end + self.g.kernel.0 - 1 + row;
+        for channel in 0..self.g.in_channels {
+            let row = (channel * height + row).wrapping_sub(self.g.padding.0);
+            let start = self.x.as_ptr().wrapping_add(row.wrapping_mul(width));
+            for at in (0..width).step_by(LINE) {
+                I::V::prefetch(start.wrapping_add(at));
             }
         }
     }
