@@ -19,6 +19,16 @@ pub(crate) fn pieces(count: usize) -> impl IndexedParallelIterator<Item = usize>
     (0..count).into_par_iter().with_max_len(1)
 }
 
+/// A slice cut into pieces of work, handed out one at a time.
+pub(crate) fn chunks<T: Sync>(x: &[T]) -> impl IndexedParallelIterator<Item = &[T]> {
+    x.par_chunks(CHUNK).with_max_len(1)
+}
+
+/// [`chunks`] to be written.
+pub(crate) fn chunks_mut<T: Send>(x: &mut [T]) -> impl IndexedParallelIterator<Item = &mut [T]> {
+    x.par_chunks_mut(CHUNK).with_max_len(1)
+}
+
 /// Does `work` for each of many tensors, side by side. Those that are not ours to compute are done one after the other by the caller: on a device
 /// each thread may have an order of its own, and none among threads.
 pub(crate) fn for_each<T: Sync>(
@@ -91,7 +101,7 @@ pub(crate) unsafe fn written<T>(len: usize, write: impl FnOnce(&mut [MaybeUninit
 /// for each element, and keep the loop from being vectorised.
 pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync + Copy) -> Vec<f32> {
     let write = |out: &mut [MaybeUninit<f32>]| {
-        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).with_max_len(1).for_each(|(out, x)| {
+        chunks_mut(out).zip(chunks(x)).for_each(|(out, x)| {
             vectorised(move || {
                 for (out, &x) in out.iter_mut().zip(x) {
                     out.write(f(x));
@@ -107,15 +117,13 @@ pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync + Copy) -> Vec<f32> {
 pub(crate) fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) -> Vec<f32> {
     assert_eq!(x.len(), y.len());
     let write = |out: &mut [MaybeUninit<f32>]| {
-        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK))).with_max_len(1).for_each(
-            |(out, (x, y))| {
-                vectorised(move || {
-                    for (out, (&x, &y)) in out.iter_mut().zip(x.iter().zip(y)) {
-                        out.write(f(x, y));
-                    }
-                });
-            },
-        );
+        chunks_mut(out).zip(chunks(x).zip(chunks(y))).for_each(|(out, (x, y))| {
+            vectorised(move || {
+                for (out, (&x, &y)) in out.iter_mut().zip(x.iter().zip(y)) {
+                    out.write(f(x, y));
+                }
+            });
+        });
     };
     // SAFETY: the chunks cover `out`, `x` and `y`, which are of one length.
     unsafe { written(x.len(), write) }
@@ -124,7 +132,7 @@ pub(crate) fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Co
 /// Each element of `y` becomes `f` of it and of that of `x`, of the same length; see [`map`].
 pub(crate) fn update(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) {
     assert_eq!(y.len(), x.len());
-    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).with_max_len(1).for_each(|(y, x)| {
+    chunks_mut(y).zip(chunks(x)).for_each(|(y, x)| {
         vectorised(move || {
             for (y, &x) in y.iter_mut().zip(x) {
                 *y = f(*y, x);
@@ -135,14 +143,14 @@ pub(crate) fn update(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Syn
 
 /// Multiplies each element.
 pub(crate) fn scale_by(x: &mut [f32], factor: f32) {
-    x.par_chunks_mut(CHUNK).with_max_len(1).for_each(|x| vectorised(|| x.iter_mut().for_each(|x| *x *= factor)));
+    chunks_mut(x).for_each(|x| vectorised(|| x.iter_mut().for_each(|x| *x *= factor)));
 }
 
 /// The sum of `f` over all pairs of elements of two slices of one length; see [`sums_of_pairs`].
 pub(crate) fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) -> f64 {
     assert_eq!(x.len(), y.len());
-    let chunks = x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK)).with_max_len(1);
-    let sums: Vec<f64> = chunks.map(|(x, y)| vectorised_work(Sum { x, y, f })).collect();
+    let pieces = chunks(x).zip(chunks(y));
+    let sums: Vec<f64> = pieces.map(|(x, y)| vectorised_work(Sum { x, y, f })).collect();
     sums.iter().sum()
 }
 

@@ -15,8 +15,8 @@ mod values;
 pub use arithmetic::{arithmetic, cpu_features, limit_arithmetic};
 pub use backward::{Gradients, backward};
 pub(crate) use elementwise::{
-    CHUNK, Work, for_each, lanes, lanes2, map, map2, pieces, scale_by, sum2, update, vectorised, vectorised_work,
-    written,
+    CHUNK, Work, chunks, chunks_mut, for_each, lanes, lanes2, map, map2, pieces, scale_by, sum2, update, vectorised,
+    vectorised_work, written,
 };
 pub(crate) use matmul::{Matrix, Shared};
 #[cfg(any(test, feature = "cuda"))]

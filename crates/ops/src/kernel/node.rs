@@ -65,8 +65,8 @@ impl Pass<'_> {
     /// given back, to be computed by the pass; otherwise it gives none for these inputs.
     pub(crate) fn beside(&self, at: usize, of: OfParameters) -> Option<OfParameters> {
         match self.beside {
-            Some(beside) => beside(at, of),
-            None => Some(of),
+            Some(beside) if self.needed[at..].contains(&true) => beside(at, of),
+            _ => Some(of),
         }
     }
 }

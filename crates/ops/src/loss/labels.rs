@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::CHUNK;
+use crate::kernel::chunks;
 
 /// The label of pixels that count for nothing.
 pub const VOID: u32 = 255;
@@ -52,9 +52,9 @@ impl Labels {
 
     /// The sum of all weights, or 1 where it is 0: without a counted pixel the sum of losses is 0, and so is its quotient by 1.
     pub(super) fn total(&self) -> f64 {
-        let chunks = self.labels.par_chunks(CHUNK);
+        let pieces = chunks(&self.labels);
         let sums: Vec<f64> =
-            chunks.map(|labels| labels.iter().map(|&label| f64::from(self.weight(label))).sum()).collect();
+            pieces.map(|labels| labels.iter().map(|&label| f64::from(self.weight(label))).sum()).collect();
         let total: f64 = sums.iter().sum();
         if total == 0. { 1. } else { total }
     }

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor, Var};
 use rayon::prelude::*;
 
 use crate::check;
-use crate::kernel::{CHUNK, for_each, has_kernel, lend, values, vectorised};
+use crate::kernel::{chunks, chunks_mut, for_each, has_kernel, lend, values, vectorised};
 
 /// Moves each average towards its value, of the same shape: `average = (1 - share) average + share value`, with `share` in 0..=1.
 ///
@@ -24,15 +24,13 @@ pub fn move_towards(averages: &[(&Var, &Tensor)], share: f64) -> Result<()> {
             }
             let (value, [keep, take]) = (values(&value)?, [1. - share, share].map(|share| share as f32));
             lend(average, |average| {
-                average.par_chunks_mut(CHUNK).zip(value.par_chunks(CHUNK)).with_max_len(1).for_each(
-                    |(average, value)| {
-                        vectorised(|| {
-                            for (average, value) in average.iter_mut().zip(value) {
-                                *average = *average * keep + value * take;
-                            }
-                        });
-                    },
-                );
+                chunks_mut(average).zip(chunks(&value)).for_each(|(average, value)| {
+                    vectorised(|| {
+                        for (average, value) in average.iter_mut().zip(value) {
+                            *average = *average * keep + value * take;
+                        }
+                    });
+                });
                 Ok(())
             })
         },

@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor, Var};
 use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::{CHUNK, for_each, has_kernel, lend, values, vectorised};
+use crate::kernel::{chunks, chunks_mut, for_each, has_kernel, lend, values, vectorised};
 
 /// Settings of a step (Sutskever et al. 2013), with PyTorch's meaning: the decay is part of the gradient.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -71,8 +71,8 @@ fn in_one_pass(of: &SgdParameter, settings: SgdStep) -> Result<()> {
     let [along_gradient, along_velocity] = if nesterov { [1., momentum] } else { [0., 1.] };
     lend(of.parameter, |parameter| {
         lend(of.velocity, |velocity| {
-            let chunks = parameter.par_chunks_mut(CHUNK).zip(velocity.par_chunks_mut(CHUNK));
-            chunks.zip(gradient.par_chunks(CHUNK)).with_max_len(1).for_each(|((parameter, velocity), gradient)| {
+            let pieces = chunks_mut(parameter).zip(chunks_mut(velocity));
+            pieces.zip(chunks(&gradient)).for_each(|((parameter, velocity), gradient)| {
                 vectorised(|| {
                     for ((p, v), &g) in parameter.iter_mut().zip(velocity).zip(gradient) {
                         let g = g * factor + decay * *p;

@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 
-use crate::kernel::{CHUNK, has_kernel, values, vectorised};
+use crate::kernel::{chunks, has_kernel, values, vectorised};
 
 /// Values that are summed side by side.
 const LANES: usize = 16;
@@ -26,8 +26,7 @@ pub fn squared_norms(tensors: &[&Tensor]) -> Result<Vec<f64>> {
         }
         let tensor = tensor.detach().contiguous()?;
         let values = values(&tensor)?;
-        let parts: Vec<f64> =
-            values.par_chunks(CHUNK).with_max_len(1).map(|chunk| vectorised(|| sum_of_squares(chunk))).collect();
+        let parts: Vec<f64> = chunks(&values).map(|chunk| vectorised(|| sum_of_squares(chunk))).collect();
         Ok(Some(parts.iter().sum()))
     };
     let norms: Vec<Option<f64>> = tensors.par_iter().with_max_len(1).map(norm).collect::<Result<_>>()?;

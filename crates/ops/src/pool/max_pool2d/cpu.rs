@@ -29,7 +29,7 @@ pub(super) fn forward(windows: Windows, x: &[f32]) -> (Vec<f32>, Vec<u8>) {
     let mut places = vec![0u8; len];
     let write = |y: &mut [MaybeUninit<f32>]| {
         let rows = y.par_chunks_mut(output.1).zip(places.par_chunks_mut(output.1)).enumerate();
-        rows.with_min_len(min_rows(output.1)).with_max_len(min_rows(output.1)).for_each(|(row, (y, places))| {
+        by_pieces(rows, output.1).for_each(|(row, (y, places))| {
             let top = (row / output.0 * input.0 + row % output.0 * kernel) * input.1;
             let window_row = |i: usize| &x[top + i * input.1..][..output.1 * kernel];
             match kernel {
@@ -51,15 +51,11 @@ pub(super) fn maxima(windows: Windows, x: &[f32]) -> Vec<f32> {
     }
     let len = x.len() / (input.0 * input.1) * output.0 * output.1;
     let write = |y: &mut [MaybeUninit<f32>]| {
-        y.par_chunks_mut(output.1)
-            .enumerate()
-            .with_min_len(min_rows(output.1))
-            .with_max_len(min_rows(output.1))
-            .for_each(|(row, y)| {
-                let top = (row / output.0 * input.0 + row % output.0 * kernel) * input.1;
-                let [upper, lower] = [0, 1].map(|i| &x[top + i * input.1..][..output.1 * kernel]);
-                vectorised_work(PairMaxima { upper, lower, y });
-            });
+        by_pieces(y.par_chunks_mut(output.1).enumerate(), output.1).for_each(|(row, y)| {
+            let top = (row / output.0 * input.0 + row % output.0 * kernel) * input.1;
+            let [upper, lower] = [0, 1].map(|i| &x[top + i * input.1..][..output.1 * kernel]);
+            vectorised_work(PairMaxima { upper, lower, y });
+        });
     };
     // SAFETY: the rows cover the result, and `PairMaxima` writes all of a row.
     unsafe { written(len, write) }
@@ -164,26 +160,24 @@ fn spread<T: Send>(
     let Windows { kernel, input, output } = windows;
     let pixels = output.0 * output.1;
     let planes = x.par_chunks_mut(input.0 * input.1).zip(gradient.par_chunks(pixels).zip(places.par_chunks(pixels)));
-    planes.with_min_len(min_rows(input.0 * input.1)).with_max_len(min_rows(input.0 * input.1)).for_each(
-        |(x, (gradient, places))| {
-            let (x, below) = x.split_at_mut(output.0 * kernel * input.1);
-            // Left over at the bottom, and at the right.
-            for x in below {
-                put(x, 0.);
-            }
-            let rows = gradient.chunks_exact(output.1).zip(places.chunks_exact(output.1));
-            for (x, (gradient, places)) in x.chunks_exact_mut(kernel * input.1).zip(rows) {
-                for (i, x) in x.chunks_exact_mut(input.1).enumerate() {
-                    let (x, right) = x.split_at_mut(output.1 * kernel);
-                    for x in right {
-                        put(x, 0.);
-                    }
-                    let first = (i * kernel) as u8;
-                    vectorised_work(Spread { x, gradient, places, first, kernel, put });
+    by_pieces(planes, input.0 * input.1).for_each(|(x, (gradient, places))| {
+        let (x, below) = x.split_at_mut(output.0 * kernel * input.1);
+        // Left over at the bottom, and at the right.
+        for x in below {
+            put(x, 0.);
+        }
+        let rows = gradient.chunks_exact(output.1).zip(places.chunks_exact(output.1));
+        for (x, (gradient, places)) in x.chunks_exact_mut(kernel * input.1).zip(rows) {
+            for (i, x) in x.chunks_exact_mut(input.1).enumerate() {
+                let (x, right) = x.split_at_mut(output.1 * kernel);
+                for x in right {
+                    put(x, 0.);
                 }
+                let first = (i * kernel) as u8;
+                vectorised_work(Spread { x, gradient, places, first, kernel, put });
             }
-        },
-    );
+        }
+    });
 }
 
 /// A row of pixels, whose windows count from place `first` on in it.
@@ -224,7 +218,8 @@ impl<T, P: Fn(&mut T, f32) + Copy> Spread<'_, T, P> {
     }
 }
 
-/// Rows that are worth a piece of work.
-fn min_rows(width: usize) -> usize {
-    (1 << 12) / width + 1
+/// What stands for rows, or planes, of so many pixels, handed out by as many as are worth a piece of work.
+fn by_pieces<I: IndexedParallelIterator>(rows: I, pixels: usize) -> impl IndexedParallelIterator<Item = I::Item> {
+    let rows_of_piece = (1 << 12) / pixels + 1;
+    rows.with_max_len(rows_of_piece).with_min_len(rows_of_piece)
 }

@@ -17,7 +17,7 @@ use super::transform::{Input, OutputAdjoint, TapsAdjoint, Transform};
 use super::{DEPTH, FEW_DEPTH, VALUES, by_points, few_tiles, kernel_of};
 use crate::conv2d::Geometry;
 use crate::conv2d::cpu::Stack;
-use crate::kernel::{CHUNK, Isa, PANEL, Piece, Rows, Scratch, Shared, pieces, run, vectorised, written};
+use crate::kernel::{CHUNK, Isa, PANEL, Piece, Rows, Scratch, Shared, chunks_mut, pieces, run, vectorised, written};
 
 /// Tiles that a weight gradient sums up one after the other, at most; longer sums in f32 would round more than 1e-6.
 const LONGEST_SUM: usize = 256;
@@ -122,7 +122,7 @@ fn write<T: Transform + Send + Sync>(
     });
     let (total, rest) = sums.split_at_mut(len);
     let total = &mut total[..];
-    total.par_chunks_mut(CHUNK).with_max_len(1).enumerate().for_each(|(at, total)| {
+    chunks_mut(total).enumerate().for_each(|(at, total)| {
         for part in rest.chunks_exact(len) {
             vectorised(|| total.iter_mut().zip(&part[at * CHUNK..]).for_each(|(total, part)| *total += part));
         }
