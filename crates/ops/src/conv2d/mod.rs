@@ -230,18 +230,14 @@ fn kernels(x: Images, weight: &Tensor, bias: Option<&Tensor>, g: Geometry, activ
             parameter_gradients(g, images.clone(), gradient.clone(), [needed[count], needed[count + 1]]);
         let mut gradients = InputGradients::<4>::default();
         let [weight, bias] = if needed[..count].contains(&true) {
-            let of_parameters = pass.beside(count, Box::new(of_parameters));
             let (y, weight, first) = (values(gradient)?, values(&kernel)?, images.first_channels(&g));
             let of_images = || cpu::input_gradients(&g, &y, &weight, None, first);
-            let (parts, of_parameters) = match of_parameters {
-                Some(of_parameters) => cpu::side_by_side(&g, of_images, of_parameters),
-                None => (of_images(), Ok([None, None])),
-            };
+            let (parts, of_parameters) = with_parameters(&g, (pass, count), of_images, of_parameters)?;
             for ((at, image), part) in images.tensors().iter().enumerate().zip(parts) {
                 gradients[at] =
                     needed[at].then(|| Tensor::from_vec(part, image.shape(), image.device())).transpose()?;
             }
-            of_parameters?
+            of_parameters
         } else {
             of_parameters()?
         };
@@ -255,6 +251,22 @@ fn kernels(x: Images, weight: &Tensor, bias: Option<&Tensor>, g: Geometry, activ
         let (gradient, ()) = pass.overwritten(y, |gradient, y| activation.go_back(gradient, y))?;
         back(pass, &gradient)
     })
+}
+
+/// The gradient of an image, and those of the parameters from the input `at` on, but for what is computed beside the passes that follow.
+pub(crate) fn with_parameters<R: Send>(
+    g: &Geometry,
+    (pass, at): (&Pass, usize),
+    of_image: impl FnOnce() -> R + Send,
+    of_parameters: impl FnOnce() -> Result<[Option<Tensor>; 2]> + Send + 'static,
+) -> Result<(R, [Option<Tensor>; 2])> {
+    match pass.beside(at, Box::new(of_parameters)) {
+        Some(of_parameters) => {
+            let (image, parameters) = cpu::side_by_side(g, of_image, of_parameters);
+            Ok((image, parameters?))
+        }
+        None => Ok((of_image(), [None, None])),
+    }
 }
 
 /// The gradients of weight and bias, once called.

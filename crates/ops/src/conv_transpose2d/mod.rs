@@ -12,7 +12,7 @@ use crate::check::{self, refuse};
 use crate::conv2d::bf16::rounded;
 #[cfg(feature = "cuda")]
 use crate::conv2d::cuda;
-use crate::conv2d::{Geometry, cpu};
+use crate::conv2d::{Geometry, cpu, with_parameters};
 use crate::kernel::{Level, has_kernel, is_tracked, node, values, wide};
 use crate::norm::{BatchStatistics, NormEval, NormTrain};
 
@@ -180,14 +180,9 @@ fn kernels(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> R
             let [weight, bias] = of_parameters()?;
             return Ok([None, weight, bias]);
         }
-        let of_parameters = pass.beside(1, Box::new(of_parameters));
         let (y, weight) = (values(pass.gradient)?, values(&kernel)?);
         let of_x = || cpu::forward(&g, g.images(&y), &weight, None);
-        let (of_x, of_parameters) = match of_parameters {
-            Some(of_parameters) => cpu::side_by_side(&g, of_x, of_parameters),
-            None => (of_x(), Ok([None, None])),
-        };
-        let [weight, bias] = of_parameters?;
+        let (of_x, [weight, bias]) = with_parameters(&g, (pass, 1), of_x, of_parameters)?;
         Ok([Some(Tensor::from_vec(of_x, input.shape(), input.device())?), weight, bias])
     })
 }

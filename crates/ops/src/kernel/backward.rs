@@ -48,7 +48,8 @@ impl Gradients {
 /// The gradients of a loss, or of the sum of a tensor of any shape, by all variables that it depends on.
 ///
 /// What only `loss` keeps alive is freed on the way, so pass it by value and let go of the network's output before. Each
-/// tensor's gradients are added up in one order, from its last use to its first.
+/// tensor's gradients are added up in one order, from its last use to its first. On the CPU rayon's threads compute those of convolutions'
+/// parameters beside the rest.
 ///
 /// On the CPU and on CUDA devices, where all ops from the variables on are this crate's, nothing is computed that no variable needs;
 /// otherwise this is `Tensor::backward`.
@@ -146,6 +147,7 @@ struct OfVariables {
     handed_out: AtomicUsize,
 }
 
+/// A variable's gradient, or why there is none.
 struct Done {
     /// Where it comes in the order in which all are added up.
     place: usize,

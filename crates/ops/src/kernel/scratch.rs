@@ -10,7 +10,8 @@ use std::sync::{Mutex, PoisonError};
 #[repr(align(64))]
 struct Line(#[allow(dead_code, reason = "read as floats")] [f32; LINE]);
 
-const LINE: usize = 16;
+/// Floats of a cache line.
+pub(crate) const LINE: usize = 16;
 
 /// Lines of a buffer that a piece of work asks for, at most; what all pieces of a work share is larger.
 const SMALL: usize = 1 << 14;

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::{Ending, PIECES};
 use crate::Activation;
 use crate::conv2d::Geometry;
-use crate::kernel::{Isa, Lanes, Piece, Scratch, Shared, Vector, pieces, run, written};
+use crate::kernel::{Isa, LINE, Lanes, Piece, Scratch, Shared, Vector, pieces, run, written};
 
 /// Taps of all channels, and channels out, that are few.
 const TAPS: usize = 32;
@@ -34,9 +34,6 @@ const ROWS: usize = 4;
 
 /// Rows after which results are fetched ahead.
 const AHEAD: usize = 4;
-
-/// Floats of a cache line.
-const LINE: usize = 16;
 
 /// Channels out and taps whose products are summed at once.
 const OUTS: usize = 4;

@@ -48,7 +48,7 @@ const MANY_KERNELS: usize = 128 * 128;
 /// Channels in that are worked on at once, so that what comes of them stays in a cache; a multiple of the blocks of all phases.
 const DEPTH: usize = 64;
 
-/// Channels in whose kernels are transformed at once where all are; the blocks of all phases.
+/// Channels in whose kernels, or the gradients of these, are one piece of work where all of them are transformed: the blocks of all phases.
 const FEW_DEPTH: usize = 32;
 
 /// Floats that the kernels of one panel take at all points, transformed at once into a cache.
