@@ -1,7 +1,7 @@
-//! Steps on rayon's pool, whose threads stay awake for as long as a step takes.
+//! Steps on rayon's pool, whose threads stay awake for as long as a step takes, and one of which leads one step after the other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{hint, thread};
 
@@ -18,14 +18,22 @@ pub(super) fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// Steps that this process has begun.
+static BEGUN: AtomicUsize = AtomicUsize::new(0);
+
 /// Keeps the other threads of this thread's pool looking for work, until it is dropped. Left alone each goes to sleep between two ops, and
 /// to wake it takes as long as a small op.
+///
+/// They leave the next step to the thread that has led this one. The one that leads computes the first images of a batch and the others the
+/// last, so that much of what a thread reads and writes is in caches of its own from op to op, and from step to step if the lead stays where
+/// it is. Between two threads without a cache in common it would not: a prediction of U-Net 16 took 5 % longer there.
 struct Awake {
     over: Arc<AtomicBool>,
 }
 
 impl Awake {
     fn keep() -> Self {
+        let step = BEGUN.fetch_add(1, Ordering::Relaxed) + 1;
         let over = Arc::new(AtomicBool::new(false));
         let here = rayon::current_thread_index();
         if rayon::current_num_threads() > 1 {
@@ -34,6 +42,9 @@ impl Awake {
                 // This thread, waiting for others, may come here too, and nobody but itself says when it is over.
                 if Some(thread.index()) != here {
                     look_for_work(&over);
+                    if over.load(Ordering::Relaxed) {
+                        leave_the_lead(step);
+                    }
                 }
             });
         }
@@ -74,6 +85,18 @@ fn look_for_work(over: &AtomicBool) {
     }
 }
 
+/// What the thread that has led a step needs to find the next one, if that follows at once.
+const LEAD: Duration = Duration::from_micros(200);
+
+/// Waits until another step than this has begun, or none has for a while.
+fn leave_the_lead(step: usize) {
+    let began = Instant::now();
+    while BEGUN.load(Ordering::Relaxed) == step && began.elapsed() < LEAD {
+        (0..TURNS).for_each(|_| hint::spin_loop());
+        thread::yield_now();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -107,5 +130,14 @@ mod tests {
     #[test]
     fn who_finds_nothing_gives_up() {
         look_for_work(&AtomicBool::new(false));
+    }
+
+    #[test]
+    fn the_lead_is_left_for_a_while_only() {
+        leave_the_lead(BEGUN.load(Ordering::Relaxed));
+        // No step has this number, so another has begun.
+        let began = Instant::now();
+        (0..50_000).for_each(|_| leave_the_lead(usize::MAX));
+        assert!(began.elapsed() < 5000 * LEAD, "waited although another step had begun");
     }
 }
