@@ -2,7 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use xshell::{Shell, TempDir};
+use xshell::{Shell, TempDir, cmd};
 
 use super::grid::Grid;
 use super::run::{self, State};
@@ -48,13 +48,12 @@ impl Lab {
     fn new() -> Self {
         let shell = Shell::new().unwrap();
         let lab = Self { folder: shell.create_temp_dir().unwrap() };
-        shell.write_file(lab.path("program"), PROGRAM).unwrap();
         shell.write_file(lab.path("recipe.toml"), "seed = 0\nepochs = 2\n").unwrap();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            fs::set_permissions(lab.path("program"), fs::Permissions::from_mode(0o755)).unwrap();
-        }
+        // Another process writes the program. If this one did, a child that another test starts meanwhile would hold it open for
+        // writing until it becomes its own program, and a file that is open for writing cannot be run ("text file busy").
+        let (text, program) = (lab.path("program.sh"), lab.path("program"));
+        shell.write_file(&text, PROGRAM).unwrap();
+        cmd!(shell, "install -m 755 {text} {program}").quiet().run().unwrap();
         lab
     }
 
