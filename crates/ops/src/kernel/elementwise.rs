@@ -62,11 +62,12 @@ impl<R, F: FnOnce() -> R> Work for Closure<F> {
     }
 }
 
-/// Does `work` in a copy that is compiled for AVX2 where the processor has it.
+/// Does `work` in a copy that is compiled for AVX2 where the processor has it, alone: what it becomes does not depend on what is around it.
 #[inline(always)]
 pub(crate) fn vectorised_work<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     {
+        #[inline(never)]
         #[target_feature(enable = "avx2")]
         fn wide<W: Work>(work: W) -> W::Output {
             work.run()

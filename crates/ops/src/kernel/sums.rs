@@ -4,6 +4,8 @@
 //! digits than a term's own rounding does.
 #![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
 
+use super::elementwise::{Work, vectorised_work};
+
 /// Elements of a block.
 pub(crate) const BLOCK: usize = 1 << 11;
 
@@ -17,18 +19,9 @@ pub(crate) fn block_sums<const S: usize>(
     y: &[f32],
     terms: impl Fn(f32, f32) -> [f32; S] + Copy,
 ) -> [f64; S] {
-    let mut sums = [[0f32; LANES]; S];
-    let (x, y) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
-    let rest = x.remainder().iter().zip(y.remainder());
-    for (x, y) in x.zip(y) {
-        for lane in 0..LANES {
-            let terms = terms(x[lane], y[lane]);
-            for s in 0..S {
-                sums[s][lane] += terms[s];
-            }
-        }
-    }
-    for (lane, (&x, &y)) in rest.enumerate() {
+    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    let mut sums = vectorised_work(SideBySide { x, y, terms });
+    for (lane, (&x, &y)) in x_rest.iter().zip(y_rest).enumerate() {
         let terms = terms(x, y);
         for s in 0..S {
             sums[s][lane] += terms[s];
@@ -46,6 +39,35 @@ pub(crate) fn block_sums<const S: usize>(
         }
     }
     totals
+}
+
+/// Sums of `S` terms, [`LANES`] of each, of pairs of elements.
+///
+/// The loop is compiled alone. Among others its sums come to lie in memory, where each addition waits until the one before is stored: four
+/// times as long.
+struct SideBySide<'a, F> {
+    x: &'a [[f32; LANES]],
+    y: &'a [[f32; LANES]],
+    terms: F,
+}
+
+impl<const S: usize, F: Fn(f32, f32) -> [f32; S] + Copy> Work for SideBySide<'_, F> {
+    type Output = [[f32; LANES]; S];
+
+    #[inline(always)]
+    fn run(self) -> [[f32; LANES]; S] {
+        let Self { x, y, terms } = self;
+        let mut sums = [[0f32; LANES]; S];
+        for (x, y) in x.iter().zip(y) {
+            for lane in 0..LANES {
+                let terms = terms(x[lane], y[lane]);
+                for s in 0..S {
+                    sums[s][lane] += terms[s];
+                }
+            }
+        }
+        sums
+    }
 }
 
 /// As [`block_sums`], of slices of any length.
