@@ -178,8 +178,8 @@ impl<T: Transform> Piece for Part<'_, T> {
             // which are this part's.
             unsafe {
                 let (xs, ys) = (xs.as_mut_ptr(), ys.as_mut_ptr());
-                pass.transform::<Input<T>, I>(&pass.input, x, chunk.clone(), xs, x_layout);
-                pass.transform::<OutputAdjoint<T>, I>(&pass.output, y, chunk, ys, y_layout);
+                pass.transform::<Input<T>, I>(&pass.input, x, chunk.clone(), xs, x_layout, false);
+                pass.transform::<OutputAdjoint<T>, I>(&pass.output, y, chunk, ys, y_layout, false);
                 for point in 0..Pass::<T>::POINTS {
                     let start = xs.add(point * x_layout.plane).cast_const();
                     let a = Rows { start, row: 1, column: x_layout.tile };

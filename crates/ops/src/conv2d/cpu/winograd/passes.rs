@@ -11,7 +11,7 @@ use super::strip::Strip;
 use super::tile::{PanelEnding, Square, Then, both};
 use super::transform::{Matrix, Output, Taps, Transform};
 use crate::conv2d::cpu::{Ending, Stack};
-use crate::kernel::{Isa, PANEL, Scratch, Shared};
+use crate::kernel::{Isa, PANEL, Scratch, Shared, Vector};
 
 /// Results cut into tiles, tiles into units: pieces of a row of tiles.
 #[derive(Debug, Clone, Copy)]
@@ -148,7 +148,8 @@ impl<T: Transform> Pass<T> {
         Self::POINTS * Self::kernel_plane(depth)
     }
 
-    /// Transforms the tiles of `units`, block by block of a lattice's channels, to `to`.
+    /// Transforms the tiles of `units`, block by block of a lattice's channels, to `to`. If that is `far`, larger than a second-level cache,
+    /// the places of the next blocks' values are fetched ahead: they are more streams than the processor foresees.
     ///
     /// # Safety
     /// `to` has room for the tiles from the first unit's on, and is this thread's alone there.
@@ -160,6 +161,7 @@ impl<T: Transform> Pass<T> {
         units: Range<usize>,
         to: *mut f32,
         layout: Layout,
+        far: bool,
     ) {
         const { assert!(M::COLUMNS <= 2 * T::RESULTS, "rows that are moved up would overlap") };
         let side = M::COLUMNS;
@@ -188,6 +190,11 @@ impl<T: Transform> Pass<T> {
                 for tile in 0..unit.tiles {
                     let from = strips[0].square((0, tile * T::RESULTS));
                     let to = layout.square::<T, _>(to.wrapping_add(tile * layout.tile));
+                    if far {
+                        for point in 0..Self::POINTS {
+                            I::V::prefetch(to.start.wrapping_add(point * layout.plane + PANEL));
+                        }
+                    }
                     // SAFETY: the tile's part of the strips; the tile's place in `to`.
                     unsafe { both::<M, I>(two, from.read(), to, Then::Write) };
                 }

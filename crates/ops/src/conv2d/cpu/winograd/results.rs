@@ -57,7 +57,7 @@ impl<T: Transform> Piece for Chunk<'_, T> {
         // SAFETY: both are large enough for the tiles and points, and this thread's; the units' results are this piece's.
         unsafe {
             let (values, products) = (values.as_mut_ptr(), products.as_mut_ptr());
-            pass.transform::<Input<T>, I>(&pass.input, x, units.clone(), values, values_layout);
+            pass.transform::<Input<T>, I>(&pass.input, x, units.clone(), values, values_layout, false);
             for panel in 0..pass.panels() {
                 let len = Pass::<T>::kernels_of_panel(depth);
                 let kernels = kernels[panel * len..][..len].as_ptr();
@@ -93,9 +93,9 @@ impl<T: Transform, const ADJOINT: bool> Piece for Tiles<'_, T, ADJOINT> {
         // SAFETY: the layout has room for all tiles; a unit's tiles are this piece's.
         unsafe {
             if ADJOINT {
-                pass.transform::<OutputAdjoint<T>, I>(&lattice, images, unit..unit + 1, to, layout);
+                pass.transform::<OutputAdjoint<T>, I>(&lattice, images, unit..unit + 1, to, layout, true);
             } else {
-                pass.transform::<Input<T>, I>(&lattice, images, unit..unit + 1, to, layout);
+                pass.transform::<Input<T>, I>(&lattice, images, unit..unit + 1, to, layout, true);
             }
         }
     }
