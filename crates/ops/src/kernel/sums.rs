@@ -43,8 +43,8 @@ pub(crate) fn block_sums<const S: usize>(
 
 /// Sums of `S` terms, [`LANES`] of each, of pairs of elements.
 ///
-/// The loop is compiled alone. Among others its sums come to lie in memory, where each addition waits until the one before is stored: four
-/// times as long.
+/// The loop is compiled alone. Among others its sums come to lie in memory, where each addition waits until the one before is stored: up to
+/// five times as long.
 struct SideBySide<'a, F> {
     x: &'a [[f32; LANES]],
     y: &'a [[f32; LANES]],

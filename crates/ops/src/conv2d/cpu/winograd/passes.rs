@@ -148,8 +148,9 @@ impl<T: Transform> Pass<T> {
         Self::POINTS * Self::kernel_plane(depth)
     }
 
-    /// Transforms the tiles of `units`, block by block of a lattice's channels, to `to`. If that is `far`, larger than a second-level cache,
-    /// the places of the next blocks' values are fetched ahead: they are more streams than the processor foresees.
+    /// Transforms the tiles of `units`, block by block of a lattice's channels, to `to`. If that is `far`, room for all
+    /// tiles instead of those of a piece, the places of the next blocks' values are fetched ahead: they are more streams than the processor
+    /// foresees.
     ///
     /// # Safety
     /// `to` has room for the tiles from the first unit's on, and is this thread's alone there.
