@@ -33,11 +33,14 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use img2seg_ops::BySize;
+use mimalloc::MiMalloc;
 use tracing_subscriber::EnvFilter;
 
-/// Training allocates and frees the same large tensors every step; this allocator keeps their pages, see [`with_environment`].
+/// Training allocates and frees the same large tensors every step: their memory is kept for them, and the rest by an allocator that keeps
+/// its pages, see [`with_environment`].
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: BySize<MiMalloc> = BySize::new(MiMalloc);
 
 /// Trains, evaluates and compares networks that translate a street photo into its semantic label map.
 #[derive(Parser)]

@@ -12,6 +12,7 @@
 //! ```
 
 mod activation;
+mod allocator;
 mod check;
 mod conv2d;
 mod conv_transpose2d;
@@ -35,5 +36,5 @@ pub use kernel::{Gradients, arithmetic, backward, cpu_features, limit_arithmetic
 pub use loss::*;
 pub use norm::*;
 pub use optimizer::*;
-pub use {conv_transpose2d::*, conv2d::*};
+pub use {allocator::BySize, conv_transpose2d::*, conv2d::*};
 pub use {dropout::*, pool::*, resize::*, shape::*, upload::*};

@@ -13,11 +13,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
-use img2seg_ops::{Algorithms, Exactness};
+use img2seg_ops::{Algorithms, BySize, Exactness};
+use mimalloc::MiMalloc;
 
 /// The program's allocator, so that what is timed is what its users get.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: BySize<MiMalloc> = BySize::new(MiMalloc);
 
 /// What is timed.
 struct Case {
