@@ -8,8 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Bytes from which on memory is kept: tensors, not the small things around them, nor what this file itself allocates.
 const LARGE: usize = 1 << 16;
 
-/// Blocks of one size that are kept at most, so that the list of them stays below [`LARGE`].
+/// Blocks of one size that are kept at most, so that the list of them stays below [`LARGE`]: it grows while it is locked.
 const MOST: usize = 1 << 10;
+const _: () = assert!(MOST * size_of::<Idle>() < LARGE);
 
 /// An allocator for programs that train: memory that held a tensor is kept for the next one of exactly its size. The first of each size comes
 /// from `A`, to which anything below 64 KiB is left.
