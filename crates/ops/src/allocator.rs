@@ -34,7 +34,7 @@ const _: () = assert!(MOST * size_of::<Idle>() < LARGE);
 /// assert_eq!(others.each_ref().map(|other| other.as_ptr() == place), [false, true]);
 /// ```
 #[derive(Debug)]
-pub struct BySize<A> {
+pub struct BySize<A: GlobalAlloc> {
     inner: A,
     kept: Mutex<Kept>,
 }
@@ -109,7 +109,7 @@ fn kind(layout: Layout) -> (usize, usize) {
     (layout.size(), layout.align())
 }
 
-impl<A> BySize<A> {
+impl<A: GlobalAlloc> BySize<A> {
     /// Keeps memory that `inner` allocates.
     pub const fn new(inner: A) -> Self {
         let kept = Kept { idle: BTreeMap::new(), idle_bytes: 0, used: 0, most_used: 0, freed: 0 };
@@ -119,9 +119,7 @@ impl<A> BySize<A> {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl<A: GlobalAlloc> BySize<A> {
     /// Gives idle blocks back to where they came from.
     fn free(&self, all: bool) {
         loop {
@@ -147,6 +145,12 @@ impl<A: GlobalAlloc> BySize<A> {
             self.kept().used -= layout.size();
         }
         (block, true)
+    }
+}
+
+impl<A: GlobalAlloc> Drop for BySize<A> {
+    fn drop(&mut self) {
+        self.free(true);
     }
 }
 
