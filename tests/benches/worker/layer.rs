@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use candle_core::{Device, Shape, Tensor, Var};
-use img2seg_ops::{Conv2d, ConvTranspose2d, Exactness, conv_transpose2d, conv2d};
+use img2seg_ops::{Conv2d, ConvTranspose2d, Exactness, backward, conv_transpose2d, conv2d};
 
 use crate::Case;
 
@@ -24,7 +24,7 @@ pub(crate) fn build(kind: &str, numbers: [usize; 7], exactness: Exactness, devic
         } else {
             conv2d(&x, &weight, None, Conv2d { exactness, ..Conv2d::new(stride, padding) })?
         };
-        y.backward()?; // of the sum of y
+        backward(y)?; // of the sum of y, as learners go back
         Ok(())
     };
     Ok(Case { size, step: Box::new(step) })
