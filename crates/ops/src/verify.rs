@@ -342,7 +342,7 @@ pub(crate) fn refusal<T>(result: Result<T>) -> String {
 #[test]
 #[ignore = "prints; takes a minute"]
 fn measured_errors() {
-    use crate::{Activation, Conv2d, ConvTranspose2d, Resize};
+    use crate::{Activation, Conv2d, ConvTranspose2d, NormEval, Resize};
     let print = |name: &str, op: Op, inputs: &[Tensor]| {
         let wide: Vec<Tensor> = inputs.iter().map(|x| x.to_dtype(DType::F64).unwrap()).collect();
         let cotangent = cotangent(op, inputs);
@@ -355,6 +355,18 @@ fn measured_errors() {
         let inputs = [draw((2, i, size, size), 1), draw((o, i, 3, 3), 2), draw(o, 3)];
         let op = |x: &[Tensor]| crate::conv2d(&x[0], &x[1], Some(&x[2]), Conv2d::new(1, 1));
         print(&format!("conv2d 3x3 {i}->{o} @{size}"), &op, &inputs);
+    }
+    for (i, o, size) in [(16, 16, 128), (64, 64, 64), (128, 64, 64)] {
+        let predict = |dtype| {
+            let of = |dims: &[usize], seed| draw(dims, seed).to_dtype(dtype).unwrap();
+            let [x, kernel] = [of(&[2, i, size, size], 1), of(&[o, i, 3, 3], 2)];
+            let [weight, bias, mean, variance] = [3, 4, 5, 6].map(|seed| of(&[o], seed));
+            let (running_mean, running_var) = (&mean, &(variance.abs().unwrap() + 0.5).unwrap());
+            let norm = NormEval { weight: &weight, bias: &bias, running_mean, running_var, epsilon: 1e-5 };
+            crate::conv2d_norm_eval(&x, &kernel, None, Conv2d::new(1, 1), &norm, Activation::None).unwrap()
+        };
+        let error = relative_l2(&predict(DType::F32), &predict(DType::F64));
+        println!("{:<36} {error:.1e}", format!("conv2d_norm_eval 3x3 {i}->{o} @{size}"));
     }
     let inputs = [draw((2, 64, 64, 64), 1), draw((128, 64, 4, 4), 2)];
     print("conv2d 4x4 s2 64->128 @64", &|x| crate::conv2d(&x[0], &x[1], None, Conv2d::new(2, 1)), &inputs);

@@ -253,6 +253,7 @@ fn normalisation_may_end_a_convolution() {
     use crate::{Activation, ConvTranspose2d, NormEval, conv_transpose2d_norm_eval, conv2d_norm_eval};
     let layers = [
         (Conv2d::new(1, 1), (2, 9, 12, 10), (10, 9, 3, 3)),
+        (Conv2d::new(1, 1), (2, 32, 22, 23), (17, 32, 3, 3)), // in large tiles
         (Conv2d::new(2, 1), (1, 8, 18, 16), (9, 8, 4, 4)),
         (Conv2d::new(3, 1), (1, 4, 9, 8), (5, 4, 3, 3)),
         (Conv2d::default(), (1, 130, 6, 7), (270, 130, 4, 4)),

@@ -81,9 +81,10 @@ pub(crate) fn forward_activated(
     })
 }
 
-/// [`forward`] with another ending than a bias.
-pub(crate) fn forward_to(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], ending: Ending) -> Vec<f32> {
-    ended(g, x, weight, ending).unwrap_or_else(|| {
+/// [`forward`] with another ending than a bias, for prediction: it may round more.
+pub(crate) fn predict(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], ending: Ending) -> Vec<f32> {
+    let done = winograd::forward_in_large_tiles(g, x, weight, ending).or_else(|| ended(g, x, weight, ending));
+    done.unwrap_or_else(|| {
         let mut y = forward(g, x, weight, None);
         ending.apply(&mut y, g.out_channels, g.output_pixels());
         y

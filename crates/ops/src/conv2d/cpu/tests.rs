@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{forward, input_gradient, parameter_gradients};
+use super::{Ending, forward, input_gradient, parameter_gradients, predict, winograd};
 use crate::conv2d::{Conv2d, Exactness, Geometry, geometry};
 use crate::kernel::Level;
 use crate::verify::{draw, values};
@@ -78,7 +78,7 @@ fn check(x: (usize, usize, usize, usize), weight: (usize, usize, usize, usize), 
         noise_of_sums += f64::from(y * y);
     }
     for exactness in [Exactness::Fast, Exactness::Direct] {
-        let mut vector_units: Vec<[Vec<f32>; 4]> = Vec::new();
+        let mut vector_units: Vec<[Vec<f32>; 5]> = Vec::new();
         for level in Level::all() {
             let g = Geometry { exactness, level, ..g };
             let (output, gradients) = if exactness == Exactness::Fast { (1e-5, 2e-5) } else { (1e-6, 1e-6) };
@@ -88,11 +88,13 @@ fn check(x: (usize, usize, usize, usize), weight: (usize, usize, usize, usize), 
                 input_gradient(&g, &y, &kernel, Some(&bias_back)),
                 weight,
                 bias_gradient,
+                predict(&g, g.images(&x), &kernel, Ending::bias(Some(&bias))),
             ];
             assert_near(&format!("forward of {g:?}"), &results[0], &forth, noise[0], output);
             assert_near(&format!("input gradient of {g:?}"), &results[1], &back, noise[1], gradients);
             assert_near(&format!("weight gradient of {g:?}"), &results[2], &gradient, noise[2], gradients);
             assert_near(&format!("bias gradient of {g:?}"), &results[3], &sums, noise_of_sums, 1e-6);
+            assert_near(&format!("prediction of {g:?}"), &results[4], &forth, noise[0], output);
             if level != Level::Portable {
                 vector_units.push(results);
             }
@@ -111,6 +113,9 @@ fn layers_of_networks() {
     check((1, 150, 24, 23), (130, 150, 3, 3), Conv2d::new(1, 1));
     check((2, 18, 40, 70), (20, 18, 3, 3), Conv2d::new(1, 1));
     check((1, 3, 5, 300), (9, 3, 3, 3), Conv2d::new(1, 1));
+    // Large tiles of predictions: channels that fill no panel, and results that fill no tile.
+    check((2, 33, 23, 35), (41, 33, 3, 3), Conv2d::new(1, 1));
+    check((1, 16, 20, 6), (16, 16, 3, 2), Conv2d { padding: (0, 2), ..Conv2d::default() });
     check((1, 70, 17, 15), (70, 70, 4, 4), Conv2d::new(2, 1));
     check((2, 6, 34, 30), (24, 6, 4, 4), Conv2d::new(2, 1));
     check((2, 33, 12, 14), (17, 33, 2, 2), Conv2d::new(2, 0));
@@ -143,6 +148,32 @@ fn layers_of_networks() {
     // Large kernels and few pixels.
     check((2, 90, 6, 7), (270, 90, 5, 5), Conv2d::new(1, 2));
     check((3, 201, 9, 7), (133, 201, 5, 5), Conv2d { dilation: (1, 1), ..Conv2d::new(3, 2) });
+}
+
+#[test]
+fn large_tiles_are_for_predictions_of_large_images_of_some_channels() {
+    let predicted = |x: (usize, usize, usize, usize), outs: usize, spec: Conv2d| {
+        let weight = draw((outs, x.1, 3, 3), 1);
+        let g = geometry(&draw(x, 0), &weight, None, spec).unwrap();
+        let (x, weight) = (numbers(values(&draw(x, 0)).len(), 2), numbers(values(&weight).len(), 3));
+        let by = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| winograd::forward_in_large_tiles(&g, g.images(&x), &weight, Ending::bias(None)))
+        };
+        let y = by(1);
+        for threads in [2, 3, 8] {
+            assert!(by(threads) == y, "{threads} threads differ from one");
+        }
+        // What is learned from is in smaller tiles, and has other bits.
+        assert!(y.as_ref().is_none_or(|y| *y != forward(&g, g.images(&x), &weight, None)));
+        y.is_some()
+    };
+    let fast = Conv2d::new(1, 1);
+    assert!(predicted((1, 16, 128, 128), 16, fast) && predicted((2, 128, 64, 64), 64, fast));
+    // A size that smaller tiles fit better, few channels, many kernels, a stride, and sums alone.
+    assert!(!predicted((1, 16, 32, 32), 16, fast) && !predicted((1, 15, 64, 64), 16, fast));
+    assert!(!predicted((1, 128, 64, 64), 65, fast) && !predicted((1, 16, 64, 64), 16, Conv2d::new(2, 1)));
+    assert!(!predicted((1, 16, 64, 64), 16, Conv2d { exactness: Exactness::Direct, ..fast }));
 }
 
 proptest! {

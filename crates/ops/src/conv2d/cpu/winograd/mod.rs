@@ -10,10 +10,10 @@
 #![allow(unsafe_code, reason = "pieces of work read and write strided blocks of shared memory")]
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
 
-mod four_taps;
 mod gradient;
 mod kernel;
 mod lattice;
+mod many_points;
 mod passes;
 mod results;
 mod spread;
@@ -25,9 +25,9 @@ use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
-use self::four_taps::{F4x4, F5x4};
 use self::kernel::Kernel;
 use self::lattice::Lattice;
+use self::many_points::{F4x4, F5x4, F6x3};
 use self::passes::{Layout, Pass, Tiling};
 use self::results::{Chunk, FromFewTiles, Kernels, ProductsOfPoint, Results, Tiles};
 use self::transform::{F1x1, F3x2, F4x2, F4x3, Transform};
@@ -44,6 +44,9 @@ const FEW_TILES: usize = 256;
 
 /// Kernels (channels in times channels out) from which on it pays to use each once.
 const MANY_KERNELS: usize = 128 * 128;
+
+/// Kernels up to which large tiles pay: with more, what they are transformed to (64 numbers each) is far from where it is multiplied.
+const KERNELS_OF_LARGE_TILES: usize = 128 * 64;
 
 /// Channels in that are worked on at once, so that what comes of them stays in a cache; a multiple of the blocks of all phases.
 const DEPTH: usize = 64;
@@ -82,19 +85,22 @@ fn choose(g: &Geometry, results: (usize, usize)) -> Option<(Choice, usize)> {
         return None;
     }
     let taps = g.kernel.0.max(g.kernel.1).div_ceil(stride);
-    // Products of each pair of channels.
-    let products = |m: usize, points: usize| results.0.div_ceil(m) * results.1.div_ceil(m) * points * points;
     let choice = match taps {
-        1 => return Some((Choice::F1x1, products(1, 1))),
-        2 if products(3, 4) < products(4, 5) => (Choice::F3x2, products(3, 4)),
-        2 => (Choice::F4x2, products(4, 5)),
-        3 => (Choice::F4x3, products(4, 6)),
-        4 if products(5, 8) < products(4, 7) => (Choice::F5x4, products(5, 8)),
-        4 => (Choice::F4x4, products(4, 7)),
+        1 => return Some((Choice::F1x1, products::<F1x1>(results))),
+        2 if products::<F3x2>(results) < products::<F4x2>(results) => (Choice::F3x2, products::<F3x2>(results)),
+        2 => (Choice::F4x2, products::<F4x2>(results)),
+        3 => (Choice::F4x3, products::<F4x3>(results)),
+        4 if products::<F5x4>(results) < products::<F4x4>(results) => (Choice::F5x4, products::<F5x4>(results)),
+        4 => (Choice::F4x4, products::<F4x4>(results)),
         _ => return None,
     };
     let directly = results.0 * results.1 * g.taps();
     (g.exactness == Exactness::Fast && choice.1 * stride * stride * 4 <= directly * 3).then_some(choice)
+}
+
+/// Products of each pair of channels.
+fn products<T: Transform>(results: (usize, usize)) -> usize {
+    results.0.div_ceil(T::RESULTS) * results.1.div_ceil(T::RESULTS) * T::POINTS * T::POINTS
 }
 
 /// Evaluates an expression with `$transform` the type of a choice.
@@ -130,14 +136,30 @@ fn kernel_of<'a>(g: &Geometry, values: &'a [f32]) -> Kernel<'a> {
 /// `(n, out, h', w')` from `x` `(n, in, h, w)`, or none where Winograd does not serve.
 pub(super) fn forward(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], ending: Ending) -> Option<Vec<f32>> {
     let (choice, _) = choose(g, g.output)?;
-    let kernel = kernel_of(g, weight);
+    Some(with_transform!(choice, T => forward_by::<T>(g, x, weight, ending)))
+}
+
+/// [`forward`] in tiles of 6x6 results, or none where smaller ones serve as well. They take a sixth fewer products of an image of 64x64
+/// or 128x128, and round more: what is learned from is computed in smaller ones throughout.
+pub(super) fn forward_in_large_tiles(
+    g: &Geometry,
+    x: Stack<&[f32]>,
+    weight: &[f32],
+    ending: Ending,
+) -> Option<Vec<f32>> {
+    let (choice, of_smaller) = choose(g, g.output)?;
+    let products = products::<F6x3>(g.output);
+    let few_kernels = g.in_channels >= PANEL && g.in_channels * g.out_channels <= KERNELS_OF_LARGE_TILES;
+    (choice == Choice::F4x3 && few_kernels && 10 * products <= 9 * of_smaller)
+        .then(|| forward_by::<F6x3>(g, x, weight, ending))
+}
+
+fn forward_by<T: Transform + Send + Sync>(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], ending: Ending) -> Vec<f32> {
     let joined = if x.has_whole(PANEL) { None } else { Some(x.joined()) };
     let x = joined.as_deref().map_or(x, |x| g.images(x));
-    let [y, _] = with_transform!(choice, T => {
-        let pass = pass_of::<T>(g.batch, g.output, (image_of(g), result_of(g)), false);
-        correlate(g.level, pass, x, kernel, ending, g.out_channels)
-    });
-    Some(y)
+    let pass = pass_of::<T>(g.batch, g.output, (image_of(g), result_of(g)), false);
+    let [y, _] = correlate(g.level, pass, x, kernel_of(g, weight), ending, g.out_channels);
+    y
 }
 
 /// The adjoint of [`forward`] in x: `(n, in, h, w)` from `y` `(n, out, h', w')`, the first `first` channels apart from the others.

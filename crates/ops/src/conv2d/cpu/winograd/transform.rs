@@ -318,7 +318,7 @@ matrices! {
 
 #[cfg(test)]
 mod tests {
-    use super::super::four_taps::{F4x4, F5x4};
+    use super::super::many_points::{F4x4, F5x4, F6x3};
     use super::*;
 
     type Plain = [f32; 8];
@@ -356,6 +356,7 @@ mod tests {
 
     #[test]
     fn transforms_correlate() {
+        check::<F6x3>();
         check::<F5x4>();
         check::<F4x4>();
         check::<F4x3>();

@@ -1,9 +1,12 @@
-//! The transforms for four taps, of seven and eight points. Each evaluates a polynomial at the points, or does the adjoint of that.
+//! The transforms of seven and eight points. Each evaluates a polynomial at the points, or does the adjoint of that.
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
 #![allow(clippy::needless_range_loop, reason = "closures would not be compiled for the level")]
 
 use super::transform::{F4x3, LARGEST, Transform, Values};
 use crate::kernel::Lanes;
+
+/// Three taps, six results, eight products.
+pub(super) struct F6x3;
 
 /// Four taps, five results, eight products.
 pub(super) struct F5x4;
@@ -69,11 +72,75 @@ fn scale<V: Lanes>(mut values: Values<V>, factors: [f32; LARGEST]) -> Values<V> 
     values
 }
 
-impl F5x4 {
-    /// Divides by the products of a point's differences to all others.
+/// The products of `x - point` over all points but one, for each one: for the pairs, x and the two of x^2 - 1, x^2 - 4 and x^2 - 1/4 that
+/// are not theirs, times x + point.
+#[inline(always)]
+fn products<V: Lanes>([a, b, c, d, e, f, g, h]: Values<V>) -> Values<V> {
+    let one = pair(e.mul_add(-4.25, c.add(g)), d.mul_add(-4.25, b.add(f)), 1.);
+    let two = pair(c.mul_add(0.25, e.mul_add(-1.25, g)), b.mul_add(0.25, d.mul_add(-1.25, f)), 2.);
+    let half = pair(c.mul_add(4., e.mul_add(-5., g)), b.mul_add(4., d.mul_add(-5., f)), 0.5);
+    let (zero, last) = (e.sub(c).mul_add(5.25, a.sub(g)), d.sub(f).mul_add(5.25, h.sub(b)));
+    [zero, one.0, one.1, two.0, two.1, half.0, half.1, last]
+}
+
+/// The adjoint of [`products`].
+#[inline(always)]
+fn products_adjoint<V: Lanes>([zero, one, minus_one, two, minus_two, half, minus_half, last]: Values<V>) -> Values<V> {
+    let (even, odd) = (one.add(minus_one), one.sub(minus_one));
+    let (even2, odd2) = (two.add(minus_two), two.sub(minus_two).mul(V::splat(2.)));
+    let (even_half, odd_half) = (half.add(minus_half), half.sub(minus_half).mul(V::splat(0.5)));
+    [
+        zero,
+        odd2.mul_add(0.25, odd_half.mul_add(4., odd.sub(last))),
+        zero.mul_add(-5.25, even2.mul_add(0.25, even_half.mul_add(4., even))),
+        odd.mul_add(-4.25, odd2.mul_add(-1.25, odd_half.mul_add(-5., last.mul(V::splat(5.25))))),
+        even.mul_add(-4.25, even2.mul_add(-1.25, even_half.mul_add(-5., zero.mul(V::splat(5.25))))),
+        last.mul_add(-5.25, odd.add(odd2).add(odd_half)),
+        even.add(even2).add(even_half).sub(zero),
+        last,
+    ]
+}
+
+/// Divides by the products of a point's differences to all others.
+#[inline(always)]
+fn divide<V: Lanes>(values: Values<V>) -> Values<V> {
+    scale(values, [1., -2. / 9., -2. / 9., 1. / 90., 1. / 90., 32. / 45., 32. / 45., 1.])
+}
+
+/// Many tiles share a kernel: what is divided goes there.
+impl Transform for F6x3 {
+    const RESULTS: usize = 6;
+    const TAPS: usize = 3;
+    const POINTS: usize = 8;
+
     #[inline(always)]
-    fn divide<V: Lanes>(values: Values<V>) -> Values<V> {
-        scale(values, [1., -2. / 9., -2. / 9., 1. / 90., 1. / 90., 32. / 45., 32. / 45., 1.])
+    fn input<V: Lanes>(x: Values<V>) -> Values<V> {
+        products(x)
+    }
+
+    #[inline(always)]
+    fn input_adjoint<V: Lanes>(p: Values<V>) -> Values<V> {
+        products_adjoint(p)
+    }
+
+    #[inline(always)]
+    fn kernel<V: Lanes>(w: Values<V>) -> Values<V> {
+        divide(evaluate(&w, 3))
+    }
+
+    #[inline(always)]
+    fn output<V: Lanes>(m: Values<V>) -> Values<V> {
+        gather(m, 6)
+    }
+
+    #[inline(always)]
+    fn output_adjoint<V: Lanes>(y: Values<V>) -> Values<V> {
+        evaluate(&y, 6)
+    }
+
+    #[inline(always)]
+    fn kernel_adjoint<V: Lanes>(u: Values<V>) -> Values<V> {
+        gather(divide(u), 3)
     }
 }
 
@@ -83,32 +150,13 @@ impl Transform for F5x4 {
     const POINTS: usize = 8;
 
     #[inline(always)]
-    fn input<V: Lanes>([a, b, c, d, e, f, g, h]: Values<V>) -> Values<V> {
-        // Rows are the products of `x - point` over all other points; for the pairs, x and the two of x^2 - 1, x^2 - 4 and x^2 - 1/4 that
-        // are not theirs, times x + point.
-        let one = pair(e.mul_add(-4.25, c.add(g)), d.mul_add(-4.25, b.add(f)), 1.);
-        let two = pair(c.mul_add(0.25, e.mul_add(-1.25, g)), b.mul_add(0.25, d.mul_add(-1.25, f)), 2.);
-        let half = pair(c.mul_add(4., e.mul_add(-5., g)), b.mul_add(4., d.mul_add(-5., f)), 0.5);
-        let (zero, last) = (e.sub(c).mul_add(5.25, a.sub(g)), d.sub(f).mul_add(5.25, h.sub(b)));
-        Self::divide([zero, one.0, one.1, two.0, two.1, half.0, half.1, last])
+    fn input<V: Lanes>(x: Values<V>) -> Values<V> {
+        divide(products(x))
     }
 
     #[inline(always)]
     fn input_adjoint<V: Lanes>(p: Values<V>) -> Values<V> {
-        let [zero, one, minus_one, two, minus_two, half, minus_half, last] = Self::divide(p);
-        let (even, odd) = (one.add(minus_one), one.sub(minus_one));
-        let (even2, odd2) = (two.add(minus_two), two.sub(minus_two).mul(V::splat(2.)));
-        let (even_half, odd_half) = (half.add(minus_half), half.sub(minus_half).mul(V::splat(0.5)));
-        [
-            zero,
-            odd2.mul_add(0.25, odd_half.mul_add(4., odd.sub(last))),
-            zero.mul_add(-5.25, even2.mul_add(0.25, even_half.mul_add(4., even))),
-            odd.mul_add(-4.25, odd2.mul_add(-1.25, odd_half.mul_add(-5., last.mul(V::splat(5.25))))),
-            even.mul_add(-4.25, even2.mul_add(-1.25, even_half.mul_add(-5., zero.mul(V::splat(5.25))))),
-            last.mul_add(-5.25, odd.add(odd2).add(odd_half)),
-            even.add(even2).add(even_half).sub(zero),
-            last,
-        ]
+        products_adjoint(divide(p))
     }
 
     #[inline(always)]
