@@ -115,6 +115,20 @@ def main(path):
     add("gaussian_kl0", "gaussian_kl", latent, gaussian_kl)
     add("reparameterize0", "reparameterize", latent, reparameterize, {"noise": torch.randn(4, 6, 2, 2)})
 
+    for at, (n, c, h, w) in enumerate([(2, 5, 6, 7), (1, 11, 7, 6)]):
+        logits = torch.randn(n, c, h, w) * 3
+        labels = torch.randint(0, c, (n, h, w))
+        labels[torch.rand(n, h, w) < 0.2] = VOID
+        cross_entropy = lambda x, labels, class_weights=None: F.cross_entropy(x, labels, class_weights, ignore_index=VOID)
+        add(f"cross_entropy{at}", "cross_entropy", {"logits": logits}, cross_entropy, {"labels": labels})
+        both = {"labels": labels, "class_weights": torch.rand(c) + 0.2}
+        add(f"cross_entropy{at}_weighted", "cross_entropy", {"logits": logits}, cross_entropy, both)
+    for target in [0.0, 0.9, 1.0]:
+        bce = lambda x, target: F.binary_cross_entropy_with_logits(x, torch.full_like(x, target))
+        add(f"bce{target}", "bce_with_logits", {"logits": patches * 4}, bce, target=target)
+    add("mse0", "mse", pair, F.mse_loss)
+    add("l1_0", "l1", pair, F.l1_loss)
+
     metadata = {"kind": "losses", "torch": torch.__version__, "cases": json.dumps(cases)}
     save_file(tensors, path, metadata)
 

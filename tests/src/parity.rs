@@ -1,4 +1,4 @@
-//! Our networks, layers and losses against a file of what PyTorch computed.
+//! Our networks, layers, losses and optimisers against a file of what PyTorch computed.
 
 mod adam;
 mod cgan;
@@ -7,6 +7,7 @@ mod losses;
 mod networks;
 mod oracle;
 mod quantity;
+mod steps;
 mod unet;
 
 use std::path::Path;
@@ -19,7 +20,7 @@ pub use quantity::{Measure, Quantity, Tolerance};
 /// What one file says about us.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
-    /// What the file is about: `unet`, `cgan`, `layers`, `networks` or `losses`.
+    /// What the file is about: `unet`, `cgan`, `layers`, `networks`, `losses` or `steps`.
     pub kind: String,
     /// Everything that was compared, in the order of computation.
     pub quantities: Vec<Quantity>,
@@ -32,7 +33,7 @@ impl Comparison {
     }
 }
 
-/// Runs our networks, layers or losses on the inputs and weights of a file, and compares every other tensor in it with ours. Errors name the
+/// Runs our networks, layers, losses or optimisers on the inputs and weights of a file, and compares every other tensor in it with ours. Errors name the
 /// file: one that cannot be read, lacks something, or holds something that was not compared.
 pub fn compare(path: &Path) -> Result<Comparison> {
     run(path).with_context(|| path.display().to_string())
@@ -47,7 +48,8 @@ fn run(path: &Path) -> Result<Comparison> {
         "layers" => layers::compare(&mut oracle)?,
         "networks" => networks::compare(&mut oracle)?,
         "losses" => losses::compare(&mut oracle)?,
-        _ => anyhow::bail!("kind {kind}: not unet, cgan, layers, networks or losses"),
+        "steps" => steps::compare(&mut oracle)?,
+        _ => anyhow::bail!("kind {kind}: not unet, cgan, layers, networks, losses or steps"),
     }
     let unused = oracle.unused();
     ensure!(unused.is_empty(), "nothing of ours to compare with: {}", unused.join(", "));

@@ -55,6 +55,7 @@ fn layers_of_absurd_sizes_are_refused() {
         r#""conv2d","stride":1,"padding":0,"dilation":[1,1000000000]"#,
         r#""conv_transpose2d","stride":[1000000000,1],"padding":0"#,
         r#""conv_transpose2d","stride":1,"padding":0,"output_padding":1000000000"#,
+        r#""resize","height":1000000000,"width":1,"how":"nearest""#,
     ] {
         let cases = format!(r#"[{{"name":"c","op":{op}}}]"#);
         let error = refused(&[("kind", "layers"), ("cases", &cases)], &tensors);
@@ -64,6 +65,7 @@ fn layers_of_absurd_sizes_are_refused() {
         r#""conv2d","stride":0,"padding":0"#,
         r#""max_pool2d","kernel":0"#,
         r#""conv2d","stride":1,"padding":0,"groups":0"#,
+        r#""resize","height":0,"width":1,"how":"bilinear""#,
     ] {
         let cases = format!(r#"[{{"name":"c","op":{op}}}]"#);
         assert!(refused(&[("kind", "layers"), ("cases", &cases)], &tensors).starts_with("case c: "), "{op}");

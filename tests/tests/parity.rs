@@ -49,6 +49,17 @@ fn the_layers_agree() {
 }
 
 #[test]
+fn more_layers_agree() {
+    let [convolutions, norms, pools, resizes, activations] = [12 * 4, 2 + 4 + 4 * 4, 2 * 2, 8 * 2, 4 * 2];
+    agrees("more-layers.safetensors", convolutions + norms + pools + resizes + activations);
+}
+
+#[test]
+fn the_steps_agree() {
+    agrees("steps.safetensors", 8);
+}
+
+#[test]
 fn the_other_networks_agree() {
     let [generator, patch, spectral, unet] = [3 + 31 + 18, 3 + 13 + 6, 3 + 10 + 10, 3 + 54];
     let cvae = 3 + 60 + 24;
@@ -57,7 +68,7 @@ fn the_other_networks_agree() {
 
 #[test]
 fn the_losses_agree() {
-    agrees("losses.safetensors", 23 + 27);
+    agrees("losses.safetensors", 32 + 38);
 }
 
 #[test]

@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use img2seg_ops::{
-    Activation, AdamStep, Conv2d, ConvTranspose2d, adam_step, backward, batch_norm_eval, batch_norm_train,
-    bce_with_logits, conv_transpose2d, conv2d, cross_entropy, dice, focal, leaky_relu, lovasz_softmax, max_pool2d, mse,
-    relu, softmax, tanh,
+    Activation, AdamStep, Conv2d, ConvTranspose2d, Resize, adam_step, add, backward, batch_norm_eval, batch_norm_train,
+    bce_with_logits, cat, charbonnier, conv_transpose2d, conv2d, cross_entropy, dice, dropout, focal, global_avg_pool,
+    group_norm, hinge, instance_norm, l1, leaky_relu, least_squares, lovasz_softmax, max_pool2d, mse, relu, resize,
+    sigmoid, softmax, tanh,
 };
 
 const ROUNDS: usize = 15;
@@ -98,6 +99,8 @@ fn main() -> Result<()> {
     report("conv 4x4 s1 4 512->1024 @8", &inputs, &|x| conv2d(&x[0], &x[1], None, Conv2d::default()))?;
     let inputs = [draw((4, 16, 128, 128))?, draw((19, 16, 1, 1))?, draw(19)?];
     report("conv 1x1 4 16->19 @128", &inputs, &|x| conv2d(&x[0], &x[1], Some(&x[2]), Conv2d::default()))?;
+    let inputs = [draw((4, 64, 64, 64))?, draw((128, 64, 1, 1))?];
+    report("conv 1x1 s2 4 64->128 @64", &inputs, &|x| conv2d(&x[0], &x[1], None, Conv2d::new(2, 0)))?;
     for (n, i, o, kernel, size) in
         [(4, 32, 16, 2, 64), (4, 64, 32, 2, 64), (4, 256, 128, 2, 8), (4, 128, 64, 4, 32), (4, 512, 256, 4, 8)]
     {
@@ -122,6 +125,20 @@ fn main() -> Result<()> {
     report("relu 4 32 @128", &x, &|x| relu(&x[0]))?;
     report("leaky_relu 4 32 @128", &x, &|x| leaky_relu(&x[0], 0.2))?;
     report("tanh 4 32 @128", &x, &|x| tanh(&x[0]))?;
+    report("sigmoid 4 32 @128", &x, &|x| sigmoid(&x[0]))?;
+    let keep = draw((4, 32, 128, 128))?.ge(0f32)?.to_dtype(DType::F32)?;
+    report("dropout 4 32 @128", &x, &|x| dropout(&x[0], &keep, 0.5))?;
+    report("global_avg_pool 4 32 @128", &x, &|x| global_avg_pool(&x[0]))?;
+    report("resize nearest 4 32 @128 to 256", &x, &|x| resize(&x[0], 256, 256, Resize::Nearest))?;
+    report("resize bilinear 4 32 @128 to 256", &x, &|x| resize(&x[0], 256, 256, Resize::Bilinear))?;
+    let two = [x[0].clone(), (&x[0] * 0.5)?];
+    report("add relu 4 32 @128", &two, &|x| add(&x[0], &x[1], Activation::Relu))?;
+    report("cat 4 32 + 32 @128", &two, &|x| cat(&[&x[0], &x[1]]))?;
+    let normed = [x[0].clone(), draw(32)?, draw(32)?];
+    report("instance_norm 4 32 @128", &normed, &|x| {
+        instance_norm(&x[0], Some(&x[1]), Some(&x[2]), 1e-5, Activation::None)
+    })?;
+    report("group_norm 8 groups 4 32 @128", &normed, &|x| group_norm(&x[0], 8, &x[1], &x[2], 1e-5, Activation::None))?;
     let labels: Vec<u32> = (0..4 * 128 * 128).map(|i| i % 19).collect();
     let labels = Tensor::from_vec(labels, (4, 128, 128), &Device::Cpu)?;
     report("cross_entropy 4 19 @128", &[draw((4, 19, 128, 128))?], &|x| cross_entropy(&x[0], &labels, None))?;
@@ -133,8 +150,16 @@ fn main() -> Result<()> {
     report("lovasz_softmax 4 11 @128", &logits, &|x| lovasz_softmax(&x[0], &labels))?;
     report("bce_with_logits 4 1 @32", &[draw((4, 1, 32, 32))?], &|x| bce_with_logits(&x[0], 1.))?;
     let target = draw((4, 3, 128, 128))?;
-    report("mse 4 3 @128", &[draw((4, 3, 128, 128))?], &|x| mse(&x[0], &target))?;
+    let photos = [draw((4, 3, 128, 128))?];
+    report("mse 4 3 @128", &photos, &|x| mse(&x[0], &target))?;
+    report("l1 4 3 @128", &photos, &|x| l1(&x[0], &target))?;
+    report("charbonnier 4 3 @128", &photos, &|x| charbonnier(&x[0], &target, 1e-3))?;
+    report("least_squares 4 3 @128", &photos, &|x| least_squares(&x[0], 1.))?;
+    report("hinge 4 3 @128", &photos, &|x| hinge(&x[0], 1.))?;
+    steps()
+}
 
+fn steps() -> Result<()> {
     let zeros = Tensor::zeros(4 << 20, DType::F32, &Device::Cpu)?;
     let [parameter, first, second] = [Var::from_tensor(&zeros)?, Var::from_tensor(&zeros)?, Var::from_tensor(&zeros)?];
     let gradient = draw(4 << 20)?;

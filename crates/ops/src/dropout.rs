@@ -10,10 +10,11 @@ use crate::kernel::{by_candle, has_kernel, map2, node, values, wide};
 /// No gradient flows to `keep`. As in PyTorch, a NaN or an infinity that is dropped becomes NaN.
 ///
 /// # Errors
-/// A mask that does not fit, and a probability outside [0, 1).
+/// An empty tensor, a mask that does not fit, and a probability outside [0, 1).
 pub fn dropout(x: &Tensor, keep: &Tensor, probability: f64) -> Result<Tensor> {
     const OP: &str = "dropout";
     let x = &wide(x)?;
+    check::not_empty(OP, "x", x)?;
     check::same_shape(OP, "keep", keep, x)?;
     if !(0. ..1.).contains(&probability) {
         refuse!("{OP}: probability {probability} is not in [0, 1)");

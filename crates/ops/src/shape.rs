@@ -72,12 +72,13 @@ pub fn cat(images: &[&Tensor]) -> Result<Tensor> {
 /// The same values in another shape of as many elements.
 ///
 /// # Errors
-/// A shape of more or fewer elements.
+/// An empty tensor, and a shape of more or fewer elements.
 pub fn reshape(x: &Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
     let shape = shape.into();
     if shape.elem_count() != x.elem_count() {
         refuse!("reshape: x has shape {:?}, which is not made {:?}", x.dims(), shape.dims());
     }
+    check::not_empty("reshape", "x", x)?;
     let x = &wide(x)?;
     #[cfg(feature = "cuda")]
     if crate::cuda::Stage::of(x).is_some() {

@@ -1,17 +1,22 @@
 //! How ops are verified: against PyTorch's file, finite differences, themselves in f64, and any number of threads.
 
+mod errors;
+mod every_op;
+mod pytorch;
+
 use std::path::Path;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use safetensors::SafeTensors;
 
-use crate::kernel::{Source, has_kernel, node};
+use crate::kernel::{COMPOSED, Source, has_kernel, node};
 use crate::{backward, weighted_sum};
 
 /// An op as a function of all tensors it differentiates.
 pub(crate) type Op<'a> = &'a (dyn Fn(&[Tensor]) -> Result<Tensor> + Sync);
 
-/// One layer of `tests/oracle/layers.safetensors`, or a loss of `losses.safetensors`: PyTorch's output and gradients.
+/// One layer of `tests/oracle/layers.safetensors`, a loss of `losses.safetensors` and the like: PyTorch's output and gradients.
+#[derive(Clone)]
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) spec: serde_json::Value,
@@ -95,6 +100,8 @@ pub(crate) struct Bounds {
 }
 
 pub(crate) const EXACT: Bounds = Bounds { output: 1e-6, gradient: 3e-6 };
+/// Convolutions by sums alone.
+pub(crate) const DIRECT: Bounds = Bounds { output: 1e-6, gradient: 1e-6 };
 pub(crate) const FAST: Bounds = Bounds { output: 1e-5, gradient: 2e-5 };
 
 /// The op's value at `inputs` and its gradients against `cotangent`, by candle's way back and by ours.
@@ -181,6 +188,13 @@ pub(crate) fn assert_op_within(bounds: Bounds, op: Op, inputs: &[Tensor]) {
     assert_accumulates(op, inputs);
     assert_strided(op, inputs);
     assert_any_pool(op, inputs);
+}
+
+/// What `work` does where no kernel serves: by candle's ops, on the calling thread.
+pub(crate) fn composed(work: impl FnOnce()) {
+    COMPOSED.set(true);
+    work();
+    COMPOSED.set(false);
 }
 
 fn cotangent(op: Op, inputs: &[Tensor]) -> Tensor {
@@ -336,60 +350,4 @@ pub(crate) fn refusal<T>(result: Result<T>) -> String {
         Ok(_) => panic!("accepted"),
         Err(error) => error.to_string(),
     }
-}
-
-/// The table of errors in docs/ops.md, of layers at the sizes of a training run.
-#[test]
-#[ignore = "prints; takes a minute"]
-fn measured_errors() {
-    use crate::{Activation, Conv2d, ConvTranspose2d, NormEval, Resize};
-    let print = |name: &str, op: Op, inputs: &[Tensor]| {
-        let wide: Vec<Tensor> = inputs.iter().map(|x| x.to_dtype(DType::F64).unwrap()).collect();
-        let cotangent = cotangent(op, inputs);
-        let (y, gradients) = differentiate(op, inputs, &cotangent);
-        let (expected, expected_gradients) = differentiate(op, &wide, &cotangent.to_dtype(DType::F64).unwrap());
-        let errors = gradients.iter().zip(&expected_gradients).map(|(g, e)| format!("{:.1e}", relative_l2(g, e)));
-        println!("{name:<36} {:.1e} | {}", relative_l2(&y, &expected), errors.collect::<Vec<_>>().join(" "));
-    };
-    for (i, o, size) in [(3, 16, 128), (16, 16, 128), (64, 64, 64), (256, 256, 16)] {
-        let inputs = [draw((2, i, size, size), 1), draw((o, i, 3, 3), 2), draw(o, 3)];
-        let op = |x: &[Tensor]| crate::conv2d(&x[0], &x[1], Some(&x[2]), Conv2d::new(1, 1));
-        print(&format!("conv2d 3x3 {i}->{o} @{size}"), &op, &inputs);
-    }
-    for (i, o, size) in [(16, 16, 128), (64, 64, 64), (128, 64, 64)] {
-        let predict = |dtype| {
-            let of = |dims: &[usize], seed| draw(dims, seed).to_dtype(dtype).unwrap();
-            let [x, kernel] = [of(&[2, i, size, size], 1), of(&[o, i, 3, 3], 2)];
-            let [weight, bias, mean, variance] = [3, 4, 5, 6].map(|seed| of(&[o], seed));
-            let (running_mean, running_var) = (&mean, &(variance.abs().unwrap() + 0.5).unwrap());
-            let norm = NormEval { weight: &weight, bias: &bias, running_mean, running_var, epsilon: 1e-5 };
-            crate::conv2d_norm_eval(&x, &kernel, None, Conv2d::new(1, 1), &norm, Activation::None).unwrap()
-        };
-        let error = relative_l2(&predict(DType::F32), &predict(DType::F64));
-        println!("{:<36} {error:.1e}", format!("conv2d_norm_eval 3x3 {i}->{o} @{size}"));
-    }
-    let inputs = [draw((2, 64, 64, 64), 1), draw((128, 64, 4, 4), 2)];
-    print("conv2d 4x4 s2 64->128 @64", &|x| crate::conv2d(&x[0], &x[1], None, Conv2d::new(2, 1)), &inputs);
-    for (i, o, size, padding) in [(512, 1024, 8, 0), (256, 512, 16, 1)] {
-        let inputs = [draw((2, i, size, size), 1), draw((o, i, 4, 4), 2)];
-        let op = |x: &[Tensor]| crate::conv2d(&x[0], &x[1], None, Conv2d::new(1, padding));
-        print(&format!("conv2d 4x4 {i}->{o} @{size}"), &op, &inputs);
-    }
-    let inputs = [draw((2, 128, 32, 32), 1), draw((128, 64, 4, 4), 2)];
-    let op = |x: &[Tensor]| crate::conv_transpose2d(&x[0], &x[1], None, ConvTranspose2d::new(2, 1));
-    print("conv_transpose2d 4x4 s2 128->64 @32", &op, &inputs);
-    let inputs = [draw((4, 16, 128, 128), 1), draw(16, 2), draw(16, 3)];
-    let op = |x: &[Tensor]| Ok(crate::batch_norm_train(&x[0], &x[1], &x[2], 1e-5, Activation::Relu)?.0);
-    print("batch_norm_train relu 16 @128", &op, &inputs);
-    let x = [(draw((2, 16, 64, 64), 1) * 3.).unwrap()];
-    print("tanh, |x| < 3", &|x| crate::tanh(&x[0]), &x);
-    print("sigmoid, |x| < 3", &|x| crate::sigmoid(&x[0]), &x);
-    print("resize bilinear x2", &|x| crate::resize(&x[0], 128, 128, Resize::Bilinear), &x);
-    let labels: Vec<u32> = (0..2 * 64 * 64).map(|i| i * 7 % 16).collect();
-    let labels = Tensor::from_vec(labels, (2, 64, 64), &Device::Cpu).unwrap();
-    print("cross_entropy 16 @64", &|x| crate::cross_entropy(&x[0], &labels, None), &x);
-    print("bce_with_logits", &|x| crate::bce_with_logits(&x[0], 1.), &x);
-    let pair = [x[0].clone(), draw((2, 16, 64, 64), 2)];
-    print("mse", &|x| crate::mse(&x[0], &x[1]), &pair);
-    print("l1", &|x| crate::l1(&x[0], &x[1]), &pair);
 }

@@ -39,8 +39,17 @@ enum Layer {
     InstanceNorm {
         eps: f64,
     },
+    GroupNorm {
+        groups: usize,
+        eps: f64,
+    },
     MaxPool2d {
         kernel: usize,
+    },
+    Resize {
+        height: usize,
+        width: usize,
+        how: How,
     },
     LeakyRelu {
         slope: f64,
@@ -48,6 +57,13 @@ enum Layer {
     Relu,
     Tanh,
     Sigmoid,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum How {
+    Nearest,
+    Bilinear,
 }
 
 /// (vertical, horizontal), or one number for both.
@@ -165,6 +181,18 @@ fn forward(layer: &Layer, x: &Tensor, weight: Option<&Var>, bias: Option<&Var>) 
             ops::conv_transpose2d(x, kernel()?, bias, spec)?
         }
         Layer::InstanceNorm { eps } => ops::instance_norm(x, weight, bias, eps, Activation::None)?,
+        Layer::GroupNorm { groups, eps } => {
+            let bias = bias.context("tensor bias: missing")?;
+            ops::group_norm(x, groups, kernel()?, bias, eps, Activation::None)?
+        }
+        Layer::Resize { height, width, how } => {
+            let (height, width) = Pair::Each(height, width).get()?;
+            let how = match how {
+                How::Nearest => ops::Resize::Nearest,
+                How::Bilinear => ops::Resize::Bilinear,
+            };
+            ops::resize(x, height, width, how)?
+        }
         Layer::MaxPool2d { kernel } => ops::max_pool2d(x, kernel)?,
         Layer::LeakyRelu { slope } => ops::leaky_relu(x, slope)?,
         Layer::Relu => ops::relu(x)?,

@@ -12,6 +12,10 @@ use super::oracle::Oracle;
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 enum Loss {
     Softmax,
+    CrossEntropy,
+    BceWithLogits { target: f64 },
+    Mse,
+    L1,
     Focal { gamma: f64 },
     Dice,
     LovaszSoftmax,
@@ -27,7 +31,7 @@ impl Loss {
     /// The tensors of a case that have gradients.
     fn inputs(self) -> &'static [&'static str] {
         match self {
-            Self::Charbonnier { .. } => &["prediction", "target"],
+            Self::Mse | Self::L1 | Self::Charbonnier { .. } => &["prediction", "target"],
             Self::Mean => &["x"],
             Self::GaussianKl | Self::Reparameterize => &["mean", "log_variance"],
             _ => &["logits"],
@@ -74,6 +78,10 @@ fn forward(loss: Loss, inputs: &[Var], mut other: impl FnMut(&str) -> Result<Opt
     let labels = || labels.as_ref().context("tensor labels: missing");
     Ok(match loss {
         Loss::Softmax => ops::softmax(&inputs[0])?,
+        Loss::CrossEntropy => ops::cross_entropy(&inputs[0], labels()?, other("class_weights")?.as_ref())?,
+        Loss::BceWithLogits { target } => ops::bce_with_logits(&inputs[0], target)?,
+        Loss::Mse => ops::mse(&inputs[0], &inputs[1])?,
+        Loss::L1 => ops::l1(&inputs[0], &inputs[1])?,
         Loss::Focal { gamma } => ops::focal(&inputs[0], labels()?, gamma, other("class_weights")?.as_ref())?,
         Loss::Dice => ops::dice(&inputs[0], labels()?, other("class_weights")?.as_ref())?,
         Loss::LovaszSoftmax => ops::lovasz_softmax(&inputs[0], labels()?)?,

@@ -46,6 +46,14 @@ impl Activation {
         self.slope() >= 0.
     }
 
+    /// Whether it is `max(x, slope x)`, and that is NaN where it should be: as vectors of sums are ended before they are written.
+    pub(crate) fn is_maximum(self) -> bool {
+        match self {
+            Self::None | Self::Relu => true,
+            Self::LeakyRelu(slope) => slope <= 1. && slope != 0.,
+        }
+    }
+
     /// Turns gradients into those before the activation of `x`, or of what has its signs.
     pub(crate) fn go_back(self, gradients: &mut [f32], x: &[f32]) {
         match self {
@@ -69,7 +77,11 @@ impl Activation {
 }
 
 /// `max(x, 0)` of any shape; the gradient at 0 is 0.
+///
+/// # Errors
+/// An empty tensor.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
+    check::not_empty("relu", "x", x)?;
     #[cfg(feature = "cuda")]
     if let Some(stage) = Stage::of_image(x) {
         return cuda::apply(&stage, Activation::Relu, x);
@@ -82,7 +94,11 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
 }
 
 /// `x` above zero and `slope * x` elsewhere; the gradient at 0 is the slope.
+///
+/// # Errors
+/// An empty tensor.
 pub fn leaky_relu(x: &Tensor, slope: f64) -> Result<Tensor> {
+    check::not_empty("leaky_relu", "x", x)?;
     #[cfg(feature = "cuda")]
     if let Some(stage) = Stage::of_image(x) {
         return cuda::apply(&stage, Activation::LeakyRelu(slope), x);
@@ -103,11 +119,12 @@ pub fn leaky_relu(x: &Tensor, slope: f64) -> Result<Tensor> {
 /// The activation of `a + b`, two tensors of one shape: the end of a residual block.
 ///
 /// # Errors
-/// Tensors of different shapes.
+/// Empty tensors, and tensors of different shapes.
 pub fn add(a: &Tensor, b: &Tensor, activation: Activation) -> Result<Tensor> {
     const OP: &str = "add";
     let [a, b] = [&wide(a)?, &wide(b)?];
     check::same_shape(OP, "b", b, a)?;
+    check::not_empty(OP, "a", a)?;
     if !has_kernel(a) {
         return activation.apply(&by_candle(OP, &[a, b], |x| &x[0] + &x[1])?);
     }
@@ -125,11 +142,12 @@ pub fn add(a: &Tensor, b: &Tensor, activation: Activation) -> Result<Tensor> {
 /// `bound * tanh(x / bound)` of any shape: x near 0, and never beyond `bound`, with a gradient everywhere.
 ///
 /// # Errors
-/// A bound that is not positive.
+/// An empty tensor, and a bound that is not positive.
 pub fn soft_clamp(x: &Tensor, bound: f64) -> Result<Tensor> {
     if !(bound > 0. && bound.is_finite()) {
         refuse!("soft_clamp: bound {bound} is not positive");
     }
+    check::not_empty("soft_clamp", "x", x)?;
     let x = &wide(x)?;
     if !has_kernel(x) {
         return by_candle("soft_clamp", &[x], move |x| (&x[0] / bound)?.tanh()? * bound);
@@ -144,7 +162,11 @@ pub fn soft_clamp(x: &Tensor, bound: f64) -> Result<Tensor> {
 }
 
 /// Hyperbolic tangent of any shape.
+///
+/// # Errors
+/// An empty tensor.
 pub fn tanh(x: &Tensor) -> Result<Tensor> {
+    check::not_empty("tanh", "x", x)?;
     let x = &wide(x)?;
     if !has_kernel(x) {
         #[cfg(feature = "cuda")]
@@ -157,7 +179,11 @@ pub fn tanh(x: &Tensor) -> Result<Tensor> {
 }
 
 /// `1 / (1 + exp(-x))` of any shape, without overflow at either end.
+///
+/// # Errors
+/// An empty tensor.
 pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    check::not_empty("sigmoid", "x", x)?;
     let x = &wide(x)?;
     if !has_kernel(x) {
         #[cfg(feature = "cuda")]

@@ -10,7 +10,7 @@ fn op(spec: ConvTranspose2d) -> impl Fn(&[Tensor]) -> candle_core::Result<Tensor
 }
 
 fn bounds(spec: ConvTranspose2d) -> verify::Bounds {
-    if spec.exactness == Direct { verify::EXACT } else { verify::FAST }
+    if spec.exactness == Direct { verify::DIRECT } else { verify::FAST }
 }
 
 #[test]
@@ -87,8 +87,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
     fn any_shape_agrees_with_f64(
-        (n, groups, h, w) in (1usize..4, 1usize..4, 1usize..16, 1usize..16),
-        (group_in, group_out, kh, kw) in (1usize..9, 1usize..9, 1usize..5, 1usize..5),
+        (n, groups, h, w) in (1usize..4, 1usize..4, 1usize..71, 1usize..71),
+        (group_in, group_out, kh, kw) in (1usize..6, 1usize..6, 1usize..5, 1usize..5),
         (sy, sx, py, px, dy, dx) in (1usize..4, 1usize..4, 0usize..4, 0usize..4, 1usize..3, 1usize..3),
         (oy, ox, bias, direct) in (0usize..3, 0usize..3, any::<bool>(), any::<bool>()),
     ) {

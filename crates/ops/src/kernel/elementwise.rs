@@ -62,6 +62,10 @@ impl<R, F: FnOnce() -> R> Work for Closure<F> {
     }
 }
 
+/// Whether the copy for AVX2 is passed over: it has the same bits.
+#[cfg(test)]
+pub(crate) static PORTABLE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
 /// Does `work` in a copy that is compiled for AVX2 where the processor has it, alone: what it becomes does not depend on what is around it.
 #[inline(always)]
 pub(crate) fn vectorised_work<W: Work>(work: W) -> W::Output {
@@ -71,6 +75,10 @@ pub(crate) fn vectorised_work<W: Work>(work: W) -> W::Output {
         #[target_feature(enable = "avx2")]
         fn wide<W: Work>(work: W) -> W::Output {
             work.run()
+        }
+        #[cfg(test)]
+        if PORTABLE.load(std::sync::atomic::Ordering::Relaxed) {
+            return work.run();
         }
         if std::arch::is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has what `wide` is compiled for.
@@ -91,7 +99,13 @@ pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
 /// # Safety
 /// `write` has to write every element.
 pub(crate) unsafe fn written<T>(len: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
-    let mut values = Vec::with_capacity(len);
+    let mut values: Vec<T> = Vec::with_capacity(len);
+    // Bits of NaN, which show where nothing is written.
+    #[cfg(test)]
+    // SAFETY: the capacity is at least `len`.
+    unsafe {
+        values.as_mut_ptr().write_bytes(0xff, len);
+    }
     write(&mut values.spare_capacity_mut()[..len]);
     // SAFETY: the capacity is at least `len`, and the caller says that each element is written.
     unsafe { values.set_len(len) };

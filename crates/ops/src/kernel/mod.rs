@@ -14,6 +14,8 @@ mod values;
 
 pub use arithmetic::{arithmetic, cpu_features, limit_arithmetic};
 pub use backward::{Gradients, backward};
+#[cfg(test)]
+pub(crate) use elementwise::PORTABLE;
 pub(crate) use elementwise::{
     CHUNK, Work, chunks, chunks_mut, for_each, lanes, lanes2, map, map2, pieces, scale_by, sum2, update, vectorised,
     vectorised_work, written,
@@ -30,4 +32,6 @@ pub(crate) use order::Order;
 pub(crate) use scratch::{LINE, Scratch};
 pub(crate) use simd::{Isa, Lanes, Level, PANEL, Piece, Rows, Vector, run};
 pub(crate) use sums::{BLOCK, block_sums, sums_of_pairs};
+#[cfg(test)]
+pub(crate) use values::COMPOSED;
 pub(crate) use values::{has_kernel, lend, values};

@@ -35,7 +35,7 @@ pub(crate) struct Pass<'a> {
 pub(crate) type OfParameters = Box<dyn FnOnce() -> Result<[Option<Tensor>; 2]> + Send>;
 
 /// Hands these out to be computed, those of the input of this number and the next, or gives them back.
-pub(super) type Beside<'a> = dyn Fn(usize, OfParameters) -> Option<OfParameters> + 'a;
+pub(crate) type Beside<'a> = dyn Fn(usize, OfParameters) -> Option<OfParameters> + 'a;
 
 impl Pass<'_> {
     /// The gradient, to be handed on or written over: itself, or a copy where candle has it too. It is to be read no more by `gradient`.
@@ -289,9 +289,15 @@ impl Record {
         }
     }
 
+    /// Whether the input of this number takes a gradient.
+    #[cfg(test)]
+    pub(crate) fn needs(&self, at: usize) -> bool {
+        self.inputs.get(at).is_some_and(|input| !matches!(input, Source::Constant))
+    }
+
     /// Gradients of the inputs, given that of the result, which may be written over if it is the caller's own. The gradient that the first
     /// input has so far may become part of its gradient, or is left. Those of parameters may be handed out to `beside`.
-    pub(super) fn pass(
+    pub(crate) fn pass(
         &self,
         gradient: &Tensor,
         is_own: bool,

@@ -9,10 +9,11 @@ use crate::kernel::{chunks, chunks_mut, for_each, has_kernel, lend, values, vect
 /// Moves each average towards its value, of the same shape: `average = (1 - share) average + share value`, with `share` in 0..=1.
 ///
 /// # Errors
-/// Mismatching shapes; nothing is moved then.
+/// Empty averages and mismatching shapes; nothing is moved then.
 pub fn move_towards(averages: &[(&Var, &Tensor)], share: f64) -> Result<()> {
     for (average, value) in averages {
         check::same_shape("move_towards", "value", value, average)?;
+        check::not_empty("move_towards", "value", value)?;
     }
     for_each(
         averages,

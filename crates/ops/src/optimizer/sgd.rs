@@ -40,11 +40,12 @@ pub struct SgdParameter<'a> {
 /// velocity`, or with Nesterov's look ahead `parameter -= learning_rate * (g + momentum * velocity)`.
 ///
 /// # Errors
-/// Mismatching shapes and one variable in two roles; nothing is moved then.
+/// Empty parameters, mismatching shapes and one variable in two roles; nothing is moved then.
 pub fn sgd_steps(parameters: &[SgdParameter], settings: &SgdStep) -> Result<()> {
     const OP: &str = "sgd_step";
     let mut seen = HashSet::new();
     for &SgdParameter { parameter, gradient, velocity, .. } in parameters {
+        check::not_empty(OP, "parameter", parameter)?;
         check::same_shape(OP, "gradient", gradient, parameter)?;
         check::same_shape(OP, "velocity", velocity, parameter)?;
         if ![parameter, velocity].into_iter().all(|variable| seen.insert(variable.id())) {

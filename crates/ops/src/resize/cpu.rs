@@ -34,11 +34,17 @@ pub(super) fn backward(gradient: &[f32], input: (usize, usize), vertical: &Axis,
         for (gradient, (top, bottom, below)) in gradient.chunks_exact(width).zip(vertical.steps()) {
             let (top, bottom) = (top * input.1, bottom * input.1);
             for (&gradient, (left, right, after)) in gradient.iter().zip(horizontal.steps()) {
-                let (upper, lower) = (gradient * (1. - below), gradient * below);
-                x[top + left] += upper * (1. - after);
-                x[top + right] += upper * after;
-                x[bottom + left] += lower * (1. - after);
-                x[bottom + right] += lower * after;
+                let mut row = |start: usize, gradient: f32| {
+                    x[start + left] += gradient * (1. - after);
+                    if after != 0. {
+                        x[start + right] += gradient * after;
+                    }
+                };
+                // As in `mix`, a pixel of no weight gets no NaN.
+                row(top, gradient * (1. - below));
+                if below != 0. {
+                    row(bottom, gradient * below);
+                }
             }
         }
     });

@@ -57,6 +57,9 @@ pub(crate) fn forward(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], bias: Opti
 
 /// [`forward`] by those algorithms that end sums as they write them.
 fn ended(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], ending: Ending) -> Option<Vec<f32>> {
+    if !ending.activation.is_maximum() {
+        return None;
+    }
     if few_taps::serves(g) {
         return Some(few_taps::forward(g, &x.joined(), weight, ending));
     }
@@ -83,7 +86,8 @@ pub(crate) fn forward_activated(
 
 /// [`forward`] with another ending than a bias, for prediction: it may round more.
 pub(crate) fn predict(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], ending: Ending) -> Vec<f32> {
-    let done = winograd::forward_in_large_tiles(g, x, weight, ending).or_else(|| ended(g, x, weight, ending));
+    let large = || winograd::forward_in_large_tiles(g, x, weight, ending);
+    let done = ending.activation.is_maximum().then(large).flatten().or_else(|| ended(g, x, weight, ending));
     done.unwrap_or_else(|| {
         let mut y = forward(g, x, weight, None);
         ending.apply(&mut y, g.out_channels, g.output_pixels());
@@ -173,10 +177,11 @@ fn without_tiles(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) 
 
 /// [`input_gradient`] with another ending than a bias, for the transposed convolution.
 pub(crate) fn input_gradient_to(g: &Geometry, y: &[f32], weight: &[f32], ending: Ending) -> Vec<f32> {
-    if let Some([x, _]) = winograd::input_gradient(g, y, weight, ending, g.in_channels) {
+    let tiles = || winograd::input_gradient(g, y, weight, ending, g.in_channels);
+    if let Some([x, _]) = ending.activation.is_maximum().then(tiles).flatten() {
         return x;
     }
-    let mut x = without_tiles(g, y, weight, None);
+    let mut x = input_gradient(g, y, weight, None);
     ending.apply(&mut x, g.in_channels, g.input_pixels());
     x
 }

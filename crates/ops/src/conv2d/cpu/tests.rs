@@ -47,8 +47,15 @@ fn assert_near(what: &str, actual: &[f32], expected: &[f64], noise: f64, toleran
     assert!(error <= tolerance, "{what}: relative error {error:e} exceeds {tolerance:e}");
 }
 
+type Shape = (usize, usize, usize, usize);
+
 /// All three directions of one convolution, on every path.
-fn check(x: (usize, usize, usize, usize), weight: (usize, usize, usize, usize), spec: Conv2d) {
+fn check(x: Shape, weight: Shape, spec: Conv2d) {
+    check_in_pools(x, weight, spec, &[]);
+}
+
+/// [`check`], and the same bits in pools of so many threads.
+fn check_in_pools(x: Shape, weight: Shape, spec: Conv2d, threads: &[usize]) {
     let g = geometry(&draw(x, 0), &draw(weight, 0), None, spec).unwrap();
     let (ins, outs) =
         (g.batch * g.in_channels * g.input.0 * g.input.1, g.batch * g.out_channels * g.output.0 * g.output.1);
@@ -82,14 +89,21 @@ fn check(x: (usize, usize, usize, usize), weight: (usize, usize, usize, usize), 
         for level in Level::all() {
             let g = Geometry { exactness, level, ..g };
             let (output, gradients) = if exactness == Exactness::Fast { (1e-5, 2e-5) } else { (1e-6, 1e-6) };
-            let [weight, bias_gradient] = parameter_gradients(&g, g.images(&x), &y, [true; 2]).map(Option::unwrap);
-            let results = [
-                forward(&g, g.images(&x), &kernel, Some(&bias)),
-                input_gradient(&g, &y, &kernel, Some(&bias_back)),
-                weight,
-                bias_gradient,
-                predict(&g, g.images(&x), &kernel, Ending::bias(Some(&bias))),
-            ];
+            let compute = || {
+                let [weight, bias_gradient] = parameter_gradients(&g, g.images(&x), &y, [true; 2]).map(Option::unwrap);
+                [
+                    forward(&g, g.images(&x), &kernel, Some(&bias)),
+                    input_gradient(&g, &y, &kernel, Some(&bias_back)),
+                    weight,
+                    bias_gradient,
+                    predict(&g, g.images(&x), &kernel, Ending::bias(Some(&bias))),
+                ]
+            };
+            let results = compute();
+            for &threads in threads {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                assert!(pool.install(compute) == results, "{threads} threads differ: {g:?}");
+            }
             assert_near(&format!("forward of {g:?}"), &results[0], &forth, noise[0], output);
             assert_near(&format!("input gradient of {g:?}"), &results[1], &back, noise[1], gradients);
             assert_near(&format!("weight gradient of {g:?}"), &results[2], &gradient, noise[2], gradients);
@@ -108,6 +122,7 @@ fn check(x: (usize, usize, usize, usize), weight: (usize, usize, usize, usize), 
 
 #[test]
 fn layers_of_networks() {
+    let check = |x: Shape, weight: Shape, spec: Conv2d| check_in_pools(x, weight, spec, &[1, 2, 3, 8]);
     // Few tiles and many kernels; many tiles and few kernels; several segments to a row; parts of a weight gradient.
     check((1, 130, 9, 11), (140, 130, 3, 3), Conv2d::new(1, 1));
     check((1, 150, 24, 23), (130, 150, 3, 3), Conv2d::new(1, 1));
@@ -120,6 +135,8 @@ fn layers_of_networks() {
     check((2, 6, 34, 30), (24, 6, 4, 4), Conv2d::new(2, 1));
     check((2, 33, 12, 14), (17, 33, 2, 2), Conv2d::new(2, 0));
     check((2, 20, 30, 31), (19, 20, 1, 1), Conv2d::default());
+    check((2, 20, 31, 30), (40, 20, 1, 1), Conv2d::new(2, 0));
+    check((1, 9, 17, 20), (12, 9, 1, 2), Conv2d::new(2, 0));
     check((2, 130, 8, 8), (140, 130, 4, 4), Conv2d::default());
     check((2, 9, 61, 49), (20, 9, 4, 4), Conv2d::new(1, 2));
     // Gradients of images that are spread from few tiles: odd sizes, a row that no kernel sees, and so many tiles that points take turns.

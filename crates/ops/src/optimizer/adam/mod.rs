@@ -108,7 +108,7 @@ pub struct AdamParameter<'a> {
 /// PyTorch's formula: `parameter -= learning_rate / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + epsilon)`.
 ///
 /// # Errors
-/// Mismatching shapes, one variable in two roles, and step 0.
+/// Empty parameters, mismatching shapes, one variable in two roles, and step 0.
 pub fn adam_step(
     parameter: &Var,
     gradient: &Tensor,
@@ -128,6 +128,7 @@ pub fn adam_steps(parameters: &[AdamParameter], step: u64, settings: &AdamStep) 
     const OP: &str = "adam_step";
     let mut seen = HashSet::new();
     for &AdamParameter { parameter, gradient, first_moment, second_moment, .. } in parameters {
+        check::not_empty(OP, "parameter", parameter)?;
         check::same_shape(OP, "gradient", gradient, parameter)?;
         check::same_shape(OP, "first_moment", first_moment, parameter)?;
         check::same_shape(OP, "second_moment", second_moment, parameter)?;

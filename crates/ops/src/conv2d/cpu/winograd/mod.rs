@@ -86,7 +86,8 @@ fn choose(g: &Geometry, results: (usize, usize)) -> Option<(Choice, usize)> {
     }
     let taps = g.kernel.0.max(g.kernel.1).div_ceil(stride);
     let choice = match taps {
-        1 => return Some((Choice::F1x1, products::<F1x1>(results))),
+        // At stride 2 a smaller kernel than 2x2 leaves phases without a tap, which would be multiplied by zeros.
+        1 => return (g.kernel == (stride, stride)).then_some((Choice::F1x1, products::<F1x1>(results))),
         2 if products::<F3x2>(results) < products::<F4x2>(results) => (Choice::F3x2, products::<F3x2>(results)),
         2 => (Choice::F4x2, products::<F4x2>(results)),
         3 => (Choice::F4x3, products::<F4x3>(results)),
