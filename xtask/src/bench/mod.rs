@@ -44,6 +44,9 @@ pub(crate) struct Bench {
     /// Threads of each side [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     threads: Option<usize>,
+    /// Also ours with one thread, in the same turns
+    #[arg(long)]
+    one_thread: bool,
     /// What computes; cuda-fastest measures cuDNN's algorithms and takes the fastest, as PyTorch's side does on any GPU
     #[arg(long, default_value = "cpu", value_parser = ["cpu", "cuda", "cuda-fastest"])]
     device: String,
@@ -71,6 +74,7 @@ struct Sides {
     program: PathBuf,
     python: Option<PathBuf>,
     compile: bool,
+    one_thread: bool,
     device: String,
     exactness: String,
     threads: usize,
@@ -87,6 +91,7 @@ impl Bench {
             program: PathBuf::new(),
             python: self.pytorch,
             compile: self.compile,
+            one_thread: self.one_thread,
             device: self.device,
             exactness: self.exactness,
             threads,
@@ -139,7 +144,10 @@ impl Sides {
         words.extend(folder.as_ref().map(|folder| folder.path().display().to_string()));
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
 
-        let mut ours = self.start_ours(&words)?;
+        let mut ours = vec![self.start_ours(&words, self.threads)?];
+        if self.one_thread {
+            ours.push(self.start_ours(&words, 1)?);
+        }
         let mut theirs = Vec::new();
         if self.python.is_some() {
             theirs.push((case.name.clone(), self.start_pytorch(&words)));
@@ -150,9 +158,9 @@ impl Sides {
         }
         for worker in theirs.iter().filter_map(|(_, worker)| worker.as_ref().ok()) {
             ensure!(
-                worker.size == ours.size,
+                worker.size == ours[0].size,
                 "{} trained numbers or images, PyTorch has {}: not the same case",
-                ours.size,
+                ours[0].size,
                 worker.size
             );
         }
@@ -162,8 +170,7 @@ impl Sides {
             fastest = take_turns(&mut ours, &mut theirs, 1)?;
         }
         let steps = (TURN_MS / fastest).ceil().clamp(1.0, 1000.0) as usize;
-        for worker in std::iter::once(&mut ours).chain(theirs.iter_mut().filter_map(|(_, worker)| worker.as_mut().ok()))
-        {
+        for worker in ours.iter_mut().chain(theirs.iter_mut().filter_map(|(_, worker)| worker.as_mut().ok())) {
             worker.times.clear();
         }
         for _ in 0..rounds {
@@ -172,9 +179,11 @@ impl Sides {
 
         let on_device = self.device != "cpu";
         let memory = |worker: &mut Worker| if on_device { worker.device_mib() } else { Ok(worker.peak_mib()) };
-        let mib = memory(&mut ours)?;
-        let ours = Side::of(&ours.times, mib);
-        let row = |case, pytorch| Row { case, threads: self.threads, ours: ours.clone(), pytorch };
+        let mib = memory(&mut ours[0])?;
+        let alone = ours.get(1).map(|worker| Side::of(&worker.times, worker.peak_mib()));
+        let ours = Side::of(&ours[0].times, mib);
+        let row =
+            |case, pytorch| Row { case, threads: self.threads, ours: ours.clone(), alone: alone.clone(), pytorch };
         if theirs.is_empty() {
             return Ok(vec![row(case.name.clone(), None)]);
         }
@@ -188,10 +197,10 @@ impl Sides {
     }
 
     /// With the threads and the allocator that the program has, by the variables that it sets itself (`crates/cli/src/main.rs`).
-    fn start_ours(&self, words: &[&str]) -> Result<Worker> {
+    fn start_ours(&self, words: &[&str], threads: usize) -> Result<Worker> {
         let mut command = Command::new(&self.program);
         command.args([&self.device, &self.exactness]).args(words);
-        command.env("RAYON_NUM_THREADS", self.threads.to_string());
+        command.env("RAYON_NUM_THREADS", threads.to_string());
         for (name, value) in [("CANDLE_NUM_THREADS", "1"), ("MIMALLOC_PURGE_DELAY", "-1")] {
             if env::var_os(name).is_none() {
                 command.env(name, value);
@@ -217,10 +226,13 @@ impl Sides {
     }
 }
 
-/// `steps` of ours, then of each of theirs that has not failed; the fewest milliseconds of one step.
-fn take_turns(ours: &mut Worker, theirs: &mut [(String, Result<Worker>)], steps: usize) -> Result<f64> {
-    let mut fastest = ours.run(steps)?;
-    thread::sleep(PAUSE);
+/// `steps` of each of ours, then of each of theirs that has not failed; the fewest milliseconds of one step.
+fn take_turns(ours: &mut [Worker], theirs: &mut [(String, Result<Worker>)], steps: usize) -> Result<f64> {
+    let mut fastest = f64::INFINITY;
+    for worker in ours {
+        fastest = fastest.min(worker.run(steps)?);
+        thread::sleep(PAUSE);
+    }
     for (_, theirs) in theirs {
         let Ok(worker) = theirs else { continue };
         match worker.run(steps) {
@@ -230,4 +242,49 @@ fn take_turns(ours: &mut Worker, theirs: &mut [(String, Result<Worker>)], steps:
         thread::sleep(PAUSE);
     }
     Ok(fastest)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        bench: Bench,
+    }
+
+    fn parsed(words: &str) -> Result<Bench, String> {
+        let words = std::iter::once("bench").chain(words.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.bench).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_a_line_asks_for_is_understood() {
+        let bench =
+            parsed("train infer --pytorch py --compile --threads 3 --rounds 15 --one-thread --json rows.json").unwrap();
+        assert_eq!((bench.filters.len(), bench.threads, bench.rounds), (2, Some(3), 15));
+        assert!(bench.compile && bench.one_thread && bench.pytorch == Some("py".into()));
+        let bench = parsed("").unwrap();
+        assert_eq!((&*bench.device, &*bench.exactness, bench.rounds), ("cpu", "fast", 7));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        for (words, name) in [
+            ("--threads 0", "--threads <N>': must be at least 1"),
+            ("--rounds many", "--rounds <N>': not a number"),
+            ("--compile", "--pytorch <PYTHON>"),
+            ("--device tpu", "--device <DEVICE>"),
+            ("--exactness exact", "--exactness <EXACTNESS>"),
+            ("--thread 2", "--thread"),
+        ] {
+            let error = parsed(words).err().unwrap();
+            assert!(error.contains(name), "{words}: {error}");
+        }
+        let missing = Path::new("no/such/folder/rows.json");
+        assert_eq!(write_json(missing, &[]).unwrap_err().to_string(), missing.display().to_string());
+    }
 }

@@ -10,6 +10,8 @@ pub(super) struct Row {
     pub(super) case: String,
     pub(super) threads: usize,
     pub(super) ours: Side,
+    /// Ours with one thread, if it took turns.
+    pub(super) alone: Option<Side>,
     /// PyTorch's, if there is one; the text says why it failed.
     pub(super) pytorch: Option<Result<Side, String>>,
 }
@@ -48,6 +50,11 @@ impl Row {
         Some(self.pytorch()?.median / self.ours.median)
     }
 
+    /// How many times as fast as one thread the others make us.
+    fn speedup(&self) -> Option<f64> {
+        Some(self.alone.as_ref()?.median / self.ours.median)
+    }
+
     fn failure(&self) -> Option<&str> {
         self.pytorch.as_ref()?.as_ref().err().map(String::as_str)
     }
@@ -57,6 +64,9 @@ impl Row {
         let mut line = format!("{}: {:.2} ms", self.case, self.ours.median);
         if let (Some(pytorch), Some(ratio)) = (self.pytorch(), self.ratio()) {
             let _ = write!(line, ", PyTorch {:.2} ms, ratio {ratio:.2}", pytorch.median);
+        }
+        if let (Some(alone), Some(speedup)) = (&self.alone, self.speedup()) {
+            let _ = write!(line, ", one thread {:.2} ms, ratio {speedup:.2}", alone.median);
         }
         if let Some(failure) = self.failure() {
             let _ = write!(line, ", PyTorch failed: {failure}");
@@ -69,14 +79,20 @@ impl Row {
 pub(super) fn table(rows: &[Row]) -> String {
     let beside = rows.iter().any(|row| row.pytorch.is_some());
     let width = rows.iter().map(|row| row.case.len()).max().unwrap_or(0);
-    let ratio = "PyTorch / ours";
+    let (ratio, speedup) = ("PyTorch / ours", "one / ours");
     let mut table = format!("{:width$}  {:>10}  {:>10}  {:>9}", "ms a step", "ours", "minimum", "MiB");
+    if rows.iter().any(|row| row.alone.is_some()) {
+        let _ = write!(table, "  {:>10}  {:>10}  {:>9}  {speedup}", "one thread", "minimum", "MiB");
+    }
     if beside {
         let _ = write!(table, "  {:>10}  {:>10}  {:>9}  {ratio}", "PyTorch", "minimum", "MiB");
     }
     table.push('\n');
     for row in rows {
         let _ = write!(table, "{:width$}{}", row.case, columns(&row.ours));
+        if let (Some(alone), Some(value)) = (&row.alone, row.speedup()) {
+            let _ = write!(table, "{}  {value:>1$.2}", columns(alone), speedup.len());
+        }
         if let (Some(pytorch), Some(value)) = (row.pytorch(), row.ratio()) {
             let _ = write!(table, "{}  {value:>1$.2}", columns(pytorch), ratio.len());
         }
@@ -101,7 +117,7 @@ pub(super) fn json(rows: &[Row]) -> String {
 
 fn json_row(row: &Row) -> Value {
     let rounded = |value: f64| (value * 1e3).round() / 1e3;
-    json!({
+    let mut value = json!({
         "case": row.case,
         "threads": row.threads,
         "ours_ms": rounded(row.ours.median),
@@ -109,7 +125,12 @@ fn json_row(row: &Row) -> Value {
         "ratio": row.ratio().map(rounded),
         "ours_mib": row.ours.mib.map(rounded),
         "pytorch_mib": row.pytorch().and_then(|side| side.mib).map(rounded),
-    })
+    });
+    if let (Some(alone), Some(speedup)) = (&row.alone, row.speedup()) {
+        value["one_thread_ms"] = rounded(alone.median).into();
+        value["speedup"] = rounded(speedup).into();
+    }
+    value
 }
 
 #[cfg(test)]
@@ -118,8 +139,13 @@ mod tests {
 
     fn rows() -> [Row; 3] {
         let side = |median, mib| Side { median, minimum: median - 1.0, mib };
-        let row =
-            |case: &str, pytorch| Row { case: case.to_owned(), threads: 2, ours: side(50.0, Some(100.5)), pytorch };
+        let row = |case: &str, pytorch| Row {
+            case: case.to_owned(),
+            threads: 2,
+            ours: side(50.0, Some(100.5)),
+            alone: None,
+            pytorch,
+        };
         [
             row("train", Some(Ok(side(60.0, Some(400.0))))),
             row("train (compiled)", Some(Err("no C++ compiler".to_owned()))),
@@ -155,6 +181,26 @@ mod tests {
             )
         );
         assert_eq!(json(&[]), "[]\n");
+    }
+
+    #[test]
+    fn one_thread_has_columns_where_it_took_turns() {
+        let [first, ..] = rows();
+        let alone = Some(Side { median: 90.0, minimum: 89.0, mib: Some(70.0) });
+        let beside = Row { case: "train-unet".to_owned(), alone, ..first };
+        assert_eq!(
+            beside.line(),
+            "train-unet: 50.00 ms, PyTorch 60.00 ms, ratio 1.20, one thread 90.00 ms, ratio 1.80"
+        );
+        let row = json(std::slice::from_ref(&beside));
+        assert!(row.contains(r#""pytorch_mib":400.0,"one_thread_ms":90.0,"speedup":1.8}"#), "{row}");
+        let text = table(&[Row { pytorch: None, ..beside.clone() }]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0].len(), lines[1].len());
+        assert!(lines[1].ends_with("90.00       89.00         70        1.80"), "{text}");
+        let text = table(&[beside]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0].len(), lines[1].len(), "{text}");
     }
 
     #[test]
