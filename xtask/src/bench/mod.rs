@@ -179,9 +179,9 @@ impl Sides {
 
         let on_device = self.device != "cpu";
         let memory = |worker: &mut Worker| if on_device { worker.device_mib() } else { Ok(worker.peak_mib()) };
-        let mib = memory(&mut ours[0])?;
-        let alone = ours.get(1).map(|worker| Side::of(&worker.times, worker.peak_mib()));
-        let ours = Side::of(&ours[0].times, mib);
+        let sides = ours.iter_mut().map(|worker| memory(worker).map(|mib| Side::of(&worker.times, mib)));
+        let mut sides = sides.collect::<Result<Vec<_>>>()?.into_iter();
+        let (ours, alone) = (sides.next().context("no side of ours")?, sides.next());
         let row =
             |case, pytorch| Row { case, threads: self.threads, ours: ours.clone(), alone: alone.clone(), pytorch };
         if theirs.is_empty() {
