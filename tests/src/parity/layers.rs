@@ -5,7 +5,6 @@ use candle_core::{Device, Tensor, Var};
 use img2seg_models::{Parameters, layers::BatchNorm2d};
 use img2seg_ops::{self as ops, Activation};
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use super::Tolerance;
 use super::oracle::Oracle;
@@ -102,12 +101,7 @@ fn one_group() -> usize {
 
 /// Each layer's output and its gradients for a given cotangent; a batch norm's running statistics too.
 pub(super) fn compare(oracle: &mut Oracle) -> Result<()> {
-    let cases: String = oracle.setting("cases")?;
-    let cases: Vec<Map<String, Value>> = serde_json::from_str(&cases).context("metadata cases")?;
-    for mut case in cases {
-        let name = case.remove("name").and_then(|name| Some(name.as_str()?.to_owned()));
-        let name = name.context("metadata cases: a case has no name")?;
-        let layer = serde_json::from_value(Value::Object(case)).with_context(|| format!("metadata cases: {name}"))?;
+    for (name, layer) in oracle.cases()? {
         compare_layer(oracle, &name, &layer).with_context(|| format!("case {name}"))?;
     }
     Ok(())

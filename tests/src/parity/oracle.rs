@@ -7,6 +7,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use candle_core::{DType, Tensor};
 use img2seg_models::read_weights;
 use safetensors::SafeTensors;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::{Quantity, Tolerance};
 
@@ -36,6 +38,19 @@ impl Oracle {
     pub(super) fn setting<T: FromStr<Err: Display>>(&self, key: &str) -> Result<T> {
         let text = self.settings.get(key).with_context(|| format!("metadata {key}: missing"))?;
         text.parse().map_err(|error| anyhow!("metadata {key} = {text}: {error}"))
+    }
+
+    /// The file's list of cases: each one's name, and what describes it.
+    pub(super) fn cases<T: DeserializeOwned>(&self) -> Result<Vec<(String, T)>> {
+        let cases: String = self.setting("cases")?;
+        let cases: Vec<Map<String, Value>> = serde_json::from_str(&cases).context("metadata cases")?;
+        let read = |mut case: Map<String, Value>| {
+            let name = case.remove("name").and_then(|name| Some(name.as_str()?.to_owned()));
+            let name = name.context("metadata cases: a case has no name")?;
+            let of = serde_json::from_value(Value::Object(case)).with_context(|| format!("metadata cases: {name}"))?;
+            Ok((name, of))
+        };
+        cases.into_iter().map(read).collect()
     }
 
     /// The width that the metadata claims for a network. The network is made before the file's weights are held against it, so the weight of

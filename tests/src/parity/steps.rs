@@ -2,7 +2,6 @@ use anyhow::{Context, Result};
 use candle_core::{Tensor, Var};
 use img2seg_ops as ops;
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use super::Tolerance;
 use super::oracle::Oracle;
@@ -17,12 +16,7 @@ enum Optimizer {
 
 /// Where each optimiser has moved a parameter after all steps.
 pub(super) fn compare(oracle: &mut Oracle) -> Result<()> {
-    let cases: String = oracle.setting("cases")?;
-    let cases: Vec<Map<String, Value>> = serde_json::from_str(&cases).context("metadata cases")?;
-    for mut case in cases {
-        let name = case.remove("name").and_then(|name| Some(name.as_str()?.to_owned()));
-        let name = name.context("metadata cases: a case has no name")?;
-        let of = serde_json::from_value(Value::Object(case)).with_context(|| format!("metadata cases: {name}"))?;
+    for (name, of) in oracle.cases()? {
         compare_steps(oracle, &name, of).with_context(|| format!("case {name}"))?;
     }
     Ok(())
