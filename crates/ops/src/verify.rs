@@ -100,8 +100,6 @@ pub(crate) struct Bounds {
 }
 
 pub(crate) const EXACT: Bounds = Bounds { output: 1e-6, gradient: 3e-6 };
-/// Convolutions by sums alone.
-pub(crate) const DIRECT: Bounds = Bounds { output: 1e-6, gradient: 1e-6 };
 pub(crate) const FAST: Bounds = Bounds { output: 1e-5, gradient: 2e-5 };
 
 /// The op's value at `inputs` and its gradients against `cotangent`, by candle's way back and by ours.

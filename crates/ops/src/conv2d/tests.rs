@@ -10,7 +10,7 @@ fn op(spec: Conv2d) -> impl Fn(&[Tensor]) -> candle_core::Result<Tensor> + Sync 
 }
 
 fn bounds(spec: Conv2d) -> verify::Bounds {
-    if spec.exactness == Direct { verify::DIRECT } else { verify::FAST }
+    if spec.exactness == Direct { verify::EXACT } else { verify::FAST }
 }
 
 #[test]

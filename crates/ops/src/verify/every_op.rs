@@ -6,8 +6,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use proptest::prelude::*;
 
 use super::{
-    Bounds, DIRECT, EXACT, FAST, assert_any_pool, assert_within, composed, cotangent, differentiate, draw, refusal,
-    values,
+    Bounds, EXACT, FAST, assert_any_pool, assert_within, composed, cotangent, differentiate, draw, refusal, values,
 };
 use crate::Activation::{None as Nothing, Relu};
 use crate::kernel::{PORTABLE, Source};
@@ -30,11 +29,6 @@ const fn op(name: &'static str, inputs: fn(Size) -> Vec<Tensor>, op: fn(&[Tensor
     Op { name, inputs, run: op, bounds: EXACT, composed: FAST }
 }
 
-/// A convolution by sums alone.
-const fn direct_op(name: &'static str, inputs: fn(Size) -> Vec<Tensor>, op: fn(&[Tensor]) -> Result<Tensor>) -> Op {
-    Op { name, inputs, run: op, bounds: DIRECT, composed: FAST }
-}
-
 fn image(size: Size) -> Vec<Tensor> {
     vec![draw(size, 1)]
 }
@@ -52,12 +46,14 @@ fn normed((n, c, h, w): Size) -> Vec<Tensor> {
     vec![draw((n, c, h.max(5), w.max(4)), 1), draw(c, 2), draw(c, 3)]
 }
 
-/// An image of a size at least and a kernel, `out` channels of `k` x `k`.
+/// An image of a size at least and a kernel, `out` channels of `k` x `k`: so many numbers that they do not all cancel.
 fn convolved<const OUT: usize, const K: usize>((n, c, h, w): Size) -> Vec<Tensor> {
+    let c = c.max(3);
     vec![draw((n, c, h.max(K), w.max(K)), 1), draw((OUT, c, K, K), 2), draw(OUT, 3)]
 }
 
 fn transposed<const OUT: usize, const K: usize>((n, c, h, w): Size) -> Vec<Tensor> {
+    let c = c.max(3);
     vec![draw((n, c, h.max(2), w.max(2)), 1), draw((c, OUT, K, K), 2), draw(OUT, 3)]
 }
 
@@ -145,17 +141,22 @@ pub(super) fn all() -> Vec<Op> {
         }),
         op("focal", of_classes, |x| focal(&x[0], &labels(&x[0])?, 2., None)),
         op("dice", of_classes, |x| dice(&x[0], &labels(&x[0])?, None)),
-        Op { bounds: FAST, ..op("lovasz_softmax", of_classes, |x| lovasz_softmax(&x[0], &labels(&x[0])?)) },
-        direct_op("conv2d", convolved::<5, 3>, convolve::<1, 1>),
-        direct_op("conv2d", convolved::<33, 3>, convolve::<1, 1>),
-        direct_op("conv2d", convolved::<7, 4>, convolve::<2, 1>),
-        direct_op("conv2d", convolved::<3, 1>, convolve::<1, 0>),
-        direct_op("conv2d", convolved::<40, 1>, convolve::<1, 0>),
-        direct_op("conv2d", convolved::<40, 1>, convolve::<2, 0>),
-        direct_op("conv2d", convolved::<6, 2>, convolve::<2, 0>),
-        direct_op("conv_transpose2d", transposed::<5, 2>, transpose::<2, 0>),
-        direct_op("conv_transpose2d", transposed::<4, 4>, transpose::<2, 1>),
-        direct_op("conv_transpose2d", transposed::<9, 3>, transpose::<1, 1>),
+        // Of errors that are nearly equal f64 may sort another first, which changes their slopes by one part in the number of pixels.
+        Op {
+            bounds: Bounds { gradient: 2e-4, ..EXACT },
+            composed: Bounds { gradient: 2e-4, ..FAST },
+            ..op("lovasz_softmax", of_classes, |x| lovasz_softmax(&x[0], &labels(&x[0])?))
+        },
+        op("conv2d", convolved::<5, 3>, convolve::<1, 1>),
+        op("conv2d", convolved::<33, 3>, convolve::<1, 1>),
+        op("conv2d", convolved::<7, 4>, convolve::<2, 1>),
+        op("conv2d", convolved::<3, 1>, convolve::<1, 0>),
+        op("conv2d", convolved::<40, 1>, convolve::<1, 0>),
+        op("conv2d", convolved::<40, 1>, convolve::<2, 0>),
+        op("conv2d", convolved::<6, 2>, convolve::<2, 0>),
+        op("conv_transpose2d", transposed::<5, 2>, transpose::<2, 0>),
+        op("conv_transpose2d", transposed::<4, 4>, transpose::<2, 1>),
+        op("conv_transpose2d", transposed::<9, 3>, transpose::<1, 1>),
     ]
 }
 

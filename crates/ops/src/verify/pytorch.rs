@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor, Var};
 
-use super::{Case, DIRECT, FAST, assert_close};
+use super::{Case, EXACT, FAST, assert_close};
 use crate::*;
 
 fn cases(op: &str) -> Vec<Case> {
@@ -15,7 +15,7 @@ fn pair(case: &Case, key: &str) -> (usize, usize) {
 
 #[test]
 fn convolutions_agree() {
-    for (exactness, bounds) in [(Exactness::Fast, FAST), (Exactness::Direct, DIRECT)] {
+    for (exactness, bounds) in [(Exactness::Fast, FAST), (Exactness::Direct, EXACT)] {
         for case in cases("conv2d") {
             let [stride, padding, dilation] = ["stride", "padding", "dilation"].map(|key| pair(&case, key));
             let spec = Conv2d { stride, padding, dilation, groups: case.size("groups"), exactness };
