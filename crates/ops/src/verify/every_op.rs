@@ -64,7 +64,7 @@ fn labels(logits: &Tensor) -> Result<Tensor> {
     Tensor::from_iter((0..n * h * w).map(|i| class(i + 1)), &Device::Cpu)?.reshape((n, h, w))
 }
 
-/// As many numbers, of the dtype of `x`.
+/// Numbers of this shape and of the dtype of `x`.
 fn constant(x: &Tensor, shape: impl Into<candle_core::Shape>, seed: u64) -> Result<Tensor> {
     draw(shape, seed).to_dtype(x.dtype())
 }
@@ -92,7 +92,6 @@ pub(super) fn all() -> Vec<Op> {
     let wide = |shape: Size| -> Vec<Tensor> { vec![(draw(shape, 1) * 3.).unwrap()] };
     let windows = |(n, c, h, w): Size| image((n, c, h.max(3), w.max(3)));
     let of_classes = |(n, c, h, w): Size| vec![(draw((n, c + 1, h, w), 1) * 3.).unwrap()];
-
     vec![
         op("relu", image, |x| relu(&x[0])),
         op("leaky_relu", image, |x| leaky_relu(&x[0], 0.2)),
