@@ -7,8 +7,6 @@ pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, OnceLock};
-
 use candle_core::{Result, Tensor};
 
 pub(crate) use composed::minus_absolute;
@@ -17,7 +15,7 @@ pub(crate) use cpu::{Activate, ForActivation, exp_negative, ln_normal, sigmoid a
 use crate::check::{self, refuse};
 #[cfg(feature = "cuda")]
 use crate::cuda::Stage;
-use crate::kernel::{by_candle, has_kernel, map, map2, node, update, values, wide};
+use crate::kernel::{Order, Pass, by_candle, has_kernel, map, map2, node, node_of_result, update, values, wide};
 use cpu::{LeakyRelu, Relu};
 
 /// What a normalisation applies to its result.
@@ -128,15 +126,33 @@ pub fn add(a: &Tensor, b: &Tensor, activation: Activation) -> Result<Tensor> {
     if !has_kernel(a) {
         return activation.apply(&by_candle(OP, &[a, b], |x| &x[0] + &x[1])?);
     }
+    if !activation.keeps_sign() {
+        return activation.apply(&add(a, b, Activation::None)?);
+    }
     let [a, b] = [a.contiguous()?, b.contiguous()?];
-    let y = map2(&values(&a)?, &values(&b)?, |a, b| a + b);
-    let sum = node(OP, &[&a, &b], y, a.shape(), |pass| {
-        // Each its own storage: gradients of other uses are added in place.
-        let b = pass.needed[1].then(|| if pass.needed[0] { pass.gradient.copy() } else { pass.take_gradient() });
-        let a = pass.needed[0].then(|| pass.take_gradient());
-        Ok([a.transpose()?, b.transpose()?, None])
-    })?;
-    activation.apply(&sum)
+    let y = {
+        let (a, b) = (&*values(&a)?, &*values(&b)?);
+        match activation {
+            Activation::None => map2(a, b, |a, b| a + b),
+            Activation::Relu => map2(a, b, |a, b| Relu.value(a + b)),
+            Activation::LeakyRelu(slope) => {
+                let activation = LeakyRelu(slope as f32);
+                map2(a, b, move |a, b| activation.value(a + b))
+            }
+        }
+    };
+    // Each gradient has its own storage: those of other uses are added in place.
+    let shared = |pass: &Pass, gradient: Tensor| {
+        let of_b = pass.needed[1].then(|| if pass.needed[0] { gradient.copy() } else { Ok(gradient.clone()) });
+        Ok([pass.needed[0].then_some(gradient), of_b.transpose()?])
+    };
+    if activation == Activation::None {
+        return node(OP, &[&a, &b], y, a.shape(), move |pass| shared(pass, pass.take_gradient()?));
+    }
+    node_of_result(Order::Planes, OP, &[&a, &b], y, a.shape(), move |pass, y| {
+        let (gradient, ()) = pass.overwritten(y, |gradient, y| activation.go_back(gradient, y))?;
+        shared(pass, gradient)
+    })
 }
 
 /// `bound * tanh(x / bound)` of any shape: x near 0, and never beyond `bound`, with a gradient everywhere.
@@ -204,14 +220,8 @@ fn from_result(
 ) -> Result<Tensor> {
     let x = x.contiguous()?;
     let y = map(&values(&x)?, value);
-    // The result that the node is made of is saved in it, and so comes after it.
-    let result = Arc::new(OnceLock::<Tensor>::new());
-    let saved = result.clone();
-    let y = node(name, &[&x], y, x.shape(), move |pass| {
-        let Some(y) = saved.get() else { refuse!("{name}: its result is not there") };
+    node_of_result(Order::Planes, name, &[&x], y, x.shape(), move |pass, y| {
         let back = |of_y: &mut [f32], y: &[f32]| update(of_y, y, move |of_y, y| gradient(y, of_y));
-        Ok([Some(pass.overwritten(y, back)?.0), None, None])
-    })?;
-    result.get_or_init(|| y.detach());
-    Ok(y)
+        Ok([Some(pass.overwritten(y, back)?.0)])
+    })
 }

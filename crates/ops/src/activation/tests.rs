@@ -83,7 +83,8 @@ fn logarithms_are_exact() {
 
 #[test]
 fn sums_hold_everywhere() {
-    for activation in [Activation::None, Activation::Relu, Activation::LeakyRelu(0.2)] {
+    let leaky = [0.2, 1.5, 0., -0.5].map(Activation::LeakyRelu);
+    for activation in [&[Activation::None, Activation::Relu], &leaky[..]].concat() {
         for shape in [vec![2, 3, 5, 7], vec![1], vec![40_001]] {
             let inputs = [draw(&shape[..], 1), draw(&shape[..], 2)];
             verify::assert_op(&|x| add(&x[0], &x[1], activation), &inputs);
@@ -102,7 +103,9 @@ fn an_addend_that_is_used_again_keeps_the_others_gradient() {
         add(&other_use, &add(&x[0], &x[1], Activation::None)?, Activation::Relu)
     };
     verify::assert_op(&op, &[draw((2, 3, 4, 5), 1), draw((2, 3, 4, 5), 2)]);
-    verify::assert_op(&|x| add(&x[0], &x[0], Activation::None), &[draw((2, 3, 4, 5), 1)]);
+    for activation in [Activation::None, Activation::LeakyRelu(0.2)] {
+        verify::assert_op(&|x| add(&x[0], &x[0], activation), &[draw((2, 3, 4, 5), 1)]);
+    }
 }
 
 #[test]

@@ -13,8 +13,10 @@ use crate::conv2d::bf16::rounded;
 #[cfg(feature = "cuda")]
 use crate::conv2d::cuda;
 use crate::conv2d::{Geometry, cpu, with_parameters};
-use crate::kernel::{Level, has_kernel, is_tracked, node, values, wide};
+use crate::kernel::{Level, Order, Pass, has_kernel, is_tracked, node, node_of_result, values, wide};
 use crate::norm::{BatchStatistics, NormEval, NormTrain};
+
+const OP: &str = "conv_transpose2d";
 
 /// How each pixel of the image is spread by the kernel. Pairs are (vertical, horizontal).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +75,7 @@ pub fn conv_transpose2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec
         return rounded(&conv_transpose2d(&rounded(x)?, &rounded(weight)?, bias, spec)?);
     }
     if has_kernel(x) {
-        return kernels(x, weight, bias, geometry);
+        return kernels(x, weight, bias, geometry, Activation::None);
     }
     composed::conv_transpose2d(x, weight, bias, &geometry)
 }
@@ -98,6 +100,9 @@ pub fn conv_transpose2d_activated(
             return Ok(y);
         }
     }
+    if has_kernel(x) && spec.exactness != Exactness::Bf16 && activation.keeps_sign() {
+        return kernels(x, weight, bias, geometry(x, weight, bias, spec)?, activation);
+    }
     activation.apply(&conv_transpose2d(x, weight, bias, spec)?)
 }
 
@@ -115,12 +120,11 @@ pub fn conv_transpose2d_norm_eval(
     norm: &NormEval,
     activation: Activation,
 ) -> Result<Tensor> {
-    const OP: &str = "conv_transpose2d_norm_eval";
     let tracked = is_tracked(&[x, weight]) || bias.is_some_and(|bias| is_tracked(&[bias])) || norm.is_tracked();
     #[cfg(feature = "cuda")]
     if !tracked && x.device().is_cuda() {
         let g = geometry(x, weight, bias, spec)?;
-        norm.check(OP, weight, g.in_channels)?;
+        norm.check("conv_transpose2d_norm_eval", weight, g.in_channels)?;
         let direction = cuda::Direction::InputGradient;
         if let Some(y) = cuda::apply_norm_eval(direction, &[x], (weight, bias), &g, norm, activation) {
             return Ok(y);
@@ -130,7 +134,7 @@ pub fn conv_transpose2d_norm_eval(
         return norm.apply(&conv_transpose2d(x, weight, bias, spec)?, activation);
     }
     let g = geometry(x, weight, bias, spec)?;
-    let (scale, shift) = norm.factors(OP, x, g.in_channels, bias)?;
+    let (scale, shift) = norm.factors("conv_transpose2d_norm_eval", x, g.in_channels, bias)?;
     let [x, weight] = [x.contiguous()?, weight.contiguous()?];
     let ending = cpu::Ending { scale: Some(&scale), shift: Some(&shift), activation };
     let y = cpu::input_gradient_to(&g, &values(&x)?, &values(&weight)?, ending);
@@ -162,28 +166,37 @@ pub fn conv_transpose2d_norm_train(
     norm.apply(&conv_transpose2d(x, weight, bias, spec)?, activation)
 }
 
-/// What the convolution sends forth we send back, and the other way round.
-fn kernels(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> Result<Tensor> {
+/// What the convolution sends forth we send back, and the other way round. With an activation that keeps signs.
+fn kernels(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry, activation: Activation) -> Result<Tensor> {
     let [x, weight] = [x.contiguous()?, weight.contiguous()?];
     let bias = bias.map(Tensor::contiguous).transpose()?;
     let y = {
         let bias = bias.as_ref().map(values).transpose()?;
-        cpu::input_gradient(&g, &values(&x)?, &values(&weight)?, bias.as_deref())
+        let ending = cpu::Ending { activation, ..cpu::Ending::bias(bias.as_deref()) };
+        cpu::input_gradient_to(&g, &values(&x)?, &values(&weight)?, ending)
     };
     let mut inputs = vec![&x, &weight];
     inputs.extend(&bias);
     let (input, kernel) = (x.detach(), weight.detach());
-    node("conv_transpose2d", &inputs, y, (g.batch, g.in_channels, g.input.0, g.input.1), move |pass| {
+    let shape = (g.batch, g.in_channels, g.input.0, g.input.1);
+    let back = move |pass: &Pass, gradient: &Tensor| {
         let [needs_x, needs_weight, needs_bias, ..] = pass.needed;
-        let of_parameters = parameter_gradients(g, input.clone(), pass.gradient.clone(), [needs_weight, needs_bias]);
+        let of_parameters = parameter_gradients(g, input.clone(), gradient.clone(), [needs_weight, needs_bias]);
         if !needs_x {
             let [weight, bias] = of_parameters()?;
             return Ok([None, weight, bias]);
         }
-        let (y, weight) = (values(pass.gradient)?, values(&kernel)?);
+        let (y, weight) = (values(gradient)?, values(&kernel)?);
         let of_x = || cpu::forward(&g, g.images(&y), &weight, None);
         let (of_x, [weight, bias]) = with_parameters(&g, (pass, 1), of_x, of_parameters)?;
         Ok([Some(Tensor::from_vec(of_x, input.shape(), input.device())?), weight, bias])
+    };
+    if activation == Activation::None {
+        return node(OP, &inputs, y, shape, move |pass| back(pass, pass.gradient));
+    }
+    node_of_result(Order::Planes, OP, &inputs, y, shape, move |pass, y| {
+        let (gradient, ()) = pass.overwritten(y, |gradient, y| activation.go_back(gradient, y))?;
+        back(pass, &gradient)
     })
 }
 
@@ -209,7 +222,6 @@ fn parameter_gradients(
 
 /// The convolution from `(n, out, h', w')` to `(n, in, h, w)` whose adjoint this is.
 pub(crate) fn geometry(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: ConvTranspose2d) -> Result<Geometry> {
-    const OP: &str = "conv_transpose2d";
     let (batch, in_channels, h, w) = check::image(OP, "x", x)?;
     let (weight_channels, group_channels, kh, kw) = check::image(OP, "weight", weight)?;
     let ConvTranspose2d { stride, padding, output_padding, dilation, groups, exactness } = spec;

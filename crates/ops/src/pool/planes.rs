@@ -1,10 +1,14 @@
 //! One value for each plane of an image: the plane's mean, and a plane filled with the value.
 
+#![allow(unsafe_code, reason = "planes are filled without being zeroed first")]
+
+use std::mem::MaybeUninit;
+
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::{by_candle, has_kernel, lanes, node, values, wide};
+use crate::kernel::{by_candle, has_kernel, lanes, node, values, vectorised, wide, written};
 
 /// The mean of each plane of `x` `(n, c, h, w)`, to `(n, c)` (Lin, Chen and Yan 2014, section 3.2).
 ///
@@ -50,14 +54,16 @@ pub fn spread(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
 
 /// `factor` times the sum of each plane.
 fn sums(x: &[f32], pixels: usize, factor: f64) -> Vec<f32> {
-    let sum = |plane: &[f32]| (lanes(plane, |[sum], value| *sum += f64::from(value))[0] * factor) as f32;
+    let sum = |plane| (vectorised(|| lanes(plane, |[sum], value| *sum += f64::from(value)))[0] * factor) as f32;
     x.par_chunks(pixels).map(sum).collect()
 }
 
 fn filled(x: &[f32], pixels: usize) -> Vec<f32> {
-    let mut planes = vec![0.; x.len() * pixels];
-    planes.par_chunks_mut(pixels).zip(x).for_each(|(plane, &value)| plane.fill(value));
-    planes
+    let write = |planes: &mut [MaybeUninit<f32>]| {
+        planes.par_chunks_mut(pixels).zip(x).for_each(|(plane, &value)| plane.fill(MaybeUninit::new(value)));
+    };
+    // SAFETY: there is a plane for each value, and each is filled whole.
+    unsafe { written(x.len() * pixels, write) }
 }
 
 #[cfg(test)]

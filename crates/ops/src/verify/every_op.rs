@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{
     Bounds, EXACT, FAST, assert_any_pool, assert_within, composed, cotangent, differentiate, draw, refusal, values,
 };
-use crate::Activation::{None as Nothing, Relu};
+use crate::Activation::{LeakyRelu, None as Nothing, Relu};
 use crate::kernel::{PORTABLE, Source};
 use crate::*;
 
@@ -101,6 +101,7 @@ pub(super) fn all() -> Vec<Op> {
         op("soft_clamp", wide, |x| soft_clamp(&x[0], 2.)),
         op("add", two, |x| add(&x[0], &x[1], Nothing)),
         op("add", two, |x| add(&x[0], &x[1], Relu)),
+        op("add", two, |x| add(&x[0], &x[1], LeakyRelu(0.2))),
         op("dropout", image, |x| dropout(&x[0], &keep(&x[0])?, 0.3)),
         op("reshape", image, |x| reshape(&x[0], x[0].elem_count())),
         op("cat", two, |x| cat(&[&x[0], &x[1]])),

@@ -22,8 +22,9 @@ impl<'a> Ending<'a> {
 
     /// Ends sums `(n, channels, pixels)` in a pass of its own.
     pub(super) fn apply(self, y: &mut [f32], channels: usize, pixels: usize) {
-        let kind = Finish { y, channels, pixels, ending: self };
-        self.activation.choose(kind);
+        if self.scale.is_some() || self.shift.is_some() || self.activation != Activation::None {
+            self.activation.choose(Finish { y, channels, pixels, ending: self });
+        }
     }
 }
 

@@ -175,14 +175,15 @@ fn without_tiles(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) 
     }
 }
 
-/// [`input_gradient`] with another ending than a bias, for the transposed convolution.
+/// [`input_gradient`] with any ending, for the transposed convolution: with a bias and an activation the bits are those of one after the other.
 pub(crate) fn input_gradient_to(g: &Geometry, y: &[f32], weight: &[f32], ending: Ending) -> Vec<f32> {
     let tiles = || winograd::input_gradient(g, y, weight, ending, g.in_channels);
     if let Some([x, _]) = ending.activation.is_maximum().then(tiles).flatten() {
         return x;
     }
-    let mut x = input_gradient(g, y, weight, None);
-    ending.apply(&mut x, g.in_channels, g.input_pixels());
+    let (bias, shift) = if ending.scale.is_none() { (ending.shift, None) } else { (None, ending.shift) };
+    let mut x = input_gradient(g, y, weight, bias);
+    Ending { shift, ..ending }.apply(&mut x, g.in_channels, g.input_pixels());
     x
 }
 
@@ -207,27 +208,29 @@ fn reversed(g: &Geometry) -> Option<Geometry> {
 fn swapped(values: &[f32], (groups, rows, columns, run): (usize, usize, usize, usize)) -> Vec<f32> {
     /// Columns that are read together, in runs of whole cache lines.
     const COLUMNS: usize = 16;
-    let mut swapped = vec![0.; values.len()];
-    let group = values.len() / groups;
-    let blocks: Vec<_> = swapped
-        .chunks_exact_mut(group)
-        .zip(values.chunks_exact(group))
-        .flat_map(|(swapped, values)| {
-            let blocks = swapped.chunks_mut(COLUMNS * rows * run).enumerate();
-            blocks.map(move |(at, swapped)| (swapped, &values[at * COLUMNS * run..]))
-        })
-        .collect();
-    blocks.into_par_iter().for_each(|(swapped, values)| {
-        for row in 0..rows {
-            let runs = values[row * columns * run..].chunks_exact(run);
-            for (swapped, values) in swapped.chunks_exact_mut(rows * run).zip(runs) {
-                for (swapped, &value) in swapped[row * run..][..run].iter_mut().zip(values.iter().rev()) {
-                    *swapped = value;
+    let write = |swapped: &mut [MaybeUninit<f32>]| {
+        let group = values.len() / groups;
+        let blocks: Vec<_> = swapped
+            .chunks_exact_mut(group)
+            .zip(values.chunks_exact(group))
+            .flat_map(|(swapped, values)| {
+                let blocks = swapped.chunks_mut(COLUMNS * rows * run).enumerate();
+                blocks.map(move |(at, swapped)| (swapped, &values[at * COLUMNS * run..]))
+            })
+            .collect();
+        blocks.into_par_iter().for_each(|(swapped, values)| {
+            for row in 0..rows {
+                let runs = values[row * columns * run..].chunks_exact(run);
+                for (swapped, values) in swapped.chunks_exact_mut(rows * run).zip(runs) {
+                    for (swapped, &value) in swapped[row * run..][..run].iter_mut().zip(values.iter().rev()) {
+                        swapped.write(value);
+                    }
                 }
             }
-        }
-    });
-    swapped
+        });
+    };
+    // SAFETY: the blocks cover all groups and columns, and each of their rows is written.
+    unsafe { written(values.len(), write) }
 }
 
 /// The adjoint by col2im: each piece of work owns some channels of one image and adds all that its pixels are sent.

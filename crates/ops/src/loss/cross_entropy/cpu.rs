@@ -7,68 +7,39 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use crate::activation::ln_normal;
-use crate::kernel::{Work, block_sums, vectorised_work, written};
+use crate::kernel::{Scratch, Work, block_sums, vectorised_work, written};
 use crate::loss::labels::{Labels, VOID};
-use crate::loss::softmax::{BLOCK, softmax_of};
+use crate::loss::softmax::{BLOCK, Block, blocks, softmax_of};
 
-/// The mean loss of `(n, classes, pixels)` logits.
-pub(super) fn loss(logits: &[f32], labels: &Labels, classes: usize, pixels: usize) -> f64 {
-    let blocks = blocks(logits, labels, classes, pixels).map(|(logits, labels)| (logits, labels, Vec::new()));
-    mean(blocks.collect(), labels, classes, pixels)
-}
-
-/// The mean loss, and its gradient: `weight (probability - [class is the label]) / total weight`, and 0 where the label is void.
-pub(super) fn loss_and_gradient(logits: &[f32], labels: &Labels, classes: usize, pixels: usize) -> (f64, Vec<f32>) {
-    let mut loss = 0.;
-    let write = |gradient: &mut [MaybeUninit<f32>]| {
-        let per_image = pixels.div_ceil(BLOCK);
-        let count = labels.labels.len() / pixels * per_image;
-        let mut parts: Vec<Vec<_>> = (0..count).map(|_| Vec::with_capacity(classes)).collect();
-        for (plane, gradient) in gradient.chunks_exact_mut(pixels).enumerate() {
-            for (at, part) in gradient.chunks_mut(BLOCK).enumerate() {
-                parts[plane / classes * per_image + at].push(part);
-            }
-        }
-        let blocks = blocks(logits, labels, classes, pixels).zip(parts);
-        let blocks = blocks.map(|((logits, labels), gradient)| (logits, labels, gradient));
-        loss = mean(blocks.collect(), labels, classes, pixels);
-    };
-    // SAFETY: the parts cover the gradient, and `gradient_of` writes all of each.
-    let gradient = unsafe { written(logits.len(), write) };
-    (loss, gradient)
-}
-
-/// The logits from a block on, with the block's labels, image by image.
-fn blocks<'a>(
-    logits: &'a [f32],
-    labels: &'a Labels,
+/// The mean loss of `(n, classes, pixels)` logits and, if it is wanted, its gradient:
+/// `weight (probability - [class is the label]) / total weight`, and 0 where the label is void.
+pub(super) fn cross_entropy(
+    logits: &[f32],
+    labels: &Labels,
     classes: usize,
     pixels: usize,
-) -> impl Iterator<Item = (&'a [f32], &'a [u32])> {
-    let images = logits.chunks_exact(classes * pixels).zip(labels.labels.chunks_exact(pixels));
-    images.flat_map(|(logits, labels)| {
-        labels.chunks(BLOCK).enumerate().map(|(at, labels)| (&logits[at * BLOCK..], labels))
-    })
-}
-
-/// Logits and labels of a block, and where its gradient goes, class by class; nowhere if that is empty.
-type Block<'a> = (&'a [f32], &'a [u32], Vec<&'a mut [MaybeUninit<f32>]>);
-
-fn mean(blocks: Vec<Block>, labels: &Labels, classes: usize, pixels: usize) -> f64 {
+    wants_gradient: bool,
+) -> (f64, Vec<f32>) {
     let total = labels.total();
-    let sum_of = |(logits, block, gradient): Block| {
-        let weights: Vec<f32> = block.iter().map(|&label| labels.weight(label)).collect();
-        let planes: Vec<&[f32]> = logits.chunks(pixels).take(classes).map(|plane| &plane[..block.len()]).collect();
+    let sum_of = |block: Block| {
+        let labels_of_block = &labels.labels[block.pixel..][..block.len];
+        let weights: Vec<f32> = labels_of_block.iter().map(|&label| labels.weight(label)).collect();
         vectorised_work(Softmax {
-            planes: &planes,
-            labels: block,
+            planes: &block.planes(logits, classes, pixels),
+            labels: labels_of_block,
             weights: &weights,
             scale: (1. / total) as f32,
-            gradient,
+            gradient: block.out,
         })
     };
-    let sums: Vec<f64> = blocks.into_par_iter().with_max_len(1).map(sum_of).collect();
-    sums.iter().sum::<f64>() / total
+    let mut sums: Vec<f64> = Vec::new();
+    let write = |gradient: &mut [MaybeUninit<f32>]| {
+        let blocks = blocks(gradient, labels.labels.len() / pixels, classes, pixels);
+        sums = blocks.into_par_iter().with_max_len(1).map(sum_of).collect();
+    };
+    // SAFETY: the blocks cover the gradient, and `gradient_of` writes all of each.
+    let gradient = unsafe { written(if wants_gradient { logits.len() } else { 0 }, write) };
+    (sums.iter().sum::<f64>() / total, gradient)
 }
 
 /// The loss of a block, and its gradient times `scale` if it is to go anywhere.
@@ -86,7 +57,7 @@ impl Work for Softmax<'_> {
     #[inline(always)]
     fn run(self) -> f64 {
         let Self { planes, labels, weights, scale, gradient } = self;
-        let mut exponentials = vec![0.; gradient.len() * labels.len()];
+        let mut exponentials = Scratch::new(gradient.len() * labels.len());
         let (maximum, sum) = softmax_of(planes, &mut exponentials);
         if !gradient.is_empty() {
             gradient_of(&exponentials, &sum, labels, weights, scale, gradient);

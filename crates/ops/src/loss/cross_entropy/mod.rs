@@ -32,10 +32,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, class_weights: Option<&Te
     let weights = class_weights.map(|weights| weights.to_vec1()).transpose()?;
     let (labels, pixels) = (Labels { labels: class_ids, weights }, h * w);
     let logits = logits.contiguous()?;
-    if !is_tracked(&[&logits]) {
-        return Tensor::new(cpu::loss(&values(&logits)?, &labels, c, pixels) as f32, logits.device());
-    }
-    let (loss, gradient) = cpu::loss_and_gradient(&values(&logits)?, &labels, c, pixels);
+    let (loss, gradient) = cpu::cross_entropy(&values(&logits)?, &labels, c, pixels, is_tracked(&[&logits]));
     // The way back takes what is already there; should it be gone a second time, it is computed again.
     let (input, gradient) = (logits.detach(), Mutex::new(Some(gradient)));
     node(OP, &[&logits], vec![loss as f32], (), move |pass| {
@@ -43,7 +40,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, class_weights: Option<&Te
         let found = gradient.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut gradient = match found {
             Some(gradient) => gradient,
-            None => cpu::loss_and_gradient(&values(&input)?, &labels, c, pixels).1,
+            None => cpu::cross_entropy(&values(&input)?, &labels, c, pixels, true).1,
         };
         if scale.to_bits() != 1f32.to_bits() {
             scale_by(&mut gradient, scale);

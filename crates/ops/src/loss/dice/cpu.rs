@@ -1,9 +1,12 @@
 //! Sums of probabilities by class, and their gradient.
+#![allow(unsafe_code, reason = "the gradient is written without being zeroed first")]
 #![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use crate::kernel::{Work, sums_of_pairs, vectorised, vectorised_work};
+use crate::kernel::{Work, sums_of_pairs, vectorised, vectorised_work, written};
 
 /// Of each class, over all images of `(n, classes, pixels)` probabilities: the sum of its probabilities, and that at its own pixels.
 pub(super) fn overlaps(probabilities: &[f32], labels: &[u32], classes: usize, pixels: usize) -> Vec<[f64; 2]> {
@@ -46,15 +49,17 @@ impl Work for Overlap<'_> {
 /// probabilities are constants, and whatever is written says nothing.
 pub(super) fn gradient(slopes: &[[f32; 2]], labels: &[u32], pixels: usize) -> Vec<f32> {
     let classes = slopes.len();
-    let mut gradient = vec![0.; labels.len() * classes];
-    gradient.par_chunks_exact_mut(pixels).enumerate().for_each(|(plane, out)| {
-        let labels = &labels[plane / classes * pixels..][..pixels];
-        let ([others, own], class) = (slopes[plane % classes], (plane % classes) as u32);
-        vectorised(move || {
-            for (out, &label) in out.iter_mut().zip(labels) {
-                *out = if label == class { own } else { others };
-            }
+    let write = |gradient: &mut [MaybeUninit<f32>]| {
+        gradient.par_chunks_exact_mut(pixels).enumerate().for_each(|(plane, out)| {
+            let labels = &labels[plane / classes * pixels..][..pixels];
+            let ([others, own], class) = (slopes[plane % classes], (plane % classes) as u32);
+            vectorised(move || {
+                for (out, &label) in out.iter_mut().zip(labels) {
+                    out.write(if label == class { own } else { others });
+                }
+            });
         });
-    });
-    gradient
+    };
+    // SAFETY: the planes cover the gradient, and each is as long as its labels.
+    unsafe { written(labels.len() * classes, write) }
 }

@@ -1,10 +1,13 @@
 //! The focal loss of blocks of pixels, so that loops over a block vectorise along the pixels.
+#![allow(unsafe_code, reason = "the gradient is written without being zeroed first")]
 #![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
 use crate::activation::{exp_negative, ln_normal};
-use crate::kernel::{Work, block_sums, vectorised_work};
+use crate::kernel::{Scratch, Work, block_sums, vectorised_work, written};
 use crate::loss::labels::{Labels, VOID};
 use crate::loss::softmax::{BLOCK, Block, blocks, softmax_of};
 
@@ -18,22 +21,25 @@ pub(super) fn focal(
     wants_gradient: bool,
 ) -> (f64, Vec<f32>) {
     let total = labels.total();
-    let mut gradient = vec![0.; logits.len()];
-    let sum_of = |Block { start, pixel, out }: Block| {
-        let len = out[0].len();
-        let planes: Vec<&[f32]> = (0..classes).map(|class| &logits[start + class * pixels..][..len]).collect();
-        let labels_of_block = &labels.labels[pixel..][..len];
+    let sum_of = |block: Block| {
+        let labels_of_block = &labels.labels[block.pixel..][..block.len];
         let weights: Vec<f32> = labels_of_block.iter().map(|&label| labels.weight(label)).collect();
         vectorised_work(Focal {
-            planes: &planes,
+            planes: &block.planes(logits, classes, pixels),
             labels: labels_of_block,
             weights: &weights,
             gamma,
             scale: (1. / total) as f32,
-            gradient: if wants_gradient { out } else { Vec::new() },
+            gradient: block.out,
         })
     };
-    let sums: Vec<f64> = blocks(&mut gradient, classes, pixels).into_par_iter().map(sum_of).collect();
+    let mut sums: Vec<f64> = Vec::new();
+    let write = |gradient: &mut [MaybeUninit<f32>]| {
+        let blocks = blocks(gradient, labels.labels.len() / pixels, classes, pixels);
+        sums = blocks.into_par_iter().with_max_len(1).map(sum_of).collect();
+    };
+    // SAFETY: the blocks cover the gradient, and `Focal` writes all of each.
+    let gradient = unsafe { written(if wants_gradient { logits.len() } else { 0 }, write) };
     (sums.iter().sum::<f64>() / total, gradient)
 }
 
@@ -44,7 +50,7 @@ struct Focal<'a> {
     weights: &'a [f32],
     gamma: f32,
     scale: f32,
-    gradient: Vec<&'a mut [f32]>,
+    gradient: Vec<&'a mut [MaybeUninit<f32>]>,
 }
 
 impl Work for Focal<'_> {
@@ -54,7 +60,7 @@ impl Work for Focal<'_> {
     fn run(self) -> f64 {
         let Self { planes, labels, weights, gamma, scale, gradient } = self;
         let len = labels.len();
-        let mut exponentials = vec![0.; planes.len() * len];
+        let mut exponentials = Scratch::new(planes.len() * len);
         let (maximum, mut sum) = softmax_of(planes, &mut exponentials);
         // Added up without the label's own, and not 1 - p: that would have no digits left where p is near 1.
         let mut others = [0.; BLOCK];
@@ -82,7 +88,7 @@ impl Work for Focal<'_> {
                 // A mask where a choice may be compiled to a jump.
                 let counted = 0u32.wrapping_sub(u32::from(labels[at] != VOID));
                 let value = weights[at] * scale * slopes[at] * (towards / sum[at]);
-                *out = f32::from_bits(value.to_bits() & counted);
+                out.write(f32::from_bits(value.to_bits() & counted));
             }
         }
         block_sums(&losses[..len], weights, |loss, weight| [loss * weight])[0]

@@ -1,10 +1,13 @@
 //! Softmax of blocks of pixels, so that loops over a block vectorise along the pixels.
+#![allow(unsafe_code, reason = "results are written without being zeroed first")]
 #![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
 use crate::activation::exp_negative;
-use crate::kernel::{Work, vectorised_work};
+use crate::kernel::{Scratch, Work, vectorised_work, written};
 use crate::loss::labels::VOID;
 
 /// Pixels of one piece of work: its logits stay in a processor's second cache.
@@ -12,49 +15,69 @@ pub(in crate::loss) const BLOCK: usize = 1 << 10;
 
 /// Softmax of `(n, classes, pixels)` logits; 0 where the label is void, if there are labels.
 pub(super) fn softmax(logits: &[f32], labels: Option<&[u32]>, classes: usize, pixels: usize) -> Vec<f32> {
-    let mut y = vec![0.; logits.len()];
-    blocks(&mut y, classes, pixels).into_par_iter().for_each(|Block { start, pixel, out }| {
-        let len = out[0].len();
-        let planes: Vec<&[f32]> = (0..classes).map(|class| &logits[start + class * pixels..][..len]).collect();
-        let labels = labels.map(|labels| &labels[pixel..][..len]);
-        vectorised_work(Forward { planes: &planes, labels, out });
-    });
-    y
+    let write = |y: &mut [MaybeUninit<f32>]| {
+        let images = logits.len() / (classes * pixels);
+        blocks(y, images, classes, pixels).into_par_iter().with_max_len(1).for_each(|block| {
+            let planes = block.planes(logits, classes, pixels);
+            let labels = labels.map(|labels| &labels[block.pixel..][..block.len]);
+            vectorised_work(Forward { planes: &planes, labels, out: block.out });
+        });
+    };
+    // SAFETY: the blocks cover the result, and `Forward` writes all of each.
+    unsafe { written(logits.len(), write) }
 }
 
 /// `y (gradient - sum over the classes of gradient y)`.
 pub(super) fn gradient(y: &[f32], gradient: &[f32], classes: usize, pixels: usize) -> Vec<f32> {
-    let mut result = vec![0.; y.len()];
-    blocks(&mut result, classes, pixels).into_par_iter().for_each(|Block { start, out, .. }| {
-        vectorised_work(Backward { y: &y[start..], gradient: &gradient[start..], pixels, out });
-    });
-    result
+    let write = |result: &mut [MaybeUninit<f32>]| {
+        let images = y.len() / (classes * pixels);
+        blocks(result, images, classes, pixels).into_par_iter().with_max_len(1).for_each(|block| {
+            let [y, gradient] = [y, gradient].map(|values| block.planes(values, classes, pixels));
+            vectorised_work(Backward { y: &y, gradient: &gradient, out: block.out });
+        });
+    };
+    // SAFETY: the blocks cover the result, and `Backward` writes all of each.
+    unsafe { written(y.len(), write) }
 }
 
 /// A piece of work: up to [`BLOCK`] pixels of an image, in all its planes.
 pub(in crate::loss) struct Block<'a> {
     /// Where its first plane starts among all values.
-    pub(in crate::loss) start: usize,
+    start: usize,
     /// Its first pixel, counted over all images.
     pub(in crate::loss) pixel: usize,
-    /// Class by class.
-    pub(in crate::loss) out: Vec<&'a mut [f32]>,
+    /// Its pixels.
+    pub(in crate::loss) len: usize,
+    /// Where its results go, class by class; nowhere if that is empty.
+    pub(in crate::loss) out: Vec<&'a mut [MaybeUninit<f32>]>,
 }
 
-/// `(n, classes, pixels)` values cut into blocks.
-pub(in crate::loss) fn blocks(values: &mut [f32], classes: usize, pixels: usize) -> Vec<Block<'_>> {
-    let mut blocks = Vec::new();
-    for (image, values) in values.chunks_exact_mut(classes * pixels).enumerate() {
-        let first = blocks.len();
+impl Block<'_> {
+    /// Its part of `(n, classes, pixels)` values, class by class.
+    pub(in crate::loss) fn planes<'v>(&self, values: &'v [f32], classes: usize, pixels: usize) -> Vec<&'v [f32]> {
+        (0..classes).map(|class| &values[self.start + class * pixels..][..self.len]).collect()
+    }
+}
+
+/// Images cut into blocks, whose results are to go to `out` `(images, classes, pixels)`, or nowhere if that is empty.
+pub(in crate::loss) fn blocks(
+    out: &mut [MaybeUninit<f32>],
+    images: usize,
+    classes: usize,
+    pixels: usize,
+) -> Vec<Block<'_>> {
+    let mut blocks = Vec::with_capacity(images * pixels.div_ceil(BLOCK));
+    for image in 0..images {
         blocks.extend((0..pixels).step_by(BLOCK).map(|at| Block {
             start: image * classes * pixels + at,
             pixel: image * pixels + at,
+            len: BLOCK.min(pixels - at),
             out: Vec::with_capacity(classes),
         }));
-        for plane in values.chunks_exact_mut(pixels) {
-            for (block, part) in blocks[first..].iter_mut().zip(plane.chunks_mut(BLOCK)) {
-                block.out.push(part);
-            }
+    }
+    for (plane, out) in out.chunks_exact_mut(pixels).enumerate() {
+        for (at, part) in out.chunks_mut(BLOCK).enumerate() {
+            blocks[plane / classes * pixels.div_ceil(BLOCK) + at].out.push(part);
         }
     }
     blocks
@@ -63,7 +86,7 @@ pub(in crate::loss) fn blocks(values: &mut [f32], classes: usize, pixels: usize)
 struct Forward<'a> {
     planes: &'a [&'a [f32]],
     labels: Option<&'a [u32]>,
-    out: Vec<&'a mut [f32]>,
+    out: Vec<&'a mut [MaybeUninit<f32>]>,
 }
 
 impl Work for Forward<'_> {
@@ -72,7 +95,7 @@ impl Work for Forward<'_> {
     #[inline(always)]
     fn run(self) {
         let Self { planes, labels, out } = self;
-        let mut exponentials = vec![0.; planes.len() * planes[0].len()];
+        let mut exponentials = Scratch::new(planes.len() * planes[0].len());
         let (_, sum) = softmax_of(planes, &mut exponentials);
         let mut counted = [u32::MAX; BLOCK]; // a mask where a choice may be compiled to a jump
         if let Some(labels) = labels {
@@ -81,50 +104,45 @@ impl Work for Forward<'_> {
         for (out, exponentials) in out.into_iter().zip(exponentials.chunks_exact(planes[0].len())) {
             for ((out, &e), (&sum, &counted)) in out.iter_mut().zip(exponentials).zip(sum.iter().zip(&counted)) {
                 // A quotient and no product with an inverse: it is never above 1.
-                *out = f32::from_bits((e / sum).to_bits() & counted);
+                out.write(f32::from_bits((e / sum).to_bits() & counted));
             }
         }
     }
 }
 
 struct Backward<'a> {
-    y: &'a [f32],
-    gradient: &'a [f32],
-    pixels: usize,
-    out: Vec<&'a mut [f32]>,
+    y: &'a [&'a [f32]],
+    gradient: &'a [&'a [f32]],
+    out: Vec<&'a mut [MaybeUninit<f32>]>,
 }
 
-impl<'a> Work for Backward<'a> {
+impl Work for Backward<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Self { y, gradient, pixels, out } = self;
-        let len = out[0].len();
-        let plane = |values: &'a [f32], class: usize| &values[class * pixels..][..len];
+        let Self { y, gradient, out } = self;
+        let planes = || y.iter().zip(gradient).map(|(&y, &gradient)| y.iter().zip(gradient));
         // A constant added to a pixel's gradients changes nothing. Less that of the likeliest class, the sum keeps its digits where
         // one probability is near 1 and what is left of the gradients is small.
         let (mut largest, mut likeliest) = ([f32::NEG_INFINITY; BLOCK], [0.; BLOCK]);
-        for class in 0..out.len() {
-            let values = plane(y, class).iter().zip(plane(gradient, class));
+        for values in planes() {
             for ((largest, likeliest), (&y, &gradient)) in largest.iter_mut().zip(&mut likeliest).zip(values) {
                 *likeliest = if y > *largest { gradient } else { *likeliest };
                 *largest = largest.max(y);
             }
         }
         let mut sum = [0.; BLOCK];
-        for class in 0..out.len() {
-            let values = plane(y, class).iter().zip(plane(gradient, class));
+        for values in planes() {
             for ((sum, &likeliest), (&y, &gradient)) in sum.iter_mut().zip(&likeliest).zip(values) {
                 *sum += y * (gradient - likeliest);
             }
         }
-        for (class, out) in out.into_iter().enumerate() {
-            let values = plane(y, class).iter().zip(plane(gradient, class));
+        for (out, values) in out.into_iter().zip(planes()) {
             for ((out, (&sum, &likeliest)), (&y, &gradient)) in
                 out.iter_mut().zip(sum.iter().zip(&likeliest)).zip(values)
             {
-                *out = y * (gradient - likeliest - sum);
+                out.write(y * (gradient - likeliest - sum));
             }
         }
     }

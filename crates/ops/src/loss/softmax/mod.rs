@@ -2,15 +2,13 @@
 
 mod cpu;
 
-use std::sync::{Arc, OnceLock};
-
 use candle_core::{Result, Tensor};
 
 pub(super) use cpu::{BLOCK, Block, blocks, softmax_of};
 
 use super::labels::VOID;
-use crate::check::{self, refuse};
-use crate::kernel::{by_candle, has_kernel, node, values, wide};
+use crate::check;
+use crate::kernel::{Order, by_candle, has_kernel, node_of_result, values, wide};
 
 /// `exp(logits) / sum of exp(logits)` along c of `(n, c, h, w)`, around the largest logit of each pixel, so that nothing overflows.
 ///
@@ -43,16 +41,10 @@ fn kernel(op: &'static str, logits: &Tensor, class_ids: Option<&[u32]>) -> Resul
     let (_, c, h, w) = logits.dims4()?;
     let logits = logits.contiguous()?;
     let y = cpu::softmax(&values(&logits)?, class_ids, c, h * w);
-    // The result that the node is made of is saved in it, and so comes after it.
-    let result = Arc::new(OnceLock::<Tensor>::new());
-    let saved = result.clone();
-    let y = node(op, &[&logits], y, logits.shape(), move |pass| {
-        let Some(y) = saved.get() else { refuse!("{op}: its result is not there") };
+    node_of_result(Order::Planes, op, &[&logits], y, logits.shape(), move |pass, y| {
         let gradient = cpu::gradient(&values(y)?, &values(pass.gradient)?, c, h * w);
-        Ok([Some(Tensor::from_vec(gradient, y.shape(), y.device())?), None, None])
-    })?;
-    result.get_or_init(|| y.detach());
-    Ok(y)
+        Ok([Some(Tensor::from_vec(gradient, y.shape(), y.device())?)])
+    })
 }
 
 fn composed(logits: &Tensor) -> Result<Tensor> {
