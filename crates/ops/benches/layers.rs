@@ -1,31 +1,42 @@
 //! Times single layers: `cargo bench -p img2seg-ops --bench layers -- [--cpu] [FILTER]`, median and minimum in ms of forward and each gradient.
 //!
-//! Gradients are timed as `backward` of the layer alone. `RAYON_NUM_THREADS` sets the threads. The allocator is the
-//! system's: `MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592` keeps it from returning memory, as a
-//! training program should.
+//! `tests/pytorch/layer_times.py` times PyTorch's. Gradients are timed as `backward` of the layer alone. `RAYON_NUM_THREADS` sets the threads. The allocator is the
+//! program's; `MIMALLOC_PURGE_DELAY=-1` keeps it from returning memory, as the program does.
 
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use img2seg_ops::{
-    Activation, AdamStep, Conv2d, ConvTranspose2d, Resize, adam_step, add, backward, batch_norm_eval, batch_norm_train,
-    bce_with_logits, cat, charbonnier, conv_transpose2d, conv2d, cross_entropy, dice, dropout, focal, global_avg_pool,
-    group_norm, hinge, instance_norm, l1, leaky_relu, least_squares, lovasz_softmax, max_pool2d, mse, relu, resize,
-    sigmoid, softmax, tanh,
+    Activation, AdamStep, BySize, Conv2d, ConvTranspose2d, Resize, adam_step, add, backward, batch_norm_eval,
+    batch_norm_train, bce_with_logits, cat, charbonnier, conv_transpose2d, conv2d, cross_entropy, dice, dropout, focal,
+    global_avg_pool, group_norm, hinge, instance_norm, l1, leaky_relu, least_squares, lovasz_softmax, max_pool2d, mse,
+    relu, resize, sigmoid, softmax, tanh,
 };
+use mimalloc::MiMalloc;
+
+/// By the system's, which begins where lines of the cache do not, a pass over memory takes up to twice as long.
+#[global_allocator]
+static ALLOCATOR: BySize<MiMalloc> = BySize::new(MiMalloc);
 
 const ROUNDS: usize = 15;
 
 /// Seconds of wall time, or with `--cpu` of processor time of all threads: what to compare on a busy machine.
 fn now() -> f64 {
-    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    if !std::env::args().any(|argument| argument == "--cpu") {
-        return START.elapsed().as_secs_f64();
-    }
-    // The first field is nanoseconds on a processor (Linux).
-    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let nanoseconds = |path| -> Option<f64> { std::fs::read_to_string(path).ok()?.split(' ').next()?.parse().ok() };
-    threads.filter_map(|thread| nanoseconds(thread.path().join("schedstat"))).sum::<f64>() * 1e-9
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static OF_PROCESSOR: LazyLock<bool> = LazyLock::new(|| std::env::args().any(|argument| argument == "--cpu"));
+    if *OF_PROCESSOR { processor_time() } else { START.elapsed().as_secs_f64() }
+}
+
+#[cfg(unix)]
+fn processor_time() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+#[cfg(not(unix))]
+fn processor_time() -> f64 {
+    panic!("--cpu: processor time is read on Unix only");
 }
 
 /// Median and minimum of the work in ms, without its preparation.
