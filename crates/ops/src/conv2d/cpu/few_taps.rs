@@ -35,8 +35,7 @@ const ROWS: usize = 4;
 /// Rows after which results are fetched ahead.
 const AHEAD: usize = 4;
 
-/// Channels out and taps whose products are summed at once.
-const OUTS: usize = 4;
+/// Taps whose products with two channels out, or with four where there are registers for it, are summed at once.
 const STEPS: usize = 4;
 
 /// Sums of the gradient's products that are taken side by side, by vectors of any length.
@@ -140,7 +139,8 @@ impl Piece for Results<'_> {
     fn run<I: Isa>(self) {
         let seen = Seen::new(self.g, self.x, &self.rows);
         match self.g.output.1 / I::Wide::LEN {
-            4.. => self.pixels::<I, 4>(&seen),
+            // Sixteen sums, which need more than sixteen registers.
+            4.. if I::IS_WIDE => self.pixels::<I, 4>(&seen),
             2.. => self.pixels::<I, 2>(&seen),
             _ => self.pixels::<I, 1>(&seen),
         }
@@ -277,6 +277,14 @@ struct Products<'a> {
 impl Piece for Products<'_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
+        if I::IS_WIDE { self.add::<I::Wide, 4>() } else { self.add::<I::Wide, 2>() }
+    }
+}
+
+impl Products<'_> {
+    /// Of `OUTS` channels out at once.
+    #[inline(always)]
+    fn add<W: Lanes, const OUTS: usize>(self) {
         let Self { g, x, y, rows, sums } = self;
         let seen = Seen::new(g, x, &rows);
         let (width, taps) = (g.output.1, g.in_channels * g.taps());
@@ -295,7 +303,7 @@ impl Piece for Products<'_> {
                         pixels[i] = (&seen.values[offsets[first + i]..], seen.row);
                     }
                 }
-                let products = products::<I::Wide>(pixels, gradients, (rows.len(), width));
+                let products = products::<W, OUTS>(pixels, gradients, (rows.len(), width));
                 for o in 0..OUTS.min(g.out_channels - first_out) {
                     for i in 0..STEPS.min(taps + 1 - first) {
                         sums[(first_out + o) * (taps + 1) + first + i] += products[o][i];
@@ -308,7 +316,7 @@ impl Piece for Products<'_> {
 
 /// Sums of products of `rows` rows of `width` pixels: of each x, whose rows are so far apart, with each y.
 #[inline(always)]
-fn products<W: Lanes>(
+fn products<W: Lanes, const OUTS: usize>(
     x: [(&[f32], usize); STEPS],
     y: [&[f32]; OUTS],
     (rows, width): (usize, usize),
