@@ -1,7 +1,7 @@
 //! Times single layers: `cargo bench -p img2seg-ops --bench layers -- [--cpu] [FILTER]`, median and minimum in ms of forward and each gradient.
 //!
-//! `tests/pytorch/layer_times.py` times PyTorch's. Gradients are timed as `backward` of the layer alone. `RAYON_NUM_THREADS` sets the threads. The allocator is the
-//! program's; `MIMALLOC_PURGE_DELAY=-1` keeps it from returning memory, as the program does.
+//! `tests/pytorch/layer_times.py` times PyTorch's. Gradients are timed as `backward` of the layer alone. `RAYON_NUM_THREADS` sets the
+//! threads. The allocator is the program's; `MIMALLOC_PURGE_DELAY=-1` keeps it from returning memory, as the program does.
 
 use std::sync::LazyLock;
 use std::time::Instant;
