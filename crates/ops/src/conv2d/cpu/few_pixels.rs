@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::columns::from_image;
 use crate::conv2d::Geometry;
-use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared, Vector, pieces, run, written};
+use crate::kernel::{Isa, PANEL, Panels, Piece, Rows, Scratch, Shared, Vector, pieces, run, written};
 
 /// Results of all images that are few.
 const FEW: usize = 1024;
@@ -113,9 +113,10 @@ impl Piece for Outs<'_> {
             let count = DEPTH.min(depth - from);
             pack::<I::V>(&weight[first * depth + from..], depth, (outs, count), &mut packed);
             let a = Rows { start: pixels.values[from..].as_ptr(), row: pixels.row, column: 1 };
-            let (b, c) = ((packed.as_ptr(), PANEL), (products.as_mut_ptr(), PANEL));
+            let b = Panels { start: packed.as_ptr(), row: PANEL, panel: 0 };
+            let c = Panels { start: products.as_mut_ptr(), row: PANEL, panel: 0 };
             // SAFETY: the pixels have all rows and columns; both buffers are this thread's.
-            unsafe { I::product((rows, count), a, b, c, from > 0) };
+            unsafe { I::product((rows, count), 1, a, b, c, from > 0) };
         }
         for image in 0..g.batch {
             for out in 0..outs {
@@ -208,9 +209,10 @@ impl Piece for Ins<'_> {
                     to[..columns].copy_from_slice(&weight[(from + i) * depth + first..][..columns]);
                 }
                 let a = Rows { start: pixels.values[from..].as_ptr(), row: pixels.row, column: 1 };
-                let (b, c) = ((packed.as_ptr(), PANEL), (products.as_mut_ptr(), PANEL));
+                let b = Panels { start: packed.as_ptr(), row: PANEL, panel: 0 };
+                let c = Panels { start: products.as_mut_ptr(), row: PANEL, panel: 0 };
                 // SAFETY: the pixels have all rows and columns; both buffers are this thread's.
-                unsafe { I::product((rows, count), a, b, c, from > 0) };
+                unsafe { I::product((rows, count), 1, a, b, c, from > 0) };
             }
             for column in 0..columns {
                 let (channel, tap) = ((first + column) / taps, (first + column) % taps);
@@ -271,23 +273,28 @@ impl Piece for Weights<'_> {
     fn run<I: Isa>(self) {
         let Self { rows, depth, xs, ys, taps, outs, gradient } = self;
         let a = Rows { start: ys.values[outs.start..].as_ptr(), row: 1, column: ys.row };
-        let mut rest = Scratch::new(outs.len() * PANEL);
-        for first in taps.clone().step_by(PANEL) {
-            let b = (xs.values[first..].as_ptr(), xs.row);
-            let columns = PANEL.min(taps.end - first);
-            let offset = outs.start * depth + first;
-            let to = gradient.start_of(offset, (outs.len() - 1) * depth + columns);
+        let columns = taps.len() % PANEL;
+        let whole = taps.start..taps.end - columns;
+        for first in whole.clone().step_by(2 * PANEL) {
+            let panels = (whole.end - first).min(2 * PANEL) / PANEL;
+            let to = gradient.start_of(outs.start * depth + first, (outs.len() - 1) * depth + panels * PANEL);
+            let b = Panels { start: xs.values[first..].as_ptr(), row: xs.row, panel: PANEL };
+            let c = Panels { start: to, row: depth, panel: PANEL };
+            // SAFETY: both matrices have all rows and columns; `start_of` has seen to the block, which is this piece's.
+            unsafe { I::product((outs.len(), rows), panels, a, b, c, false) };
+        }
+        if columns > 0 {
             // A panel that is not whole goes through a buffer.
-            let c = if columns == PANEL { (to, depth) } else { (rest.as_mut_ptr(), PANEL) };
-            // SAFETY: both matrices have all rows, and columns padded to whole panels; `start_of` has seen to the block,
-            // which is this piece's.
-            unsafe { I::product((outs.len(), rows), a, b, c, false) };
-            if columns < PANEL {
-                for (i, row) in rest.chunks_exact(PANEL).enumerate().take(outs.len()) {
-                    for (j, &value) in row[..columns].iter().enumerate() {
-                        // SAFETY: as above.
-                        unsafe { to.add(i * depth + j).write(value) };
-                    }
+            let mut rest = Scratch::new(outs.len() * PANEL);
+            let to = gradient.start_of(outs.start * depth + whole.end, (outs.len() - 1) * depth + columns);
+            let b = Panels { start: xs.values[whole.end..].as_ptr(), row: xs.row, panel: 0 };
+            let c = Panels { start: rest.as_mut_ptr(), row: PANEL, panel: 0 };
+            // SAFETY: as above, with columns padded to a whole panel.
+            unsafe { I::product((outs.len(), rows), 1, a, b, c, false) };
+            for (i, row) in rest.chunks_exact(PANEL).enumerate().take(outs.len()) {
+                for (j, &value) in row[..columns].iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe { to.add(i * depth + j).write(value) };
                 }
             }
         }

@@ -156,6 +156,30 @@ pub(crate) struct Rows {
     pub(crate) column: usize,
 }
 
+/// Matrices of [`PANEL`] columns: row i of matrix p, which is contiguous, begins at `start + p * panel + i * row`.
+#[derive(Clone, Copy)]
+pub(crate) struct Panels<P> {
+    pub(crate) start: P,
+    pub(crate) row: usize,
+    pub(crate) panel: usize,
+}
+
+impl Panels<*const f32> {
+    /// The matrices from number `panel` on.
+    #[inline(always)]
+    fn from(self, panel: usize) -> Self {
+        Self { start: self.start.wrapping_add(panel * self.panel), ..self }
+    }
+}
+
+impl Panels<*mut f32> {
+    /// The matrices from number `panel` and their row `row` on.
+    #[inline(always)]
+    fn from(self, panel: usize, row: usize) -> Self {
+        Self { start: self.start.wrapping_add(panel * self.panel + row * self.row), ..self }
+    }
+}
+
 /// Vectors and products of one level.
 pub(crate) trait Isa {
     type V: Vector;
@@ -164,13 +188,20 @@ pub(crate) trait Isa {
     /// Whether [`Self::Wide`] is sixteen floats.
     const IS_WIDE: bool;
 
-    /// Writes the product of `a` (rows, depth) and `b` (depth, [`PANEL`]), or adds it to what is there, to `c` (rows,
-    /// `PANEL`). Each row of `b` and of `c` is contiguous, the next one `b_row` and `c_row` floats on. Every element is
-    /// summed over the depth in order.
+    /// Writes the products of `a` (rows, depth) and each of the `b` (depth, [`PANEL`]), or adds them to what is there, to the `c` (rows,
+    /// `PANEL`). Every element is summed over the depth in order.
     ///
     /// # Safety
-    /// All elements of `a` and `b` can be read, and all of `c` written (read, too, if `accumulate`), by this thread alone.
-    unsafe fn product(size: (usize, usize), a: Rows, b: (*const f32, usize), c: (*mut f32, usize), accumulate: bool);
+    /// All elements of `a` and of the `panels` matrices `b` can be read, and all of the `c` written (read, too, if `accumulate`), by this
+    /// thread alone.
+    unsafe fn product(
+        size: (usize, usize),
+        panels: usize,
+        a: Rows,
+        b: Panels<*const f32>,
+        c: Panels<*mut f32>,
+        accumulate: bool,
+    );
 }
 
 /// Plain Rust.
@@ -263,25 +294,20 @@ impl Isa for Portable {
     #[inline(always)]
     unsafe fn product(
         (rows, depth): (usize, usize),
+        panels: usize,
         a: Rows,
-        (b, b_row): (*const f32, usize),
-        (c, c_row): (*mut f32, usize),
+        b: Panels<*const f32>,
+        c: Panels<*mut f32>,
         accumulate: bool,
     ) {
         /// Sums two rows in registers.
         #[inline(always)]
-        unsafe fn block<const R: usize>(
-            depth: usize,
-            a: Rows,
-            b: (*const f32, usize),
-            c: (*mut f32, usize),
-            add: bool,
-        ) {
+        unsafe fn block<const R: usize>(depth: usize, a: Rows, b: Panels<*const f32>, c: Panels<*mut f32>, add: bool) {
             let mut sums = [[0f32; PANEL]; R];
             for k in 0..depth {
                 // SAFETY: k is below the depth, and both rows are in `a`, as the caller of `product` vouches.
                 let (b, a) = unsafe {
-                    (b.0.add(k * b.1).cast::<[f32; PANEL]>().read_unaligned(), |i| {
+                    (b.start.add(k * b.row).cast::<[f32; PANEL]>().read_unaligned(), |i| {
                         *a.start.add(i * a.row + k * a.column)
                     })
                 };
@@ -295,7 +321,7 @@ impl Isa for Portable {
             for (i, mut sums) in sums.into_iter().enumerate() {
                 // SAFETY: row i is in `c`.
                 unsafe {
-                    let c = c.0.add(i * c.1).cast::<[f32; PANEL]>();
+                    let c = c.start.add(i * c.row).cast::<[f32; PANEL]>();
                     if add {
                         let before = c.read_unaligned();
                         sums.iter_mut().zip(before).for_each(|(sum, before)| *sum += before);
@@ -304,19 +330,19 @@ impl Isa for Portable {
                 }
             }
         }
-        let mut at = 0;
-        while at < rows {
-            // SAFETY: rows from `at` on, two where two are left.
-            unsafe {
-                let a = Rows { start: a.start.add(at * a.row), ..a };
-                let c = (c.add(at * c_row), c_row);
-                if rows - at >= 2 {
-                    block::<2>(depth, a, (b, b_row), c, accumulate);
-                } else {
-                    block::<1>(depth, a, (b, b_row), c, accumulate);
+        for panel in 0..panels {
+            for at in (0..rows).step_by(2) {
+                // SAFETY: rows from `at` on, two where two are left.
+                unsafe {
+                    let a = Rows { start: a.start.add(at * a.row), ..a };
+                    let (b, c) = (b.from(panel), c.from(panel, at));
+                    if rows - at >= 2 {
+                        block::<2>(depth, a, b, c, accumulate);
+                    } else {
+                        block::<1>(depth, a, b, c, accumulate);
+                    }
                 }
             }
-            at += 2;
         }
     }
 }

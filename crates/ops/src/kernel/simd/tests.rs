@@ -2,6 +2,7 @@ use super::*;
 
 struct Product<'a> {
     size: (usize, usize),
+    panels: usize,
     a: &'a [f32],
     b: &'a [f32],
     c: &'a mut [f32],
@@ -17,7 +18,9 @@ impl Piece for Product<'_> {
         let a = Rows { start: self.a.as_ptr(), row, column };
         // SAFETY: the test makes slices of these sizes.
         unsafe {
-            I::product(self.size, a, (self.b.as_ptr(), PANEL), (self.c.as_mut_ptr(), PANEL), self.accumulate);
+            let b = Panels { start: self.b.as_ptr(), row: PANEL, panel: depth * PANEL };
+            let c = Panels { start: self.c.as_mut_ptr(), row: self.panels * PANEL, panel: PANEL };
+            I::product(self.size, self.panels, a, b, c, self.accumulate);
         }
     }
 }
@@ -26,22 +29,23 @@ impl Piece for Product<'_> {
 fn products_of_every_level_are_exact_on_small_integers() {
     let number = |i: usize| ((i * 7 + 3) % 11) as f32 - 5.;
     for level in Level::all() {
-        for (rows, depth) in (1..40).map(|rows| (rows, rows % 9 + 1)) {
+        for (rows, depth, panels) in (1..40).flat_map(|rows| (1..4).map(move |panels| (rows, rows % 9 + 1, panels))) {
             for (transposed, accumulate) in [(false, false), (true, true)] {
+                let width = panels * PANEL;
                 let a: Vec<f32> = (0..rows * depth).map(number).collect();
-                let b: Vec<f32> = (0..depth * PANEL).map(|i| number(i + 5)).collect();
-                let mut c = vec![2.; rows * PANEL];
-                let mut expected = vec![if accumulate { 2. } else { 0. }; rows * PANEL];
+                let b: Vec<f32> = (0..depth * width).map(|i| number(i + 5)).collect();
+                let mut c = vec![2.; rows * width];
+                let mut expected = vec![if accumulate { 2. } else { 0. }; rows * width];
                 for ((i, j), k) in (0..rows)
-                    .flat_map(|i| (0..PANEL).map(move |j| (i, j)))
+                    .flat_map(|i| (0..width).map(move |j| (i, j)))
                     .flat_map(|at| (0..depth).map(move |k| (at, k)))
                 {
                     let a = if transposed { a[k * rows + i] } else { a[i * depth + k] };
-                    expected[i * PANEL + j] += a * b[k * PANEL + j];
+                    expected[i * width + j] += a * b[(j / PANEL * depth + k) * PANEL + j % PANEL];
                 }
-                let work = Product { size: (rows, depth), a: &a, b: &b, c: &mut c, transposed, accumulate };
+                let work = Product { size: (rows, depth), panels, a: &a, b: &b, c: &mut c, transposed, accumulate };
                 run(level, work);
-                assert_eq!(c, expected, "{level:?} {rows}x{depth}");
+                assert_eq!(c, expected, "{level:?} {rows}x{depth}, {panels} panels");
             }
         }
     }

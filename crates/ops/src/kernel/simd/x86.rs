@@ -9,7 +9,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Isa, Lanes, PANEL, Rows, Vector};
+use super::{Isa, Lanes, PANEL, Panels, Rows, Vector};
 
 /// Of two vectors, in each half, the two low or the two high floats of both.
 const LOW: i32 = 0b01_00_01_00;
@@ -188,7 +188,7 @@ macro_rules! by_rows {
             let left = rows - at;
             let take = if left >= 2 * $most || left == $most { $most } else if left > $most { left.div_ceil(2) } else { left };
             let a = Rows { start: a.start.wrapping_add(at * a.row), ..a };
-            let c = (c.0.wrapping_add(at * c.1), c.1);
+            let c = c.from(0, at);
             match take {
                 $($rows => $block::<$rows>(depth, a, b, c, $accumulate),)*
                 _ => {}
@@ -204,9 +204,19 @@ impl Isa for Avx2 {
     const IS_WIDE: bool = false;
 
     #[inline(always)]
-    unsafe fn product(size: (usize, usize), a: Rows, b: (*const f32, usize), c: (*mut f32, usize), accumulate: bool) {
-        // SAFETY: the blocks cover the rows of `a` and `c`, which are as the caller vouches; see above for the level.
-        unsafe { by_rows!(block256, 6, [1 2 3 4 5 6], size, a, b, c, accumulate) }
+    unsafe fn product(
+        size: (usize, usize),
+        panels: usize,
+        a: Rows,
+        b: Panels<*const f32>,
+        c: Panels<*mut f32>,
+        accumulate: bool,
+    ) {
+        for panel in 0..panels {
+            let (b, c) = (b.from(panel), c.from(panel, 0));
+            // SAFETY: the blocks cover the rows of `a` and `c`, which are as the caller vouches; see above for the level.
+            unsafe { by_rows!(block256, 6, [1 2 3 4 5 6], size, a, b, c, accumulate) }
+        }
     }
 }
 
@@ -216,9 +226,25 @@ impl Isa for Avx512 {
     const IS_WIDE: bool = true;
 
     #[inline(always)]
-    unsafe fn product(size: (usize, usize), a: Rows, b: (*const f32, usize), c: (*mut f32, usize), accumulate: bool) {
-        // SAFETY: as above.
-        unsafe { by_rows!(block512, 16, [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16], size, a, b, c, accumulate) }
+    unsafe fn product(
+        size: (usize, usize),
+        panels: usize,
+        a: Rows,
+        b: Panels<*const f32>,
+        c: Panels<*mut f32>,
+        accumulate: bool,
+    ) {
+        for panel in (0..panels).step_by(2) {
+            let (b, c) = (b.from(panel), c.from(panel, 0));
+            // SAFETY: as above.
+            unsafe {
+                if panels - panel >= 2 {
+                    by_rows!(pair512, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], size, a, b, c, accumulate);
+                } else {
+                    by_rows!(block512, 16, [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16], size, a, b, c, accumulate);
+                }
+            }
+        }
     }
 }
 
@@ -238,8 +264,8 @@ macro_rules! rows {
 unsafe fn block256<const R: usize>(
     depth: usize,
     a: Rows,
-    (b, b_row): (*const f32, usize),
-    (c, c_row): (*mut f32, usize),
+    b: Panels<*const f32>,
+    c: Panels<*mut f32>,
     accumulate: bool,
 ) {
     // SAFETY: R rows of `a` and `c`, `depth` columns of `a` and rows of `b`, as the caller of `product` vouches.
@@ -247,7 +273,7 @@ unsafe fn block256<const R: usize>(
         let (mut low, mut high) = ([_mm256_setzero_ps(); 16], [_mm256_setzero_ps(); 16]);
         // One pointer for every third row: the others are one and two rows on, which addresses can say.
         let mut starts = [a.start, a.start.wrapping_add(3 * a.row)];
-        let mut from = b;
+        let mut from = b.start;
         for _ in 0..depth {
             let (b_low, b_high) = (_mm256_loadu_ps(from), _mm256_loadu_ps(from.wrapping_add(8)));
             rows!(R: I => {
@@ -257,10 +283,10 @@ unsafe fn block256<const R: usize>(
             });
             starts[0] = starts[0].wrapping_add(a.column);
             starts[1] = starts[1].wrapping_add(a.column);
-            from = from.wrapping_add(b_row);
+            from = from.wrapping_add(b.row);
         }
         rows!(R: I => {
-            let c = c.wrapping_add(I * c_row);
+            let c = c.from(0, I).start;
             if accumulate {
                 low[I] = _mm256_add_ps(low[I], _mm256_loadu_ps(c));
                 high[I] = _mm256_add_ps(high[I], _mm256_loadu_ps(c.add(8)));
@@ -276,8 +302,8 @@ unsafe fn block256<const R: usize>(
 unsafe fn block512<const R: usize>(
     depth: usize,
     a: Rows,
-    (b, b_row): (*const f32, usize),
-    (c, c_row): (*mut f32, usize),
+    b: Panels<*const f32>,
+    c: Panels<*mut f32>,
     accumulate: bool,
 ) {
     const { assert!(PANEL == 16) };
@@ -286,24 +312,57 @@ unsafe fn block512<const R: usize>(
         let mut sums = [_mm512_setzero_ps(); 16];
         let mut starts = [a.start; 6];
         rows!(R: I => starts[I / 3] = a.start.wrapping_add(I / 3 * 3 * a.row));
-        let mut from = b;
+        let mut from = b.start;
         for _ in 0..depth {
-            let b = _mm512_loadu_ps(from);
+            let right = _mm512_loadu_ps(from);
             rows!(R: I => {
-                let a = _mm512_set1_ps(*starts[I / 3].wrapping_add(I % 3 * a.row));
-                sums[I] = _mm512_fmadd_ps(a, b, sums[I]);
+                let left = _mm512_set1_ps(*starts[I / 3].wrapping_add(I % 3 * a.row));
+                sums[I] = _mm512_fmadd_ps(left, right, sums[I]);
             });
             rows!(R: I => if I.is_multiple_of(3) {
                 starts[I / 3] = starts[I / 3].wrapping_add(a.column);
             });
-            from = from.wrapping_add(b_row);
+            from = from.wrapping_add(b.row);
         }
         rows!(R: I => {
-            let c = c.wrapping_add(I * c_row);
+            let c = c.from(0, I).start;
             if accumulate {
                 sums[I] = _mm512_add_ps(sums[I], _mm512_loadu_ps(c));
             }
             _mm512_storeu_ps(c, sums[I]);
+        });
+    }
+}
+
+/// R rows of two products: each number of `a` is loaded for two multiplications. With one, loads take longer than sums on Intel's processors.
+#[target_feature(enable = "avx512f")]
+unsafe fn pair512<const R: usize>(depth: usize, a: Rows, b: Panels<*const f32>, c: Panels<*mut f32>, accumulate: bool) {
+    // SAFETY: as in `block256`, of two panels.
+    unsafe {
+        let (mut first, mut second) = ([_mm512_setzero_ps(); 16], [_mm512_setzero_ps(); 16]);
+        let mut starts = [a.start; 6];
+        rows!(R: I => starts[I / 3] = a.start.wrapping_add(I / 3 * 3 * a.row));
+        let mut from = b.start;
+        for _ in 0..depth {
+            let (right_first, right_second) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.wrapping_add(b.panel)));
+            rows!(R: I => {
+                let left = _mm512_set1_ps(*starts[I / 3].wrapping_add(I % 3 * a.row));
+                first[I] = _mm512_fmadd_ps(left, right_first, first[I]);
+                second[I] = _mm512_fmadd_ps(left, right_second, second[I]);
+            });
+            rows!(R: I => if I.is_multiple_of(3) {
+                starts[I / 3] = starts[I / 3].wrapping_add(a.column);
+            });
+            from = from.wrapping_add(b.row);
+        }
+        rows!(R: I => {
+            let (c, d) = (c.from(0, I).start, c.from(1, I).start);
+            if accumulate {
+                first[I] = _mm512_add_ps(first[I], _mm512_loadu_ps(c));
+                second[I] = _mm512_add_ps(second[I], _mm512_loadu_ps(d));
+            }
+            _mm512_storeu_ps(c, first[I]);
+            _mm512_storeu_ps(d, second[I]);
         });
     }
 }

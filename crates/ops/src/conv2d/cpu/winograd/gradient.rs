@@ -14,10 +14,12 @@ use super::passes::{Layout, Pass, Tiling};
 use super::results::Tiles;
 use super::tile::{Square, Then, both};
 use super::transform::{Input, OutputAdjoint, TapsAdjoint, Transform};
-use super::{DEPTH, FEW_DEPTH, VALUES, by_points, few_tiles, kernel_of};
+use super::{DEPTH, FEW_DEPTH, PANELS, VALUES, by_points, few_tiles, kernel_of};
 use crate::conv2d::Geometry;
 use crate::conv2d::cpu::Stack;
-use crate::kernel::{CHUNK, Isa, PANEL, Piece, Rows, Scratch, Shared, chunks_mut, pieces, run, vectorised, written};
+use crate::kernel::{
+    CHUNK, Isa, PANEL, Panels, Piece, Rows, Scratch, Shared, chunks_mut, pieces, run, vectorised, written,
+};
 
 /// Tiles that a weight gradient sums up one after the other, at most; longer sums in f32 would round more than 1e-6.
 const LONGEST_SUM: usize = 256;
@@ -91,10 +93,10 @@ fn write<T: Transform + Send + Sync>(
         let bias = bias.into_iter().map(|sum| sum as f32).collect();
         if !by_points(&pass) {
             let block = |panel| (0..depth).step_by(GRADIENT_DEPTH).map(move |ins| (panel, ins));
-            let blocks: Vec<_> = (0..panels).flat_map(block).collect();
+            let blocks: Vec<_> = (0..panels).step_by(PANELS).flat_map(block).collect();
             blocks.into_par_iter().with_max_len(1).for_each(|(panel, first)| {
-                let ins = first..(first + GRADIENT_DEPTH).min(depth);
-                run(level, Block { pass, xs: &xs, x_layout, ys: &ys, y_layout, panel, ins, kernel, gradient });
+                let (panels, ins) = (panel..(panel + PANELS).min(panels), first..(first + GRADIENT_DEPTH).min(depth));
+                run(level, Block { pass, xs: &xs, x_layout, ys: &ys, y_layout, panels, ins, kernel, gradient });
             });
             return bias;
         }
@@ -183,11 +185,11 @@ impl<T: Transform> Piece for Part<'_, T> {
                 for point in 0..Pass::<T>::POINTS {
                     let start = xs.add(point * x_layout.plane).cast_const();
                     let a = Rows { start, row: 1, column: x_layout.tile };
-                    for panel in 0..panels {
-                        let b = (ys.add(point * y_layout.plane + panel * PANEL).cast_const(), y_layout.tile);
-                        let c = (sums.add((panel * Pass::<T>::POINTS + point) * Pass::<T>::kernel_plane(depth)), PANEL);
-                        I::product((pass.terms(), tiles), a, b, c, first > units.start);
-                    }
+                    let start = ys.add(point * y_layout.plane).cast_const();
+                    let b = Panels { start, row: y_layout.tile, panel: PANEL };
+                    let start = sums.add(point * Pass::<T>::kernel_plane(depth));
+                    let c = Panels { start, row: PANEL, panel: Pass::<T>::kernels_of_panel(depth) };
+                    I::product((pass.terms(), tiles), panels, a, b, c, first > units.start);
                 }
             }
             let sums = channel_sums::<T>(&ys, y_layout, tiles, bias.len());
@@ -251,7 +253,7 @@ struct Block<'a, T> {
     x_layout: Layout,
     ys: &'a [f32],
     y_layout: Layout,
-    panel: usize,
+    panels: Range<usize>,
     ins: Range<usize>,
     kernel: Kernel<'a>,
     gradient: Shared,
@@ -260,17 +262,20 @@ struct Block<'a, T> {
 impl<T: Transform> Piece for Block<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { pass, xs, x_layout, ys, y_layout, panel, ins, kernel, gradient } = self;
-        let plane = Pass::<T>::kernel_plane(ins.len());
-        let mut sums = Scratch::new(Pass::<T>::POINTS * plane);
+        let Self { pass, xs, x_layout, ys, y_layout, panels, ins, kernel, gradient } = self;
+        let (plane, len) = (Pass::<T>::kernel_plane(ins.len()), Pass::<T>::kernels_of_panel(ins.len()));
+        let mut sums = Scratch::new(panels.len() * len);
         for point in 0..Pass::<T>::POINTS {
             let a = Rows { start: xs[point * x_layout.plane + ins.start..].as_ptr(), row: 1, column: x_layout.tile };
-            let b = (ys[point * y_layout.plane + panel * PANEL..].as_ptr(), y_layout.tile);
-            let c = (sums[point * plane..].as_mut_ptr(), PANEL);
-            // SAFETY: the layouts have all tiles and channels, the sums all points.
-            unsafe { I::product((ins.len(), pass.tiling.tiles()), a, b, c, false) };
+            let start = ys[point * y_layout.plane + panels.start * PANEL..].as_ptr();
+            let b = Panels { start, row: y_layout.tile, panel: PANEL };
+            let c = Panels { start: sums[point * plane..].as_mut_ptr(), row: PANEL, panel: len };
+            // SAFETY: the layouts have all tiles and channels, the sums all points and these panels.
+            unsafe { I::product((ins.len(), pass.tiling.tiles()), panels.len(), a, b, c, false) };
         }
-        KernelGradient { pass, sums: &sums, plane, panel, ins, kernel, gradient }.run::<I>();
+        for (panel, sums) in panels.zip(sums.chunks_exact(len)) {
+            KernelGradient { pass, sums, plane, panel, ins: ins.clone(), kernel, gradient }.run::<I>();
+        }
     }
 }
 
@@ -294,12 +299,14 @@ impl<T: Transform> Piece for SumsOfPoint<'_, T> {
         for first in ins.clone().step_by(PANEL) {
             let rows = PANEL.min(ins.end - first);
             let a = Rows { start: xs[point * x_layout.plane + first..].as_ptr(), row: 1, column: x_layout.tile };
-            for panel in 0..pass.panels() {
-                let b = (ys[point * y_layout.plane + panel * PANEL..].as_ptr(), y_layout.tile);
-                let at = (panel * Pass::<T>::POINTS + point) * Pass::<T>::kernel_plane(depth) + first * PANEL;
-                let c = (sums.start_of(at, rows * PANEL), PANEL);
-                // SAFETY: the layouts have all tiles and channels; the sums are this piece's.
-                unsafe { I::product((rows, pass.tiling.tiles()), a, b, c, false) };
+            let b = Panels { start: ys[point * y_layout.plane..].as_ptr(), row: y_layout.tile, panel: PANEL };
+            let panel = Pass::<T>::kernels_of_panel(depth);
+            let at = point * Pass::<T>::kernel_plane(depth) + first * PANEL;
+            let start = sums.start_of(at, (pass.panels() - 1) * panel + rows * PANEL);
+            // SAFETY: the layouts have all tiles and channels; the sums are this piece's.
+            unsafe {
+                let c = Panels { start, row: PANEL, panel };
+                I::product((rows, pass.tiling.tiles()), pass.panels(), a, b, c, false);
             }
         }
     }

@@ -9,9 +9,9 @@ use super::kernel::Kernel;
 use super::lattice::{BLOCK, Lattice};
 use super::passes::{Layout, Pass};
 use super::transform::{Input, OutputAdjoint, Transform};
-use super::{DEPTH, KERNEL_VALUES};
+use super::{DEPTH, KERNEL_VALUES, PANELS};
 use crate::conv2d::cpu::{Ending, Stack};
-use crate::kernel::{Isa, PANEL, Piece, Rows, Scratch, Shared};
+use crate::kernel::{Isa, PANEL, Panels, Piece, Rows, Scratch, Shared};
 
 /// Transforms the kernels from some channels to a panel's.
 pub(super) struct Kernels<'a, T> {
@@ -51,24 +51,31 @@ impl<T: Transform> Piece for Chunk<'_, T> {
         let depth = pass.depth();
         let most = pass.tiling.tiles_of(units.len());
         let (values_layout, products_layout) = (Layout::new::<T>(most, depth), Layout::new::<T>(most, PANEL));
-        let (mut values, mut products) = (values_layout.scratch(), products_layout.scratch());
+        let mut values = values_layout.scratch();
+        let mut products = Scratch::new(PANELS.min(pass.panels()) * products_layout.len);
         let last = pass.tiling.unit(units.end - 1);
         let tiles = last.index + last.tiles - pass.tiling.unit(units.start).index;
         // SAFETY: both are large enough for the tiles and points, and this thread's; the units' results are this piece's.
         unsafe {
             let (values, products) = (values.as_mut_ptr(), products.as_mut_ptr());
             pass.transform::<Input<T>, I>(&pass.input, x, units.clone(), values, values_layout, false);
-            for panel in 0..pass.panels() {
+            for first in (0..pass.panels()).step_by(PANELS) {
+                let panels = first..(first + PANELS).min(pass.panels());
                 let len = Pass::<T>::kernels_of_panel(depth);
-                let kernels = kernels[panel * len..][..len].as_ptr();
+                let kernels = kernels[first * len..][..panels.len() * len].as_ptr();
                 for point in 0..Pass::<T>::POINTS {
                     let start = values.add(point * values_layout.plane).cast_const();
                     let a = Rows { start, row: values_layout.tile, column: 1 };
-                    let b = (kernels.add(point * Pass::<T>::kernel_plane(depth)), PANEL);
-                    let c = (products.add(point * products_layout.plane), products_layout.tile);
-                    I::product((tiles, pass.terms()), a, b, c, false);
+                    let start = kernels.add(point * Pass::<T>::kernel_plane(depth));
+                    let b = Panels { start, row: PANEL, panel: len };
+                    let start = products.add(point * products_layout.plane);
+                    let c = Panels { start, row: products_layout.tile, panel: products_layout.len };
+                    I::product((tiles, pass.terms()), panels.len(), a, b, c, false);
                 }
-                pass.finish::<I>(products, products_layout, panel, units.clone(), ending, y);
+                for (at, panel) in panels.enumerate() {
+                    let products = products.add(at * products_layout.len);
+                    pass.finish::<I>(products, products_layout, panel, units.clone(), ending, y);
+                }
             }
         }
     }
@@ -135,11 +142,11 @@ impl<T: Transform> Piece for FromFewTiles<'_, T> {
                     let start = values[point * layout.plane + first..].as_ptr();
                     let a = Rows { start, row: layout.tile, column: 1 };
                     // The values of a point come from far; all panels use them while they are near.
-                    for at in 0..panels.len() {
-                        let b = kernels.add(at * len + point * Pass::<T>::kernel_plane(ins.len())).cast_const();
-                        let c = products.add(at * products_layout.len + point * products_layout.plane);
-                        I::product((tiles, ins.len()), a, (b, PANEL), (c, products_layout.tile), first > 0);
-                    }
+                    let start = kernels.add(point * Pass::<T>::kernel_plane(ins.len())).cast_const();
+                    let b = Panels { start, row: PANEL, panel: len };
+                    let start = products.add(point * products_layout.plane);
+                    let c = Panels { start, row: products_layout.tile, panel: products_layout.len };
+                    I::product((tiles, ins.len()), panels.len(), a, b, c, first > 0);
                 }
             }
             for (at, panel) in panels.enumerate() {
@@ -171,14 +178,16 @@ impl<T: Transform> Piece for ProductsOfPoint<'_, T> {
         let depth = pass.depth();
         let start = values[point * layout.plane + tiles.start * layout.tile..].as_ptr();
         let a = Rows { start, row: layout.tile, column: 1 };
-        for panel in 0..pass.panels() {
-            let kernels = &kernels[panel * Pass::<T>::kernels_of_panel(depth)..];
-            let b = (kernels[point * Pass::<T>::kernel_plane(depth)..].as_ptr(), PANEL);
-            let at = panel * products_layout.len + point * products_layout.plane + tiles.start * products_layout.tile;
-            let c = (products.start_of(at, tiles.len() * products_layout.tile), products_layout.tile);
-            // SAFETY: the layouts have these tiles and the kernels all channels; the products are this piece's.
-            unsafe { I::product((tiles.len(), depth), a, b, c, false) };
-        }
+        let kernels_of_panel = Pass::<T>::kernels_of_panel(depth);
+        assert_eq!(kernels.len(), pass.panels() * kernels_of_panel);
+        let start = kernels[point * Pass::<T>::kernel_plane(depth)..].as_ptr();
+        let b = Panels { start, row: PANEL, panel: kernels_of_panel };
+        let at = point * products_layout.plane + tiles.start * products_layout.tile;
+        let len = (pass.panels() - 1) * products_layout.len + tiles.len() * products_layout.tile;
+        let c = products.start_of(at, len);
+        let c = Panels { start: c, row: products_layout.tile, panel: products_layout.len };
+        // SAFETY: the layouts have these tiles and the kernels all channels; the products are this piece's.
+        unsafe { I::product((tiles.len(), depth), pass.panels(), a, b, c, false) };
     }
 }
 
