@@ -1,4 +1,5 @@
-//! Times single layers: `cargo bench -p img2seg-ops --bench layers -- [--cpu] [FILTER]`, median and minimum in ms of forward and each gradient.
+//! Times single layers: `cargo bench -p img2seg-ops --bench layers -- [--cpu] [--arithmetic=avx2] [FILTER]`, median and minimum in ms of
+//! forward and each gradient.
 //!
 //! `tests/pytorch/layer_times.py` times PyTorch's. Gradients are timed as `backward` of the layer alone. `RAYON_NUM_THREADS` sets the
 //! threads. The allocator is the program's; `MIMALLOC_PURGE_DELAY=-1` keeps it from returning memory, as the program does.
@@ -10,8 +11,8 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use img2seg_ops::{
     Activation, AdamStep, BySize, Conv2d, ConvTranspose2d, Resize, adam_step, add, backward, batch_norm_eval,
     batch_norm_train, bce_with_logits, cat, charbonnier, conv_transpose2d, conv2d, cross_entropy, dice, dropout, focal,
-    global_avg_pool, group_norm, hinge, instance_norm, l1, leaky_relu, least_squares, lovasz_softmax, max_pool2d, mse,
-    relu, resize, sigmoid, softmax, tanh,
+    global_avg_pool, group_norm, hinge, instance_norm, l1, leaky_relu, least_squares, limit_arithmetic, lovasz_softmax,
+    max_pool2d, mse, relu, resize, sigmoid, softmax, tanh,
 };
 use mimalloc::MiMalloc;
 
@@ -81,6 +82,11 @@ fn report(name: &str, inputs: &[Tensor], op: &dyn Fn(&[Tensor]) -> Result<Tensor
 }
 
 fn main() -> Result<()> {
+    for argument in std::env::args() {
+        if let Some(name) = argument.strip_prefix("--arithmetic=") {
+            limit_arithmetic(name)?;
+        }
+    }
     println!("{:<34} {:>17} {:>17} {:>17} {:>17}", "ms, median and minimum", "forward", "d/dx", "d/dweight", "d/dbias");
     for (n, i, o, size) in [
         (4, 3, 16, 128),

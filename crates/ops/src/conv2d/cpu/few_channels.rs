@@ -1,6 +1,7 @@
 //! 1x1 convolution of few channels: a product so flat that to rearrange its factors, as gemm does, takes longer than to compute it.
 //!
-//! Pixels are read where they lie, and sums stay in registers: of a result, over the channels; of the kernel's gradient, over the pixels.
+//! Sums stay in registers: of a result, over the channels; of the kernel's gradient, over the pixels. The channels of some pixels are gathered
+//! before they are read once for every few channels out: planes lie so far apart that a first-level cache would not keep them.
 #![allow(unsafe_code, reason = "pieces of work read and write rows of planes")]
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
 #![allow(clippy::needless_range_loop, reason = "closures would not be compiled for the level")]
@@ -23,14 +24,16 @@ const MANY: usize = 256;
 /// Pixels of a plane that one piece of work goes through at once, at most.
 const TILE: usize = 1024;
 
+/// Pixels whose channels are gathered.
+const GATHERED: usize = 64;
+
 /// Channels of a result that are summed at once.
 const ROWS: usize = 6;
 
-/// Channels out and channels in whose products are summed at once.
+/// Channels out whose products with some channels in are summed at once.
 const OUTS: usize = 3;
-const INS: usize = 4;
 
-/// Sums of the gradient's products that are taken side by side, by vectors of any length.
+/// Sums of a product of the gradient that are taken side by side, in one vector or in two.
 const SUMS: usize = 16;
 
 /// Whether gemm would rearrange more than it computes.
@@ -85,20 +88,40 @@ struct Results<'a> {
 impl Piece for Results<'_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        if I::IS_WIDE { self.pixels::<I::Wide, 4>() } else { self.pixels::<I::Wide, 2>() }
+        if I::IS_WIDE { self.pixels::<I, 4>() } else { self.pixels::<I, 2>() }
     }
 }
 
 impl Results<'_> {
-    /// Goes along the tile, `V` vectors at a time; the last ones step back to end with it.
+    /// Goes along the tile, by the pixels that are gathered; the last ones step back to end with it.
     #[inline(always)]
-    fn pixels<W: Lanes, const V: usize>(&self) {
-        let step = V * W::LEN;
-        assert!(step <= self.pixels.len(), "a tile of few pixels");
+    fn pixels<I: Isa, const V: usize>(&self) {
+        assert!(GATHERED <= self.pixels.len(), "a tile of few pixels");
+        let mut gathered = [MaybeUninit::uninit(); FEW * GATHERED];
         let mut at = self.pixels.start;
         while at < self.pixels.end {
-            self.channels::<W, V>(at.min(self.pixels.end - step));
-            at += step;
+            let first = at.min(self.pixels.end - GATHERED);
+            let (ins, outs) = self.channel_counts();
+            for (channel, to) in gathered.chunks_exact_mut(GATHERED).enumerate().take(ins) {
+                let from = &self.x[channel * self.plane + first..][..GATHERED];
+                to.write_copy_of_slice(from);
+            }
+            // SAFETY: these have been written.
+            let x = unsafe { gathered[..ins * GATHERED].assume_init_ref() };
+            let groups = outs.div_ceil(ROWS);
+            for group in 0..groups {
+                // Of about one size: a group of one would wait for its sums.
+                let (out, end) = (group * outs / groups, (group + 1) * outs / groups);
+                match end - out {
+                    1 => self.rows::<I, V, 1>(x, first, out),
+                    2 => self.rows::<I, V, 2>(x, first, out),
+                    3 => self.rows::<I, V, 3>(x, first, out),
+                    4 => self.rows::<I, V, 4>(x, first, out),
+                    5 => self.rows::<I, V, 5>(x, first, out),
+                    _ => self.rows::<I, V, ROWS>(x, first, out),
+                }
+            }
+            at += GATHERED;
         }
     }
 
@@ -109,54 +132,38 @@ impl Results<'_> {
         (ins, self.weight.len() / ins)
     }
 
-    /// All channels of the pixels from `at` on.
+    /// `R` channels from `first` on, of the gathered pixels, which are those from `at` on.
     #[inline(always)]
-    fn channels<W: Lanes, const V: usize>(&self, at: usize) {
-        let (_, outs) = self.channel_counts();
-        let mut out = 0;
-        while out < outs {
-            match outs - out {
-                1 => self.rows::<W, V, 1>(at, out),
-                2 => self.rows::<W, V, 2>(at, out),
-                3 => self.rows::<W, V, 3>(at, out),
-                4 => self.rows::<W, V, 4>(at, out),
-                5 => self.rows::<W, V, 5>(at, out),
-                _ => self.rows::<W, V, ROWS>(at, out),
-            }
-            out += ROWS;
-        }
-    }
-
-    /// `R` channels from `first` on.
-    #[inline(always)]
-    fn rows<W: Lanes, const V: usize, const R: usize>(&self, at: usize, first: usize) {
+    fn rows<I: Isa, const V: usize, const R: usize>(&self, x: &[f32], at: usize, first: usize) {
         let (ins, outs) = self.channel_counts();
-        let mut sums = [[W::splat(0.); V]; R];
         let weight = &self.weight[first * ins..][..R * ins];
-        let x = &self.x[at..];
-        assert!((ins - 1) * self.plane + V * W::LEN <= x.len(), "pixels exceed the planes");
-        for channel in 0..ins {
-            let mut pixels = [W::splat(0.); V];
-            for v in 0..V {
-                // SAFETY: in bounds as asserted.
-                pixels[v] = unsafe { W::load_apart(x.as_ptr().add(channel * self.plane + v * W::LEN), 8) };
+        assert_eq!(x.len(), ins * GATHERED);
+        for part in (0..GATHERED).step_by(V * I::Wide::LEN) {
+            let mut sums = [[I::Wide::splat(0.); V]; R];
+            for channel in 0..ins {
+                let mut pixels = [I::Wide::splat(0.); V];
+                for v in 0..V {
+                    // SAFETY: `part` is a multiple of what is read, which `GATHERED` is too.
+                    pixels[v] =
+                        unsafe { I::Wide::load_apart(x.as_ptr().add(channel * GATHERED + part + v * I::Wide::LEN), 8) };
+                }
+                for r in 0..R {
+                    // SAFETY: a row of the kernel has `ins` elements, and the slice `R` rows.
+                    let weight = unsafe { *weight.get_unchecked(r * ins + channel) };
+                    for v in 0..V {
+                        sums[r][v] = pixels[v].mul_add(weight, sums[r][v]);
+                    }
+                }
             }
             for r in 0..R {
-                // SAFETY: a row of the kernel has `ins` elements, and the slice `R` rows.
-                let weight = unsafe { *weight.get_unchecked(r * ins + channel) };
+                let to = self.y.start_of((self.image * outs + first + r) * self.plane + at + part, V * I::Wide::LEN);
                 for v in 0..V {
-                    sums[r][v] = pixels[v].mul_add(weight, sums[r][v]);
+                    if let Some(bias) = self.bias {
+                        sums[r][v] = sums[r][v].add(I::Wide::splat(bias[first + r]));
+                    }
+                    // SAFETY: `start_of` has seen to the pixels, which are in this piece's tile.
+                    unsafe { sums[r][v].store_apart(to.add(v * I::Wide::LEN), 8) };
                 }
-            }
-        }
-        for r in 0..R {
-            let to = self.y.start_of((self.image * outs + first + r) * self.plane + at, V * W::LEN);
-            for v in 0..V {
-                if let Some(bias) = self.bias {
-                    sums[r][v] = sums[r][v].add(W::splat(bias[first + r]));
-                }
-                // SAFETY: `start_of` has seen to the pixels, which are in this piece's tile.
-                unsafe { sums[r][v].store_apart(to.add(v * W::LEN), 8) };
             }
         }
     }
@@ -193,6 +200,14 @@ struct Products<'a> {
 impl Piece for Products<'_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
+        if I::IS_WIDE { self.add::<I::Wide, 1, 4>() } else { self.add::<I::Wide, 2, 2>() }
+    }
+}
+
+impl Products<'_> {
+    /// With `INS` channels in at once, by `V` vectors.
+    #[inline(always)]
+    fn add<W: Lanes, const V: usize, const INS: usize>(self) {
         let Self { x, y, plane, pixels, sums } = self;
         let (ins, outs) = (x.len() / plane, y.len() / plane);
         for first_out in (0..outs).step_by(OUTS) {
@@ -206,7 +221,7 @@ impl Piece for Products<'_> {
                 for o in 0..OUTS {
                     gradients[o] = &y[(first_out + o).min(outs - 1) * plane..][pixels.clone()];
                 }
-                let products = products::<I::Wide>(rows, gradients);
+                let products = products::<W, V, INS>(rows, gradients);
                 for o in 0..OUTS.min(outs - first_out) {
                     for i in 0..INS.min(ins - first_in) {
                         let mut sum = 0.;
@@ -223,41 +238,41 @@ impl Piece for Products<'_> {
 
 /// Sums of products of rows of one length: those of all pixels that are alike modulo [`SUMS`].
 #[inline(always)]
-fn products<W: Lanes>(x: [&[f32]; INS], y: [&[f32]; OUTS]) -> [[[f32; SUMS]; INS]; OUTS] {
+fn products<W: Lanes, const V: usize, const INS: usize>(
+    x: [&[f32]; INS],
+    y: [&[f32]; OUTS],
+) -> [[[f32; SUMS]; INS]; OUTS] {
+    assert_eq!(V * W::LEN, SUMS);
     let pixels = x[0].len();
     let whole = pixels - pixels % SUMS;
-    let mut products = [[[0.; SUMS]; INS]; OUTS];
-    for part in (0..SUMS).step_by(W::LEN) {
-        let mut sums = [[W::splat(0.); INS]; OUTS];
-        let mut at = part;
-        while at < whole {
+    let mut sums = [[[W::splat(0.); V]; INS]; OUTS];
+    for at in (0..whole).step_by(SUMS) {
+        for v in 0..V {
             let (mut xs, mut ys) = ([W::splat(0.); INS], [W::splat(0.); OUTS]);
             // SAFETY: all rows have as many pixels as the first, and `whole` is no more than that.
             unsafe {
                 for i in 0..INS {
-                    xs[i] = W::load_apart(x[i].as_ptr().add(at), 8);
+                    xs[i] = W::load_apart(x[i].as_ptr().add(at + v * W::LEN), 8);
                 }
                 for o in 0..OUTS {
-                    ys[o] = W::load_apart(y[o].as_ptr().add(at), 8);
+                    ys[o] = W::load_apart(y[o].as_ptr().add(at + v * W::LEN), 8);
                 }
             }
             for o in 0..OUTS {
                 for i in 0..INS {
-                    sums[o][i] = xs[i].mul_add_each(ys[o], sums[o][i]);
+                    sums[o][i][v] = xs[i].mul_add_each(ys[o], sums[o][i][v]);
                 }
-            }
-            at += SUMS;
-        }
-        for o in 0..OUTS {
-            for i in 0..INS {
-                // SAFETY: `part` is a multiple of the length, and both are no more than `SUMS`.
-                unsafe { sums[o][i].store_apart(products[o][i].as_mut_ptr().add(part), 8) };
             }
         }
     }
-    for at in whole..pixels {
-        for o in 0..OUTS {
-            for i in 0..INS {
+    let mut products = [[[0.; SUMS]; INS]; OUTS];
+    for o in 0..OUTS {
+        for i in 0..INS {
+            for v in 0..V {
+                // SAFETY: the vectors fill all `SUMS`.
+                unsafe { sums[o][i][v].store_apart(products[o][i].as_mut_ptr().add(v * W::LEN), 8) };
+            }
+            for at in whole..pixels {
                 products[o][i][at - whole] += x[i][at] * y[o][at];
             }
         }
