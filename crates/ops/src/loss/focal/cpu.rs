@@ -1,15 +1,13 @@
 //! The focal loss of blocks of pixels, so that loops over a block vectorise along the pixels.
-#![allow(unsafe_code, reason = "the gradient is written without being zeroed first")]
+#![allow(unsafe_code, reason = "gradients are written without being zeroed first")]
 #![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
 
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
-
 use crate::activation::{exp_negative, ln_normal};
-use crate::kernel::{Scratch, Work, block_sums, vectorised_work, written};
+use crate::kernel::{Scratch, Work, block_sums, vectorised_work};
 use crate::loss::labels::{Labels, VOID};
-use crate::loss::softmax::{BLOCK, Block, blocks, softmax_of};
+use crate::loss::softmax::{BLOCK, Block, mean_of_blocks, softmax_of};
 
 /// The mean loss of `(n, classes, pixels)` logits and, if it is wanted, its gradient.
 pub(super) fn focal(
@@ -20,27 +18,13 @@ pub(super) fn focal(
     pixels: usize,
     wants_gradient: bool,
 ) -> (f64, Vec<f32>) {
-    let total = labels.total();
-    let sum_of = |block: Block| {
-        let labels_of_block = &labels.labels[block.pixel..][..block.len];
-        let weights: Vec<f32> = labels_of_block.iter().map(|&label| labels.weight(label)).collect();
-        vectorised_work(Focal {
-            planes: &block.planes(logits, classes, pixels),
-            labels: labels_of_block,
-            weights: &weights,
-            gamma,
-            scale: (1. / total) as f32,
-            gradient: block.out,
-        })
+    let scale = (1. / labels.total()) as f32;
+    let sum_of = |block: Block, labels: &[u32], weights: &[f32]| {
+        let planes = &block.planes(logits, classes, pixels);
+        vectorised_work(Focal { planes, labels, weights, gamma, scale, gradient: block.out })
     };
-    let mut sums: Vec<f64> = Vec::new();
-    let write = |gradient: &mut [MaybeUninit<f32>]| {
-        let blocks = blocks(gradient, labels.labels.len() / pixels, classes, pixels);
-        sums = blocks.into_par_iter().with_max_len(1).map(sum_of).collect();
-    };
-    // SAFETY: the blocks cover the gradient, and `Focal` writes all of each.
-    let gradient = unsafe { written(if wants_gradient { logits.len() } else { 0 }, write) };
-    (sums.iter().sum::<f64>() / total, gradient)
+    // SAFETY: `Focal` writes all of a block's.
+    unsafe { mean_of_blocks(labels, classes, pixels, wants_gradient, sum_of) }
 }
 
 /// The sum of weighted losses of a block, and its gradient times `scale`, class by class, if it is to go anywhere.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::activation::exp_negative;
 use crate::kernel::{Scratch, Work, vectorised_work, written};
-use crate::loss::labels::VOID;
+use crate::loss::labels::{Labels, VOID};
 
 /// Pixels of one piece of work: its logits stay in a processor's second cache.
 pub(in crate::loss) const BLOCK: usize = 1 << 10;
@@ -60,12 +60,7 @@ impl Block<'_> {
 }
 
 /// Images cut into blocks, whose results are to go to `out` `(images, classes, pixels)`, or nowhere if that is empty.
-pub(in crate::loss) fn blocks(
-    out: &mut [MaybeUninit<f32>],
-    images: usize,
-    classes: usize,
-    pixels: usize,
-) -> Vec<Block<'_>> {
+fn blocks(out: &mut [MaybeUninit<f32>], images: usize, classes: usize, pixels: usize) -> Vec<Block<'_>> {
     let mut blocks = Vec::with_capacity(images * pixels.div_ceil(BLOCK));
     for image in 0..images {
         blocks.extend((0..pixels).step_by(BLOCK).map(|at| Block {
@@ -81,6 +76,34 @@ pub(in crate::loss) fn blocks(
         }
     }
     blocks
+}
+
+/// The mean over labels of a loss that `sum_of` sums up, weighted, over a block of pixels, of which it is given the labels and their weights;
+/// and the gradient that it writes where the block's results go, if it is wanted.
+///
+/// # Safety
+/// `sum_of` has to write all of a block's results.
+pub(in crate::loss) unsafe fn mean_of_blocks(
+    labels: &Labels,
+    classes: usize,
+    pixels: usize,
+    wants_gradient: bool,
+    sum_of: impl Fn(Block, &[u32], &[f32]) -> f64 + Sync,
+) -> (f64, Vec<f32>) {
+    let sum_of = |block: Block| {
+        let of_block = &labels.labels[block.pixel..][..block.len];
+        let weights: Vec<f32> = of_block.iter().map(|&label| labels.weight(label)).collect();
+        sum_of(block, of_block, &weights)
+    };
+    let mut sums: Vec<f64> = Vec::new();
+    let write = |gradient: &mut [MaybeUninit<f32>]| {
+        let blocks = blocks(gradient, labels.labels.len() / pixels, classes, pixels);
+        sums = blocks.into_par_iter().with_max_len(1).map(sum_of).collect();
+    };
+    let len = if wants_gradient { labels.labels.len() * classes } else { 0 };
+    // SAFETY: the blocks cover the gradient, and all of each is written, as the caller vouches.
+    let gradient = unsafe { written(len, write) };
+    (sums.iter().sum::<f64>() / labels.total(), gradient)
 }
 
 struct Forward<'a> {

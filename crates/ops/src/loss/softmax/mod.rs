@@ -4,7 +4,7 @@ mod cpu;
 
 use candle_core::{Result, Tensor};
 
-pub(super) use cpu::{BLOCK, Block, blocks, softmax_of};
+pub(super) use cpu::{BLOCK, Block, mean_of_blocks, softmax_of};
 
 use super::labels::VOID;
 use crate::check;
