@@ -88,14 +88,14 @@ struct Results<'a> {
 impl Piece for Results<'_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        if I::IS_WIDE { self.pixels::<I, 4>() } else { self.pixels::<I, 2>() }
+        if I::IS_WIDE { self.pixels::<I::Wide, 4>() } else { self.pixels::<I::Wide, 2>() }
     }
 }
 
 impl Results<'_> {
     /// Goes along the tile, by the pixels that are gathered; the last ones step back to end with it.
     #[inline(always)]
-    fn pixels<I: Isa, const V: usize>(&self) {
+    fn pixels<W: Lanes, const V: usize>(&self) {
         assert!(GATHERED <= self.pixels.len(), "a tile of few pixels");
         let mut gathered = [MaybeUninit::uninit(); FEW * GATHERED];
         let mut at = self.pixels.start;
@@ -103,8 +103,7 @@ impl Results<'_> {
             let first = at.min(self.pixels.end - GATHERED);
             let (ins, outs) = self.channel_counts();
             for (channel, to) in gathered.chunks_exact_mut(GATHERED).enumerate().take(ins) {
-                let from = &self.x[channel * self.plane + first..][..GATHERED];
-                to.write_copy_of_slice(from);
+                to.write_copy_of_slice(&self.x[channel * self.plane + first..][..GATHERED]);
             }
             // SAFETY: these have been written.
             let x = unsafe { gathered[..ins * GATHERED].assume_init_ref() };
@@ -113,12 +112,12 @@ impl Results<'_> {
                 // Of about one size: a group of one would wait for its sums.
                 let (out, end) = (group * outs / groups, (group + 1) * outs / groups);
                 match end - out {
-                    1 => self.rows::<I, V, 1>(x, first, out),
-                    2 => self.rows::<I, V, 2>(x, first, out),
-                    3 => self.rows::<I, V, 3>(x, first, out),
-                    4 => self.rows::<I, V, 4>(x, first, out),
-                    5 => self.rows::<I, V, 5>(x, first, out),
-                    _ => self.rows::<I, V, ROWS>(x, first, out),
+                    1 => self.rows::<W, V, 1>(x, first, out),
+                    2 => self.rows::<W, V, 2>(x, first, out),
+                    3 => self.rows::<W, V, 3>(x, first, out),
+                    4 => self.rows::<W, V, 4>(x, first, out),
+                    5 => self.rows::<W, V, 5>(x, first, out),
+                    _ => self.rows::<W, V, ROWS>(x, first, out),
                 }
             }
             at += GATHERED;
@@ -134,18 +133,17 @@ impl Results<'_> {
 
     /// `R` channels from `first` on, of the gathered pixels, which are those from `at` on.
     #[inline(always)]
-    fn rows<I: Isa, const V: usize, const R: usize>(&self, x: &[f32], at: usize, first: usize) {
+    fn rows<W: Lanes, const V: usize, const R: usize>(&self, x: &[f32], at: usize, first: usize) {
         let (ins, outs) = self.channel_counts();
         let weight = &self.weight[first * ins..][..R * ins];
         assert_eq!(x.len(), ins * GATHERED);
-        for part in (0..GATHERED).step_by(V * I::Wide::LEN) {
-            let mut sums = [[I::Wide::splat(0.); V]; R];
+        for part in (0..GATHERED).step_by(V * W::LEN) {
+            let mut sums = [[W::splat(0.); V]; R];
             for channel in 0..ins {
-                let mut pixels = [I::Wide::splat(0.); V];
+                let mut pixels = [W::splat(0.); V];
                 for v in 0..V {
                     // SAFETY: `part` is a multiple of what is read, which `GATHERED` is too.
-                    pixels[v] =
-                        unsafe { I::Wide::load_apart(x.as_ptr().add(channel * GATHERED + part + v * I::Wide::LEN), 8) };
+                    pixels[v] = unsafe { W::load_apart(x.as_ptr().add(channel * GATHERED + part + v * W::LEN), 8) };
                 }
                 for r in 0..R {
                     // SAFETY: a row of the kernel has `ins` elements, and the slice `R` rows.
@@ -156,13 +154,13 @@ impl Results<'_> {
                 }
             }
             for r in 0..R {
-                let to = self.y.start_of((self.image * outs + first + r) * self.plane + at + part, V * I::Wide::LEN);
+                let to = self.y.start_of((self.image * outs + first + r) * self.plane + at + part, V * W::LEN);
                 for v in 0..V {
                     if let Some(bias) = self.bias {
-                        sums[r][v] = sums[r][v].add(I::Wide::splat(bias[first + r]));
+                        sums[r][v] = sums[r][v].add(W::splat(bias[first + r]));
                     }
                     // SAFETY: `start_of` has seen to the pixels, which are in this piece's tile.
-                    unsafe { sums[r][v].store_apart(to.add(v * I::Wide::LEN), 8) };
+                    unsafe { sums[r][v].store_apart(to.add(v * W::LEN), 8) };
                 }
             }
         }

@@ -334,7 +334,7 @@ unsafe fn block512<const R: usize>(
     }
 }
 
-/// R rows of two products: each number of `a` is loaded for two multiplications. With one, loads take longer than sums on Intel's processors.
+/// R rows of two products: each number of `a` is loaded for two multiplications. With one, loads take longer than sums on Intel's Ice Lake.
 #[target_feature(enable = "avx512f")]
 unsafe fn pair512<const R: usize>(depth: usize, a: Rows, b: Panels<*const f32>, c: Panels<*mut f32>, accumulate: bool) {
     // SAFETY: as in `block256`, of two panels.
