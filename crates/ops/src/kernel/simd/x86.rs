@@ -178,9 +178,9 @@ impl Vector for __m256 {
     }
 }
 
-/// Calls `$block::<R>` on blocks of `$most` rows, and of what is left at the end.
+/// Calls `$block::<R, P>`, of P panels, on blocks of `$most` rows, and of what is left at the end.
 macro_rules! by_rows {
-    ($block:ident, $most:literal, [$($rows:literal)*], $size:expr, $a:expr, $b:expr, $c:expr, $accumulate:expr) => {{
+    ($block:ident, $panels:literal, $most:literal, [$($rows:literal)*], $size:expr, $a:expr, $b:expr, $c:expr, $accumulate:expr) => {{
         let ((rows, depth), a, b, c) = ($size, $a, $b, $c);
         let mut at = 0;
         while at < rows {
@@ -190,7 +190,7 @@ macro_rules! by_rows {
             let a = Rows { start: a.start.wrapping_add(at * a.row), ..a };
             let c = c.from(0, at);
             match take {
-                $($rows => $block::<$rows>(depth, a, b, c, $accumulate),)*
+                $($rows => $block::<$rows, $panels>(depth, a, b, c, $accumulate),)*
                 _ => {}
             }
             at += take;
@@ -215,7 +215,7 @@ impl Isa for Avx2 {
         for panel in 0..panels {
             let (b, c) = (b.from(panel), c.from(panel, 0));
             // SAFETY: the blocks cover the rows of `a` and `c`, which are as the caller vouches; see above for the level.
-            unsafe { by_rows!(block256, 6, [1 2 3 4 5 6], size, a, b, c, accumulate) }
+            unsafe { by_rows!(block256, 1, 6, [1 2 3 4 5 6], size, a, b, c, accumulate) }
         }
     }
 }
@@ -234,15 +234,25 @@ impl Isa for Avx512 {
         c: Panels<*mut f32>,
         accumulate: bool,
     ) {
-        for panel in (0..panels).step_by(2) {
+        let mut panel = 0;
+        while panel < panels {
             let (b, c) = (b.from(panel), c.from(panel, 0));
             // SAFETY: as above.
             unsafe {
-                if panels - panel >= 2 {
-                    by_rows!(pair512, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], size, a, b, c, accumulate);
-                } else {
-                    by_rows!(block512, 16, [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16], size, a, b, c, accumulate);
-                }
+                panel += match panels - panel {
+                    4.. => {
+                        by_rows!(block512, 4, 5, [1 2 3 4 5], size, a, b, c, accumulate);
+                        4
+                    }
+                    2.. => {
+                        by_rows!(block512, 2, 14, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], size, a, b, c, accumulate);
+                        2
+                    }
+                    _ => {
+                        by_rows!(block512, 1, 16, [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16], size, a, b, c, accumulate);
+                        1
+                    }
+                };
             }
         }
     }
@@ -259,15 +269,16 @@ macro_rules! rows {
     )*};
 }
 
-/// R rows of the product, summed in registers.
+/// R rows of the product of P panels, which is one, summed in registers.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn block256<const R: usize>(
+unsafe fn block256<const R: usize, const P: usize>(
     depth: usize,
     a: Rows,
     b: Panels<*const f32>,
     c: Panels<*mut f32>,
     accumulate: bool,
 ) {
+    const { assert!(P == 1) };
     // SAFETY: R rows of `a` and `c`, `depth` columns of `a` and rows of `b`, as the caller of `product` vouches.
     unsafe {
         let (mut low, mut high) = ([_mm256_setzero_ps(); 16], [_mm256_setzero_ps(); 16]);
@@ -297,9 +308,19 @@ unsafe fn block256<const R: usize>(
     }
 }
 
-/// R rows of the product, summed in registers.
+/// Fetches the cache line at any address to a first-level cache.
+#[inline(always)]
+fn fetch(address: *const f32) {
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+}
+
+/// How many steps of the depth ahead rows that lie apart are fetched.
+const AHEAD: usize = 8;
+
+/// R rows of the products of P panels, summed in registers. Each number of `a` is loaded for P multiplications: with one, loads take longer
+/// than sums on Intel's Ice Lake. Four panels are of large matrices, which come from far: what comes next of them is fetched meanwhile.
 #[target_feature(enable = "avx512f")]
-unsafe fn block512<const R: usize>(
+unsafe fn block512<const R: usize, const P: usize>(
     depth: usize,
     a: Rows,
     b: Panels<*const f32>,
@@ -307,17 +328,32 @@ unsafe fn block512<const R: usize>(
     accumulate: bool,
 ) {
     const { assert!(PANEL == 16) };
-    // SAFETY: as in `block256`.
+    // SAFETY: as in `block256`, of P panels; what is fetched need not be valid.
     unsafe {
-        let mut sums = [_mm512_setzero_ps(); 16];
+        let mut sums = [[_mm512_setzero_ps(); P]; 16];
         let mut starts = [a.start; 6];
         rows!(R: I => starts[I / 3] = a.start.wrapping_add(I / 3 * 3 * a.row));
         let mut from = b.start;
+        let (mut next, mut column) = (a.start.wrapping_add(R * a.row), 0);
         for _ in 0..depth {
-            let right = _mm512_loadu_ps(from);
+            if P == 4 {
+                if a.column == 1 {
+                    // Rows are contiguous: those below, line by line.
+                    fetch(next.wrapping_add(column));
+                    column += 16;
+                    if column >= depth {
+                        (next, column) = (next.wrapping_add(a.row), 0);
+                    }
+                } else {
+                    fetch(starts[0].wrapping_add(AHEAD * a.column));
+                    rows!(P: J => fetch(from.wrapping_add(AHEAD * b.row + J * b.panel)));
+                }
+            }
+            let mut right = [_mm512_setzero_ps(); P];
+            rows!(P: J => right[J] = _mm512_loadu_ps(from.wrapping_add(J * b.panel)));
             rows!(R: I => {
                 let left = _mm512_set1_ps(*starts[I / 3].wrapping_add(I % 3 * a.row));
-                sums[I] = _mm512_fmadd_ps(left, right, sums[I]);
+                rows!(P: J => sums[I][J] = _mm512_fmadd_ps(left, right[J], sums[I][J]));
             });
             rows!(R: I => if I.is_multiple_of(3) {
                 starts[I / 3] = starts[I / 3].wrapping_add(a.column);
@@ -325,44 +361,13 @@ unsafe fn block512<const R: usize>(
             from = from.wrapping_add(b.row);
         }
         rows!(R: I => {
-            let c = c.from(0, I).start;
-            if accumulate {
-                sums[I] = _mm512_add_ps(sums[I], _mm512_loadu_ps(c));
-            }
-            _mm512_storeu_ps(c, sums[I]);
-        });
-    }
-}
-
-/// R rows of two products: each number of `a` is loaded for two multiplications. With one, loads take longer than sums on Intel's Ice Lake.
-#[target_feature(enable = "avx512f")]
-unsafe fn pair512<const R: usize>(depth: usize, a: Rows, b: Panels<*const f32>, c: Panels<*mut f32>, accumulate: bool) {
-    // SAFETY: as in `block256`, of two panels.
-    unsafe {
-        let (mut first, mut second) = ([_mm512_setzero_ps(); 16], [_mm512_setzero_ps(); 16]);
-        let mut starts = [a.start; 6];
-        rows!(R: I => starts[I / 3] = a.start.wrapping_add(I / 3 * 3 * a.row));
-        let mut from = b.start;
-        for _ in 0..depth {
-            let (right_first, right_second) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.wrapping_add(b.panel)));
-            rows!(R: I => {
-                let left = _mm512_set1_ps(*starts[I / 3].wrapping_add(I % 3 * a.row));
-                first[I] = _mm512_fmadd_ps(left, right_first, first[I]);
-                second[I] = _mm512_fmadd_ps(left, right_second, second[I]);
+            rows!(P: J => {
+                let c = c.from(J, I).start;
+                if accumulate {
+                    sums[I][J] = _mm512_add_ps(sums[I][J], _mm512_loadu_ps(c));
+                }
+                _mm512_storeu_ps(c, sums[I][J]);
             });
-            rows!(R: I => if I.is_multiple_of(3) {
-                starts[I / 3] = starts[I / 3].wrapping_add(a.column);
-            });
-            from = from.wrapping_add(b.row);
-        }
-        rows!(R: I => {
-            let (c, d) = (c.from(0, I).start, c.from(1, I).start);
-            if accumulate {
-                first[I] = _mm512_add_ps(first[I], _mm512_loadu_ps(c));
-                second[I] = _mm512_add_ps(second[I], _mm512_loadu_ps(d));
-            }
-            _mm512_storeu_ps(c, first[I]);
-            _mm512_storeu_ps(d, second[I]);
         });
     }
 }

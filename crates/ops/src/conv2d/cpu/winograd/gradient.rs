@@ -14,7 +14,7 @@ use super::passes::{Layout, Pass, Tiling};
 use super::results::Tiles;
 use super::tile::{Square, Then, both};
 use super::transform::{Input, OutputAdjoint, TapsAdjoint, Transform};
-use super::{DEPTH, FEW_DEPTH, PANELS, VALUES, by_points, few_tiles, kernel_of};
+use super::{DEPTH, FEW_DEPTH, MOST_PANELS, VALUES, by_points, few_tiles, kernel_of};
 use crate::conv2d::Geometry;
 use crate::conv2d::cpu::Stack;
 use crate::kernel::{
@@ -93,9 +93,9 @@ fn write<T: Transform + Send + Sync>(
         let bias = bias.into_iter().map(|sum| sum as f32).collect();
         if !by_points(&pass) {
             let block = |panel| (0..depth).step_by(GRADIENT_DEPTH).map(move |ins| (panel, ins));
-            let blocks: Vec<_> = (0..panels).step_by(PANELS).flat_map(block).collect();
+            let blocks: Vec<_> = (0..panels).step_by(MOST_PANELS).flat_map(block).collect();
             blocks.into_par_iter().with_max_len(1).for_each(|(panel, first)| {
-                let (panels, ins) = (panel..(panel + PANELS).min(panels), first..(first + GRADIENT_DEPTH).min(depth));
+                let (panels, ins) = (panel..(panel + MOST_PANELS).min(panels), first..(first + GRADIENT_DEPTH).min(depth));
                 run(level, Block { pass, xs: &xs, x_layout, ys: &ys, y_layout, panels, ins, kernel, gradient });
             });
             return bias;

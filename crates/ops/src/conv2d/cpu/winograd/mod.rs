@@ -59,6 +59,7 @@ const KERNEL_VALUES: usize = 36 * DEPTH * PANEL;
 
 /// Panels that are computed at once, from the same values.
 const PANELS: usize = 2;
+const MOST_PANELS: usize = 4;
 
 /// Tiles that are multiplied by all kernels of one point at once.
 const TILES_OF_POINT: usize = 128;
@@ -264,8 +265,9 @@ fn correlate<T: Transform + Send + Sync>(
                 point_by_point(level, &pass, (&values, layout), &kernels, ending, y);
                 return;
             }
-            pieces(pass.panels().div_ceil(PANELS)).for_each(|at| {
-                let panels = at * PANELS..((at + 1) * PANELS).min(pass.panels());
+            let most = panels_of_few_tiles(pass.panels());
+            pieces(pass.panels().div_ceil(most)).for_each(|at| {
+                let panels = at * most..((at + 1) * most).min(pass.panels());
                 run(level, FromFewTiles { pass, values: &values, layout, kernel, ending, panels, y });
             });
         } else {
@@ -292,6 +294,11 @@ fn correlate<T: Transform + Send + Sync>(
 /// Whether all tiles are transformed before any is multiplied.
 fn few_tiles<T: Transform>(pass: &Pass<T>) -> bool {
     pass.tiling.tiles() <= FEW_TILES && pass.depth() * pass.panels() * PANEL >= MANY_KERNELS
+}
+
+/// Panels that are computed at once from few tiles, whose values come from far: the more the better, but at least two pieces.
+fn panels_of_few_tiles(panels: usize) -> usize {
+    if panels >= 2 * MOST_PANELS { MOST_PANELS } else { PANELS }
 }
 
 /// Whether it pays to keep all products of the few tiles, so that each transformed value and kernel is read once: with both
