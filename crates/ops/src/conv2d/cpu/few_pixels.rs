@@ -116,7 +116,7 @@ impl Piece for Outs<'_> {
             let b = Panels { start: packed.as_ptr(), row: PANEL, panel: 0 };
             let c = Panels { start: products.as_mut_ptr(), row: PANEL, panel: 0 };
             // SAFETY: the pixels have all rows and columns; both buffers are this thread's.
-            unsafe { I::product((rows, count), 1, a, b, c, from > 0) };
+            unsafe { I::product((rows, count), 1, a, b, c, from > 0, None) };
         }
         for image in 0..g.batch {
             for out in 0..outs {
@@ -212,7 +212,7 @@ impl Piece for Ins<'_> {
                 let b = Panels { start: packed.as_ptr(), row: PANEL, panel: 0 };
                 let c = Panels { start: products.as_mut_ptr(), row: PANEL, panel: 0 };
                 // SAFETY: the pixels have all rows and columns; both buffers are this thread's.
-                unsafe { I::product((rows, count), 1, a, b, c, from > 0) };
+                unsafe { I::product((rows, count), 1, a, b, c, from > 0, None) };
             }
             for column in 0..columns {
                 let (channel, tap) = ((first + column) / taps, (first + column) % taps);
@@ -281,7 +281,7 @@ impl Piece for Weights<'_> {
             let b = Panels { start: xs.values[first..].as_ptr(), row: xs.row, panel: PANEL };
             let c = Panels { start: to, row: depth, panel: PANEL };
             // SAFETY: both matrices have all rows and columns; `start_of` has seen to the block, which is this piece's.
-            unsafe { I::product((outs.len(), rows), panels, a, b, c, false) };
+            unsafe { I::product((outs.len(), rows), panels, a, b, c, false, None) };
         }
         if columns > 0 {
             // A panel that is not whole goes through a buffer.
@@ -290,7 +290,7 @@ impl Piece for Weights<'_> {
             let b = Panels { start: xs.values[whole.end..].as_ptr(), row: xs.row, panel: 0 };
             let c = Panels { start: rest.as_mut_ptr(), row: PANEL, panel: 0 };
             // SAFETY: as above, with columns padded to a whole panel.
-            unsafe { I::product((outs.len(), rows), 1, a, b, c, false) };
+            unsafe { I::product((outs.len(), rows), 1, a, b, c, false, None) };
             for (i, row) in rest.chunks_exact(PANEL).enumerate().take(outs.len()) {
                 for (j, &value) in row[..columns].iter().enumerate() {
                     // SAFETY: as above.

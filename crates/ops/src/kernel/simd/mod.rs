@@ -58,6 +58,15 @@ impl Level {
         *CHOSEN.get_or_init(|| level)
     }
 
+    /// Whether [`Isa::Wide`] is sixteen floats at this level.
+    pub(crate) fn is_wide(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
@@ -164,7 +173,45 @@ pub(crate) struct Panels<P> {
     pub(crate) panel: usize,
 }
 
+#[cfg(target_arch = "x86_64")]
+impl Rows {
+    /// The rows from number `row` on.
+    #[inline(always)]
+    fn from(self, row: usize) -> Self {
+        Self { start: self.start.wrapping_add(row * self.row), ..self }
+    }
+
+    /// The columns from number `column` on.
+    #[inline(always)]
+    fn columns_from(self, column: usize) -> Self {
+        Self { start: self.start.wrapping_add(column * self.column), ..self }
+    }
+}
+
+/// How far from the factors of a product those of the next one lie, to be fetched meanwhile.
+#[derive(Clone, Copy)]
+pub(crate) struct Next {
+    pub(crate) a: usize,
+    pub(crate) b: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Next {
+    /// How far it is from column `at` of `a` and row `at` of `b`.
+    #[inline(always)]
+    fn less(self, at: usize, a: Rows, b: Panels<*const f32>) -> Self {
+        Self { a: self.a.wrapping_sub(at * a.column), b: self.b.wrapping_sub(at * b.row) }
+    }
+}
+
 impl Panels<*const f32> {
+    /// The matrices' rows from number `row` on.
+    #[inline(always)]
+    #[cfg(target_arch = "x86_64")]
+    fn rows_from(self, row: usize) -> Self {
+        Self { start: self.start.wrapping_add(row * self.row), ..self }
+    }
+
     /// The matrices from number `panel` on.
     #[inline(always)]
     fn from(self, panel: usize) -> Self {
@@ -189,7 +236,8 @@ pub(crate) trait Isa {
     const IS_WIDE: bool;
 
     /// Writes the products of `a` (rows, depth) and each of the `b` (depth, [`PANEL`]), or adds them to what is there, to the `c` (rows,
-    /// `PANEL`). Every element is summed over the depth in order.
+    /// `PANEL`). Every element is summed over the depth in order. Where the factors come from far, `next` says where those of the next product
+    /// are, which may be outside of all memory.
     ///
     /// # Safety
     /// All elements of `a` and of the `panels` matrices `b` can be read, and all of the `c` written (read, too, if `accumulate`), by this
@@ -201,6 +249,7 @@ pub(crate) trait Isa {
         b: Panels<*const f32>,
         c: Panels<*mut f32>,
         accumulate: bool,
+        next: Option<Next>,
     );
 }
 
@@ -299,6 +348,7 @@ impl Isa for Portable {
         b: Panels<*const f32>,
         c: Panels<*mut f32>,
         accumulate: bool,
+        _: Option<Next>,
     ) {
         /// Sums two rows in registers.
         #[inline(always)]

@@ -8,6 +8,7 @@ struct Product<'a> {
     c: &'a mut [f32],
     transposed: bool,
     accumulate: bool,
+    next: Option<Next>,
 }
 
 impl Piece for Product<'_> {
@@ -20,7 +21,7 @@ impl Piece for Product<'_> {
         unsafe {
             let b = Panels { start: self.b.as_ptr(), row: PANEL, panel: depth * PANEL };
             let c = Panels { start: self.c.as_mut_ptr(), row: self.panels * PANEL, panel: PANEL };
-            I::product(self.size, self.panels, a, b, c, self.accumulate);
+            I::product(self.size, self.panels, a, b, c, self.accumulate, self.next);
         }
     }
 }
@@ -29,8 +30,14 @@ impl Piece for Product<'_> {
 fn products_of_every_level_are_exact_on_small_integers() {
     let number = |i: usize| ((i * 7 + 3) % 11) as f32 - 5.;
     for level in Level::all() {
-        for (rows, depth, panels) in (1..40).flat_map(|rows| (1..4).map(move |panels| (rows, rows % 9 + 1, panels))) {
-            for (transposed, accumulate) in [(false, false), (true, true)] {
+        let small = (1..40).flat_map(|rows| (1..10).map(move |panels| (rows, rows % 9 + 1, panels)));
+        let deep = [63, 64, 65, 150].into_iter().flat_map(|depth| [(7, depth, 4), (3, depth, 9)]);
+        for (rows, depth, panels) in small.chain(deep) {
+            // Where what comes next is does not matter to the result, be it outside of all memory.
+            let far = Some(Next { a: 1 << 40, b: 1 << 41 });
+            for (transposed, accumulate, next) in
+                [(false, false, None), (true, true, None), (true, false, far), (true, true, far)]
+            {
                 let width = panels * PANEL;
                 let a: Vec<f32> = (0..rows * depth).map(number).collect();
                 let b: Vec<f32> = (0..depth * width).map(|i| number(i + 5)).collect();
@@ -43,7 +50,8 @@ fn products_of_every_level_are_exact_on_small_integers() {
                     let a = if transposed { a[k * rows + i] } else { a[i * depth + k] };
                     expected[i * width + j] += a * b[(j / PANEL * depth + k) * PANEL + j % PANEL];
                 }
-                let work = Product { size: (rows, depth), panels, a: &a, b: &b, c: &mut c, transposed, accumulate };
+                let work =
+                    Product { size: (rows, depth), panels, a: &a, b: &b, c: &mut c, transposed, accumulate, next };
                 run(level, work);
                 assert_eq!(c, expected, "{level:?} {rows}x{depth}, {panels} panels");
             }

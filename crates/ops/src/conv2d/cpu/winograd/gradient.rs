@@ -14,18 +14,21 @@ use super::passes::{Layout, Pass, Tiling};
 use super::results::Tiles;
 use super::tile::{Square, Then, both};
 use super::transform::{Input, OutputAdjoint, TapsAdjoint, Transform};
-use super::{DEPTH, FEW_DEPTH, MOST_PANELS, VALUES, by_points, few_tiles, kernel_of};
+use super::{DEPTH, FEW_DEPTH, MOST_PANELS, PANELS, VALUES, by_points, few_tiles, kernel_of};
 use crate::conv2d::Geometry;
 use crate::conv2d::cpu::Stack;
 use crate::kernel::{
-    CHUNK, Isa, PANEL, Panels, Piece, Rows, Scratch, Shared, chunks_mut, pieces, run, vectorised, written,
+    CHUNK, Isa, Next, PANEL, Panels, Piece, Rows, Scratch, Shared, chunks_mut, pieces, run, vectorised, written,
 };
 
 /// Tiles that a weight gradient sums up one after the other, at most; longer sums in f32 would round more than 1e-6.
 const LONGEST_SUM: usize = 256;
 
-/// Channels in whose kernels' gradients are summed at once, into a cache; a multiple of the blocks of all phases.
+/// Channels in whose kernels' gradients are summed at once, at most; a multiple of the blocks of all phases.
 const GRADIENT_DEPTH: usize = 64;
+
+/// Floats that such sums take, which stay in a second-level cache.
+const GRADIENT_VALUES: usize = 36 * GRADIENT_DEPTH * 4 * PANEL;
 
 /// Parts that the sums of a weight gradient are dealt into: as many as keep a usual number of threads busy, as leave each so many
 /// chunks of tiles to sum up before its sums are written, and as memory for so many floats allows.
@@ -92,10 +95,13 @@ fn write<T: Transform + Send + Sync>(
         let bias = channel_sums::<T>(&ys, y_layout, tiling.tiles(), biases);
         let bias = bias.into_iter().map(|sum| sum as f32).collect();
         if !by_points(&pass) {
-            let block = |panel| (0..depth).step_by(GRADIENT_DEPTH).map(move |ins| (panel, ins));
-            let blocks: Vec<_> = (0..panels).step_by(MOST_PANELS).flat_map(block).collect();
+            let most = if level.is_wide() { MOST_PANELS } else { PANELS };
+            let at_once =
+                (GRADIENT_VALUES / (points * most * PANEL) / FEW_DEPTH * FEW_DEPTH).clamp(FEW_DEPTH, GRADIENT_DEPTH);
+            let block = |panel| (0..depth).step_by(at_once).map(move |ins| (panel, ins));
+            let blocks: Vec<_> = (0..panels).step_by(most).flat_map(block).collect();
             blocks.into_par_iter().with_max_len(1).for_each(|(panel, first)| {
-                let (panels, ins) = (panel..(panel + MOST_PANELS).min(panels), first..(first + GRADIENT_DEPTH).min(depth));
+                let (panels, ins) = (panel..(panel + most).min(panels), first..(first + at_once).min(depth));
                 run(level, Block { pass, xs: &xs, x_layout, ys: &ys, y_layout, panels, ins, kernel, gradient });
             });
             return bias;
@@ -189,7 +195,7 @@ impl<T: Transform> Piece for Part<'_, T> {
                     let b = Panels { start, row: y_layout.tile, panel: PANEL };
                     let start = sums.add(point * Pass::<T>::kernel_plane(depth));
                     let c = Panels { start, row: PANEL, panel: Pass::<T>::kernels_of_panel(depth) };
-                    I::product((pass.terms(), tiles), panels, a, b, c, first > units.start);
+                    I::product((pass.terms(), tiles), panels, a, b, c, first > units.start, None);
                 }
             }
             let sums = channel_sums::<T>(&ys, y_layout, tiles, bias.len());
@@ -265,13 +271,14 @@ impl<T: Transform> Piece for Block<'_, T> {
         let Self { pass, xs, x_layout, ys, y_layout, panels, ins, kernel, gradient } = self;
         let (plane, len) = (Pass::<T>::kernel_plane(ins.len()), Pass::<T>::kernels_of_panel(ins.len()));
         let mut sums = Scratch::new(panels.len() * len);
+        let next = Some(Next { a: x_layout.plane, b: y_layout.plane });
         for point in 0..Pass::<T>::POINTS {
             let a = Rows { start: xs[point * x_layout.plane + ins.start..].as_ptr(), row: 1, column: x_layout.tile };
             let start = ys[point * y_layout.plane + panels.start * PANEL..].as_ptr();
             let b = Panels { start, row: y_layout.tile, panel: PANEL };
             let c = Panels { start: sums[point * plane..].as_mut_ptr(), row: PANEL, panel: len };
             // SAFETY: the layouts have all tiles and channels, the sums all points and these panels.
-            unsafe { I::product((ins.len(), pass.tiling.tiles()), panels.len(), a, b, c, false) };
+            unsafe { I::product((ins.len(), pass.tiling.tiles()), panels.len(), a, b, c, false, next) };
         }
         for (panel, sums) in panels.zip(sums.chunks_exact(len)) {
             KernelGradient { pass, sums, plane, panel, ins: ins.clone(), kernel, gradient }.run::<I>();
@@ -306,7 +313,7 @@ impl<T: Transform> Piece for SumsOfPoint<'_, T> {
             // SAFETY: the layouts have all tiles and channels; the sums are this piece's.
             unsafe {
                 let c = Panels { start, row: PANEL, panel };
-                I::product((rows, pass.tiling.tiles()), pass.panels(), a, b, c, false);
+                I::product((rows, pass.tiling.tiles()), pass.panels(), a, b, c, false, None);
             }
         }
     }

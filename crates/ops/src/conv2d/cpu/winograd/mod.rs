@@ -57,7 +57,7 @@ const FEW_DEPTH: usize = 32;
 /// Floats that the kernels of one panel take at all points, transformed at once into a cache.
 const KERNEL_VALUES: usize = 36 * DEPTH * PANEL;
 
-/// Panels that are computed at once, from the same values.
+/// Panels that are computed at once, from the same values, and with AVX-512, which multiplies four at once.
 const PANELS: usize = 2;
 const MOST_PANELS: usize = 4;
 
@@ -265,7 +265,7 @@ fn correlate<T: Transform + Send + Sync>(
                 point_by_point(level, &pass, (&values, layout), &kernels, ending, y);
                 return;
             }
-            let most = panels_of_few_tiles(pass.panels());
+            let most = panels_of_few_tiles(level, pass.panels());
             pieces(pass.panels().div_ceil(most)).for_each(|at| {
                 let panels = at * most..((at + 1) * most).min(pass.panels());
                 run(level, FromFewTiles { pass, values: &values, layout, kernel, ending, panels, y });
@@ -296,9 +296,9 @@ fn few_tiles<T: Transform>(pass: &Pass<T>) -> bool {
     pass.tiling.tiles() <= FEW_TILES && pass.depth() * pass.panels() * PANEL >= MANY_KERNELS
 }
 
-/// Panels that are computed at once from few tiles, whose values come from far: the more the better, but at least two pieces.
-fn panels_of_few_tiles(panels: usize) -> usize {
-    if panels >= 2 * MOST_PANELS { MOST_PANELS } else { PANELS }
+/// Panels that are computed at once from few tiles, whose values come from far: as many as are multiplied at once, but at least two pieces.
+fn panels_of_few_tiles(level: Level, panels: usize) -> usize {
+    if level.is_wide() && panels >= 2 * MOST_PANELS { MOST_PANELS } else { PANELS }
 }
 
 /// Whether it pays to keep all products of the few tiles, so that each transformed value and kernel is read once: with both

@@ -9,7 +9,7 @@ use super::kernel::Kernel;
 use super::lattice::{BLOCK, Lattice};
 use super::passes::{Layout, Pass};
 use super::transform::{Input, OutputAdjoint, Transform};
-use super::{DEPTH, KERNEL_VALUES, PANELS};
+use super::{DEPTH, KERNEL_VALUES, MOST_PANELS, PANELS};
 use crate::conv2d::cpu::{Ending, Stack};
 use crate::kernel::{Isa, PANEL, Panels, Piece, Rows, Scratch, Shared};
 
@@ -49,18 +49,19 @@ impl<T: Transform> Piece for Chunk<'_, T> {
     fn run<I: Isa>(self) {
         let Self { pass, x, kernels, ending, units, y } = self;
         let depth = pass.depth();
-        let most = pass.tiling.tiles_of(units.len());
-        let (values_layout, products_layout) = (Layout::new::<T>(most, depth), Layout::new::<T>(most, PANEL));
+        let tiles = pass.tiling.tiles_of(units.len());
+        let (values_layout, products_layout) = (Layout::new::<T>(tiles, depth), Layout::new::<T>(tiles, PANEL));
         let mut values = values_layout.scratch();
-        let mut products = Scratch::new(PANELS.min(pass.panels()) * products_layout.len);
+        let most = if I::IS_WIDE && pass.panels() >= MOST_PANELS { MOST_PANELS } else { PANELS };
+        let mut products = Scratch::new(most.min(pass.panels()) * products_layout.len);
         let last = pass.tiling.unit(units.end - 1);
         let tiles = last.index + last.tiles - pass.tiling.unit(units.start).index;
         // SAFETY: both are large enough for the tiles and points, and this thread's; the units' results are this piece's.
         unsafe {
             let (values, products) = (values.as_mut_ptr(), products.as_mut_ptr());
             pass.transform::<Input<T>, I>(&pass.input, x, units.clone(), values, values_layout, false);
-            for first in (0..pass.panels()).step_by(PANELS) {
-                let panels = first..(first + PANELS).min(pass.panels());
+            for first in (0..pass.panels()).step_by(most) {
+                let panels = first..(first + most).min(pass.panels());
                 let len = Pass::<T>::kernels_of_panel(depth);
                 let kernels = kernels[first * len..][..panels.len() * len].as_ptr();
                 for point in 0..Pass::<T>::POINTS {
@@ -70,7 +71,7 @@ impl<T: Transform> Piece for Chunk<'_, T> {
                     let b = Panels { start, row: PANEL, panel: len };
                     let start = products.add(point * products_layout.plane);
                     let c = Panels { start, row: products_layout.tile, panel: products_layout.len };
-                    I::product((tiles, pass.terms()), panels.len(), a, b, c, false);
+                    I::product((tiles, pass.terms()), panels.len(), a, b, c, false, None);
                 }
                 for (at, panel) in panels.enumerate() {
                     let products = products.add(at * products_layout.len);
@@ -146,7 +147,7 @@ impl<T: Transform> Piece for FromFewTiles<'_, T> {
                     let b = Panels { start, row: PANEL, panel: len };
                     let start = products.add(point * products_layout.plane);
                     let c = Panels { start, row: products_layout.tile, panel: products_layout.len };
-                    I::product((tiles, ins.len()), panels.len(), a, b, c, first > 0);
+                    I::product((tiles, ins.len()), panels.len(), a, b, c, first > 0, None);
                 }
             }
             for (at, panel) in panels.enumerate() {
@@ -187,7 +188,7 @@ impl<T: Transform> Piece for ProductsOfPoint<'_, T> {
         let c = products.start_of(at, len);
         let c = Panels { start: c, row: products_layout.tile, panel: products_layout.len };
         // SAFETY: the layouts have these tiles and the kernels all channels; the products are this piece's.
-        unsafe { I::product((tiles.len(), depth), pass.panels(), a, b, c, false) };
+        unsafe { I::product((tiles.len(), depth), pass.panels(), a, b, c, false, None) };
     }
 }
 

@@ -1,0 +1,181 @@
+//! Vectors of AVX2 and AVX-512, and in [`products`] products.
+//!
+//! Every `unsafe` block in here stands on the same ground: `Level::all` makes a level only where the processor has its
+//! instructions, `run` alone calls work on it, and loads and stores go where the caller vouches.
+#![allow(unsafe_code, reason = "the processor's own instructions, on memory that several threads fill")]
+#![allow(clippy::undocumented_unsafe_blocks, reason = "said once for all, above")]
+#![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
+#![allow(clippy::wildcard_imports, reason = "forty instructions of one prefix")]
+
+mod products;
+
+use std::arch::x86_64::*;
+
+use super::{Lanes, Vector};
+
+/// Of two vectors, in each half, the two low or the two high floats of both.
+const LOW: i32 = 0b01_00_01_00;
+const HIGH: i32 = 0b11_10_11_10;
+
+pub(crate) struct Avx2;
+
+/// Shuffles of AVX2; transforms and products in vectors of sixteen.
+pub(crate) struct Avx512;
+
+impl Lanes for __m256 {
+    const LEN: usize = 8;
+
+    #[inline(always)]
+    unsafe fn load_apart(from: *const f32, _: usize) -> Self {
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_apart(self, to: *mut f32, _: usize) {
+        unsafe { _mm256_storeu_ps(to, self) }
+    }
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        unsafe { _mm256_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        unsafe { _mm256_add_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        unsafe { _mm256_sub_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        unsafe { _mm256_mul_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: f32, term: Self) -> Self {
+        unsafe { _mm256_fmadd_ps(self, _mm256_set1_ps(factor), term) }
+    }
+
+    #[inline(always)]
+    fn mul_add_each(self, factors: Self, term: Self) -> Self {
+        unsafe { _mm256_fmadd_ps(self, factors, term) }
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        unsafe { _mm256_max_ps(self, other) }
+    }
+}
+
+impl Lanes for __m512 {
+    const LEN: usize = 16;
+
+    #[inline(always)]
+    unsafe fn load_apart(from: *const f32, gap: usize) -> Self {
+        unsafe {
+            if gap == 8 {
+                return _mm512_loadu_ps(from);
+            }
+            let low = _mm512_castps256_ps512(_mm256_loadu_ps(from));
+            _mm512_insertf32x8::<1>(low, _mm256_loadu_ps(from.wrapping_add(gap)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_apart(self, to: *mut f32, gap: usize) {
+        unsafe {
+            if gap == 8 {
+                return _mm512_storeu_ps(to, self);
+            }
+            _mm256_storeu_ps(to, _mm512_castps512_ps256(self));
+            _mm256_storeu_ps(to.wrapping_add(gap), _mm512_extractf32x8_ps::<1>(self));
+        }
+    }
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        unsafe { _mm512_add_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        unsafe { _mm512_sub_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        unsafe { _mm512_mul_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: f32, term: Self) -> Self {
+        unsafe { _mm512_fmadd_ps(self, _mm512_set1_ps(factor), term) }
+    }
+
+    #[inline(always)]
+    fn mul_add_each(self, factors: Self, term: Self) -> Self {
+        unsafe { _mm512_fmadd_ps(self, factors, term) }
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        unsafe { _mm512_max_ps(self, other) }
+    }
+}
+
+impl Vector for __m256 {
+    #[inline(always)]
+    fn prefetch(address: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
+    }
+
+    #[inline(always)]
+    fn transpose(r: [Self; 8]) -> [Self; 8] {
+        unsafe {
+            let (a0, a1) = (_mm256_unpacklo_ps(r[0], r[1]), _mm256_unpackhi_ps(r[0], r[1]));
+            let (a2, a3) = (_mm256_unpacklo_ps(r[2], r[3]), _mm256_unpackhi_ps(r[2], r[3]));
+            let (a4, a5) = (_mm256_unpacklo_ps(r[4], r[5]), _mm256_unpackhi_ps(r[4], r[5]));
+            let (a6, a7) = (_mm256_unpacklo_ps(r[6], r[7]), _mm256_unpackhi_ps(r[6], r[7]));
+            let (b0, b4) = (_mm256_shuffle_ps::<LOW>(a0, a2), _mm256_shuffle_ps::<LOW>(a4, a6));
+            let (b1, b5) = (_mm256_shuffle_ps::<HIGH>(a0, a2), _mm256_shuffle_ps::<HIGH>(a4, a6));
+            let (b2, b6) = (_mm256_shuffle_ps::<LOW>(a1, a3), _mm256_shuffle_ps::<LOW>(a5, a7));
+            let (b3, b7) = (_mm256_shuffle_ps::<HIGH>(a1, a3), _mm256_shuffle_ps::<HIGH>(a5, a7));
+            [
+                _mm256_permute2f128_ps::<0x20>(b0, b4),
+                _mm256_permute2f128_ps::<0x20>(b1, b5),
+                _mm256_permute2f128_ps::<0x20>(b2, b6),
+                _mm256_permute2f128_ps::<0x20>(b3, b7),
+                _mm256_permute2f128_ps::<0x31>(b0, b4),
+                _mm256_permute2f128_ps::<0x31>(b1, b5),
+                _mm256_permute2f128_ps::<0x31>(b2, b6),
+                _mm256_permute2f128_ps::<0x31>(b3, b7),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn split(low: Self, high: Self) -> (Self, Self) {
+        unsafe {
+            let x = _mm256_permute2f128_ps::<0x20>(low, high);
+            let y = _mm256_permute2f128_ps::<0x31>(low, high);
+            (_mm256_shuffle_ps::<0b10_00_10_00>(x, y), _mm256_shuffle_ps::<0b11_01_11_01>(x, y))
+        }
+    }
+
+    #[inline(always)]
+    fn join(even: Self, odd: Self) -> (Self, Self) {
+        unsafe {
+            let (x, y) = (_mm256_unpacklo_ps(even, odd), _mm256_unpackhi_ps(even, odd));
+            (_mm256_permute2f128_ps::<0x20>(x, y), _mm256_permute2f128_ps::<0x31>(x, y))
+        }
+    }
+}
