@@ -190,6 +190,7 @@ impl Rows {
 
 /// How far from the factors of a product those of the next one lie, to be fetched meanwhile.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "nothing is fetched there"))]
 pub(crate) struct Next {
     pub(crate) a: usize,
     pub(crate) b: usize,

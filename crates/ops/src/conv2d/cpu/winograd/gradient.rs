@@ -28,7 +28,7 @@ const LONGEST_SUM: usize = 256;
 const GRADIENT_DEPTH: usize = 64;
 
 /// Floats that such sums take, which stay in a second-level cache.
-const GRADIENT_VALUES: usize = 36 * GRADIENT_DEPTH * 4 * PANEL;
+const GRADIENT_VALUES: usize = 36 * GRADIENT_DEPTH * MOST_PANELS * PANEL;
 
 /// Parts that the sums of a weight gradient are dealt into: as many as keep a usual number of threads busy, as leave each so many
 /// chunks of tiles to sum up before its sums are written, and as memory for so many floats allows.

@@ -57,8 +57,10 @@ const FEW_DEPTH: usize = 32;
 /// Floats that the kernels of one panel take at all points, transformed at once into a cache.
 const KERNEL_VALUES: usize = 36 * DEPTH * PANEL;
 
-/// Panels that are computed at once, from the same values, and with AVX-512, which multiplies four at once.
+/// Panels that are computed at once, from the same values.
 const PANELS: usize = 2;
+
+/// The same with AVX-512, which multiplies as many at once.
 const MOST_PANELS: usize = 4;
 
 /// Tiles that are multiplied by all kernels of one point at once.
