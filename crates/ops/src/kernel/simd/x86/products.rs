@@ -154,7 +154,7 @@ fn fetch(address: *const f32) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
 }
 
-/// What sums begin with: nothing; nothing, and what is there is added at the end; what is there.
+/// What sums begin with: nothing; nothing, and what is there is added at the end; what is there, of four panels alone.
 #[derive(Clone, Copy)]
 enum Begin {
     New,
