@@ -1,5 +1,5 @@
 //! Activations of single f32 values, written so that loops over them vectorise.
-#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 
 use crate::Activation;
 use crate::kernel::{Work, vectorised_work};

@@ -1,12 +1,17 @@
 //! Loops over flat memory: in parallel by chunks of one size, so that sums have one order for any number of threads.
-#![allow(unsafe_code, reason = "vectors are filled without being zeroed first, and compiled for AVX2 where it is")]
-#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+#![allow(
+    unsafe_code,
+    reason = "vectors are filled without being zeroed first, and compiled for what the processor has"
+)]
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 
 use std::mem::MaybeUninit;
 
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::simd::Level;
 use super::sums::sums_of_pairs;
 use super::values::has_kernel;
 
@@ -62,27 +67,43 @@ impl<R, F: FnOnce() -> R> Work for Closure<F> {
     }
 }
 
-/// Whether the copy for AVX2 is passed over: it has the same bits.
+/// How many of the best levels loops are not compiled for, in a test that all give the same bits.
 #[cfg(test)]
-pub(crate) static PORTABLE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+pub(crate) static PASSED_OVER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
-/// Does `work` in a copy that is compiled for AVX2 where the processor has it, alone: what it becomes does not depend on what is around it.
+/// The level that loops are compiled for.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn level() -> Level {
+    #[cfg(test)]
+    if let passed_over @ 1.. = PASSED_OVER.load(std::sync::atomic::Ordering::Relaxed) {
+        return Level::all().into_iter().rev().nth(passed_over).unwrap_or(Level::Portable);
+    }
+    Level::chosen()
+}
+
+/// Does `work` in a copy that is compiled for the chosen level, alone: what it becomes does not depend on what is around it. Products and sums
+/// are not fused, so that all copies have the same bits.
 #[inline(always)]
 pub(crate) fn vectorised_work<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     {
         #[inline(never)]
         #[target_feature(enable = "avx2")]
-        fn wide<W: Work>(work: W) -> W::Output {
+        fn avx2<W: Work>(work: W) -> W::Output {
             work.run()
         }
-        #[cfg(test)]
-        if PORTABLE.load(std::sync::atomic::Ordering::Relaxed) {
-            return work.run();
+        #[inline(never)]
+        #[target_feature(enable = "avx512f,avx512vl,avx512dq")]
+        fn avx512<W: Work>(work: W) -> W::Output {
+            work.run()
         }
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has what `wide` is compiled for.
-            return unsafe { wide(work) };
+        match level() {
+            Level::Portable => {}
+            // SAFETY: `Level::all` makes this level only where the processor has these instructions.
+            Level::Avx2 => return unsafe { avx2(work) },
+            // SAFETY: as above.
+            Level::Avx512 => return unsafe { avx512(work) },
         }
     }
     work.run()

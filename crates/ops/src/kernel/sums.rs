@@ -2,14 +2,14 @@
 //!
 //! The order depends on the lengths alone. Each of a block's sums has at most `BLOCK / LANES` terms, few enough to cost no more
 //! digits than a term's own rounding does.
-#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 
 use super::elementwise::{Work, vectorised_work};
 
 /// Elements of a block.
 pub(crate) const BLOCK: usize = 1 << 11;
 
-/// Elements that are summed side by side: four registers of AVX2, whose additions overlap.
+/// Elements that are summed side by side: four registers of AVX2 or two of AVX-512, whose additions overlap.
 const LANES: usize = 32;
 
 /// Sums of `S` terms of each pair of elements of two slices of one length, which may be as long as a block.

@@ -1,5 +1,5 @@
 //! A variational autoencoder's diagonal Gaussian: how far it lies from the standard normal distribution, and samples of it.
-#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 
 use candle_core::{Result, Tensor};
 

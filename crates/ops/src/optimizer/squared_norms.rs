@@ -41,7 +41,7 @@ pub fn squared_norms(tensors: &[&Tensor]) -> Result<Vec<f64>> {
 }
 
 #[inline(always)]
-#[allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+#[allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 fn sum_of_squares(values: &[f32]) -> f64 {
     let mut lanes = [0.; LANES];
     let (blocks, rest) = values.as_chunks::<LANES>();

@@ -30,7 +30,7 @@ pub(super) fn forward(x: &[f32], input: (usize, usize), vertical: &Axis, horizon
 
 /// A pixel that the mix leaves out leaves no NaN in it.
 #[inline(always)]
-#[allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+#[allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 fn mix(a: f32, b: f32, weight: f32) -> f32 {
     if weight == 0. { a } else { (1. - weight) * a + weight * b }
 }

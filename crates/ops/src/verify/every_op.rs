@@ -9,7 +9,7 @@ use super::{
     Bounds, EXACT, FAST, assert_any_pool, assert_within, composed, cotangent, differentiate, draw, refusal, values,
 };
 use crate::Activation::{LeakyRelu, None as Nothing, Relu};
-use crate::kernel::{PORTABLE, Source};
+use crate::kernel::{Level, PASSED_OVER, Source};
 use crate::*;
 
 pub(super) type Size = (usize, usize, usize, usize);
@@ -188,11 +188,13 @@ fn threads_and_vector_units_change_no_bit() {
             all.push(y);
             all.iter().flat_map(|x| values(x).into_iter().map(f64::to_bits)).collect::<Vec<_>>()
         };
-        let wide = bits();
-        PORTABLE.store(true, Relaxed);
-        let portable = bits();
-        PORTABLE.store(false, Relaxed);
-        assert!(wide == portable, "{name}: bits depend on the vector unit");
+        let best = bits();
+        for passed_over in 1..Level::all().len() {
+            PASSED_OVER.store(passed_over, Relaxed);
+            let lesser = bits();
+            PASSED_OVER.store(0, Relaxed);
+            assert!(best == lesser, "{name}: bits depend on the vector unit");
+        }
     }
 }
 
@@ -242,10 +244,12 @@ fn steps_have_the_same_bits_in_any_pool_and_vector_unit() {
     for threads in [2, 3, 8] {
         assert!(pool(threads).install(run) == alone, "{threads} threads differ from one");
     }
-    PORTABLE.store(true, Relaxed);
-    let portable = run();
-    PORTABLE.store(false, Relaxed);
-    assert!(portable == alone, "bits depend on the vector unit");
+    for passed_over in 1..Level::all().len() {
+        PASSED_OVER.store(passed_over, Relaxed);
+        let lesser = run();
+        PASSED_OVER.store(0, Relaxed);
+        assert!(lesser == alone, "bits depend on the vector unit");
+    }
 }
 
 /// Where one input alone is a variable, the way back makes its gradient and no other.

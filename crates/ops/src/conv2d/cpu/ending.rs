@@ -1,5 +1,5 @@
 //! What becomes of a convolution's sums.
-#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 
 use rayon::prelude::*;
 

@@ -3,7 +3,7 @@
 //! Work is cut by shape alone, each piece writes what no other writes, and each element is summed in one order: results
 //! have the same bits for any number of threads.
 #![allow(unsafe_code, reason = "pieces of work write strided blocks of one result")]
-#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 
 mod columns;
 mod ending;

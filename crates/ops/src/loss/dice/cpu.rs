@@ -1,6 +1,6 @@
 //! Sums of probabilities by class, and their gradient.
 #![allow(unsafe_code, reason = "the gradient is written without being zeroed first")]
-#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 
 use std::mem::MaybeUninit;
 

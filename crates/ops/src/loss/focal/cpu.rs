@@ -1,6 +1,6 @@
 //! The focal loss of blocks of pixels, so that loops over a block vectorise along the pixels.
 #![allow(unsafe_code, reason = "gradients are written without being zeroed first")]
-#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 
 use std::mem::MaybeUninit;
 

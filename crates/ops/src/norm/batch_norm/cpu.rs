@@ -1,6 +1,6 @@
 //! Batch normalisation and activation, channel by channel: statistics and result while the channel is in the cache.
 #![allow(unsafe_code, reason = "results are written without being zeroed first")]
-#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for AVX2")]
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 
 use std::mem::MaybeUninit;
 
