@@ -59,6 +59,45 @@ fn products_of_every_level_are_exact_on_small_integers() {
     }
 }
 
+struct Columns {
+    row: usize,
+    narrow: Vec<f32>,
+    wide: Vec<f32>,
+}
+
+impl Piece for &mut Columns {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        /// The four columns, one after the other, of a matrix of numbered elements.
+        #[inline(always)]
+        fn columns<L: Lanes>(row: usize) -> Vec<f32> {
+            let values: Vec<f32> = (0..(L::LEN - 1) * row + 4).map(|i| i as f32).collect();
+            let mut all = vec![0.; 4 * L::LEN];
+            // SAFETY: there are four floats in the last row; a column is as long as a vector.
+            unsafe {
+                let columns = L::load_columns(values.as_ptr(), row);
+                for (column, to) in columns.into_iter().zip(all.chunks_exact_mut(L::LEN)) {
+                    column.store_apart(to.as_mut_ptr(), 8);
+                }
+            }
+            all
+        }
+        (self.narrow, self.wide) = (columns::<I::V>(self.row), columns::<I::Wide>(self.row));
+    }
+}
+
+#[test]
+fn columns_of_every_level_are_those_of_the_matrix() {
+    for (level, row) in Level::all().into_iter().flat_map(|level| [4, 9, 100].map(|row| (level, row))) {
+        let mut columns = Columns { row, narrow: Vec::new(), wide: Vec::new() };
+        run(level, &mut columns);
+        let expected =
+            |lanes: usize| -> Vec<f32> { (0..4).flat_map(|j| (0..lanes).map(move |i| (i * row + j) as f32)).collect() };
+        assert_eq!(columns.narrow, expected(8), "{level:?}");
+        assert_eq!(columns.wide, expected(if level.is_wide() { 16 } else { 8 }), "{level:?}");
+    }
+}
+
 struct Shuffles(Vec<f32>);
 
 impl Piece for &mut Shuffles {

@@ -5,10 +5,13 @@
 use super::lattice::BLOCK;
 use super::tile::Square;
 use super::transform::Transform;
-use crate::kernel::{PANEL, Shared, Vector};
+use crate::kernel::{Lanes, PANEL, Shared, Vector};
 
 /// Channels in after which kernels, and the places of their gradients, are fetched ahead: they lie too far apart for the processor to foresee.
 const AHEAD: usize = 12;
+
+/// Taps that are read at once.
+const COLUMNS: usize = 4;
 
 /// Taps of a kernel, at most.
 pub(super) const MOST_TAPS: usize = 16;
@@ -59,13 +62,66 @@ impl Kernel<'_> {
         Square { start, row: self.stride * T::TAPS * column, column, next }
     }
 
-    /// Reads all taps of the kernel at `from` and of those to the next channels out, `outs` in all, to eight lanes of their places.
+    /// Whether [`Self::read_whole`] reads such kernels.
+    #[inline(always)]
+    pub(super) fn is_large(&self) -> bool {
+        self.size.0 * self.size.1 >= COLUMNS
+    }
+
+    /// Reads all taps of the kernel at `from` and of those to the next channels out, one for each lane, to the lanes of their places from
+    /// `lane` on. There are four taps or more. With AVX2, [`Self::read`] is faster.
+    #[inline(always)]
+    pub(super) fn read_whole<V: Vector, L: Lanes>(
+        &self,
+        from: usize,
+        places: &[usize; MOST_TAPS],
+        lane: usize,
+        taps: &mut [[f32; PANEL]; MOST_TAPS],
+    ) {
+        let count = self.size.0 * self.size.1;
+        let kernels = &self.values[from..][..(L::LEN - 1) * self.out_step + count];
+        for out in 0..L::LEN {
+            V::prefetch(kernels.as_ptr().wrapping_add(out * self.out_step + AHEAD * self.in_step));
+        }
+        for first in (0..count).step_by(COLUMNS) {
+            // The last four step back to end with the kernel.
+            let at = first.min(count - COLUMNS);
+            // SAFETY: the slice has all taps of as many kernels as there are lanes.
+            let columns = unsafe { L::load_columns(kernels.as_ptr().wrapping_add(at), self.out_step) };
+            for i in 0..COLUMNS {
+                let to = &mut taps[places[at + i]][lane..][..L::LEN];
+                // SAFETY: the slice is as long as the vector.
+                unsafe { columns[i].store_apart(to.as_mut_ptr(), BLOCK) };
+            }
+        }
+    }
+
+    /// As [`Self::read`], one number after the other.
+    #[inline(always)]
+    pub(super) fn read_some(
+        &self,
+        from: usize,
+        outs: usize,
+        places: &[usize; MOST_TAPS],
+        lane: usize,
+        taps: &mut [[f32; PANEL]; MOST_TAPS],
+    ) {
+        for at in 0..self.size.0 * self.size.1 {
+            for out in 0..BLOCK {
+                let value = if out < outs { self.values[from + out * self.out_step + at] } else { 0. };
+                taps[places[at]][lane + out] = value;
+            }
+        }
+    }
+
+    /// Reads all taps of the kernel at `from` and of those to the next channels out, `outs` in all, to eight lanes of their places from `lane` on.
     #[inline(always)]
     pub(super) fn read<V: Vector>(
         &self,
         from: usize,
         outs: usize,
         places: &[usize; MOST_TAPS],
+        lane: usize,
         taps: &mut [[f32; PANEL]; MOST_TAPS],
     ) {
         let count = self.size.0 * self.size.1;
@@ -76,7 +132,7 @@ impl Kernel<'_> {
                 // A tap left over alone, as the ninth of 3x3 is: not worth turning a whole square for.
                 let last = &mut taps[places[at]];
                 for out in 0..BLOCK {
-                    last[out] = if out < outs { self.values[from + at + out * self.out_step] } else { 0. };
+                    last[lane + out] = if out < outs { self.values[from + at + out * self.out_step] } else { 0. };
                 }
                 break;
             }
@@ -100,7 +156,7 @@ impl Kernel<'_> {
             for i in 0..BLOCK {
                 if i < some {
                     // SAFETY: eight of the sixteen floats.
-                    unsafe { kernels[i].store(taps[places[at + i]].as_mut_ptr()) };
+                    unsafe { kernels[i].store(taps[places[at + i]][lane..][..BLOCK].as_mut_ptr()) };
                 }
             }
             at += BLOCK;

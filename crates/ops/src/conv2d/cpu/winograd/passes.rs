@@ -231,7 +231,8 @@ impl<T: Transform> Pass<T> {
         }
         // Both halves of a panel are neighbouring phases of the same channels, or different channels.
         let same = outs[0].2 != outs[1].2;
-        let (places, mut taps) = (kernel.places::<T>(), [[[[0.; PANEL]; MOST_TAPS]; PANEL / BLOCK]; 2]);
+        let whole = !same && outs[0].1 + outs[1].1 == PANEL && kernel.is_large();
+        let (places, mut taps) = (kernel.places::<T>(), [[[0.; PANEL]; MOST_TAPS]; 2]);
         let channels = ins.len() / phases;
         // All phases of a channel see one kernel, which is read once, and before the channel before it is transformed: vectors are loaded
         // from what was stored in parts, which takes its time.
@@ -239,14 +240,21 @@ impl<T: Transform> Pass<T> {
             if step < channels {
                 let (first, lane) = (ins.start + step / BLOCK * phases * BLOCK, step % BLOCK);
                 let (first_in, count, _) = self.input.block(first / BLOCK);
-                for half in 0..outs.len() {
-                    if half > 0 && same {
-                        break;
+                let (start, taps) = ((first_in + lane) * kernel.in_step, &mut taps[step % 2]);
+                if I::IS_WIDE && whole && lane < count {
+                    kernel.read_whole::<I::V, I::Wide>(start + outs[0].0 * kernel.out_step, &places, 0, taps);
+                } else {
+                    for half in 0..if same { 1 } else { outs.len() } {
+                        let start = start + outs[half].0 * kernel.out_step;
+                        let outs = if lane < count { outs[half].1 } else { 0 };
+                        if !I::IS_WIDE {
+                            kernel.read::<I::V>(start, outs, &places, half * BLOCK, taps);
+                        } else if outs == BLOCK && kernel.is_large() {
+                            kernel.read_whole::<I::V, I::V>(start, &places, half * BLOCK, taps);
+                        } else {
+                            kernel.read_some(start, outs, &places, half * BLOCK, taps);
+                        }
                     }
-                    let (first_out, count_out, _) = outs[half];
-                    let count_out = if lane < count { count_out } else { 0 };
-                    let start = first_out * kernel.out_step + (first_in + lane) * kernel.in_step;
-                    kernel.read::<I::V>(start, count_out, &places, &mut taps[step % 2][half]);
                 }
             }
             if step == 0 {
@@ -263,7 +271,7 @@ impl<T: Transform> Pass<T> {
                     if same {
                         both::<Taps<T>, I>(true, kernel.square::<T, _>(from, PANEL), to, Then::Write);
                     } else {
-                        both::<Taps<T>, I>(true, kernel.square::<T, _>(from, MOST_TAPS * PANEL), to, Then::Write);
+                        both::<Taps<T>, I>(true, kernel.square::<T, _>(from, BLOCK), to, Then::Write);
                     }
                 }
             }

@@ -22,6 +22,26 @@ pub(crate) struct Avx2;
 /// Shuffles of AVX2; transforms and products in vectors of sixteen.
 pub(crate) struct Avx512;
 
+/// Four vectors, turned in each quarter of sixteen bytes: float i of quarter q of vector j changes places with float j of that of vector i.
+macro_rules! turned {
+    ($rows:expr, $low:ident, $high:ident, $shuffle:ident) => {{
+        let [x, y, z, w] = $rows;
+        let (low, high, next_low, next_high) = ($low(x, y), $high(x, y), $low(z, w), $high(z, w));
+        [
+            $shuffle::<LOW>(low, next_low),
+            $shuffle::<HIGH>(low, next_low),
+            $shuffle::<LOW>(high, next_high),
+            $shuffle::<HIGH>(high, next_high),
+        ]
+    }};
+}
+
+/// The same of sixteen floats each.
+#[inline(always)]
+fn quarters_turned(rows: [__m512; 4]) -> [__m512; 4] {
+    unsafe { turned!(rows, _mm512_unpacklo_ps, _mm512_unpackhi_ps, _mm512_shuffle_ps) }
+}
+
 impl Lanes for __m256 {
     const LEN: usize = 8;
 
@@ -33,6 +53,18 @@ impl Lanes for __m256 {
     #[inline(always)]
     unsafe fn store_apart(self, to: *mut f32, _: usize) {
         unsafe { _mm256_storeu_ps(to, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_columns(from: *const f32, row: usize) -> [Self; 4] {
+        unsafe {
+            let mut rows = [_mm256_setzero_ps(); 4];
+            for (i, quarters) in rows.iter_mut().enumerate() {
+                let first = from.wrapping_add(i * row);
+                *quarters = _mm256_set_m128(_mm_loadu_ps(first.wrapping_add(4 * row)), _mm_loadu_ps(first));
+            }
+            turned!(rows, _mm256_unpacklo_ps, _mm256_unpackhi_ps, _mm256_shuffle_ps)
+        }
     }
 
     #[inline(always)]
@@ -93,6 +125,21 @@ impl Lanes for __m512 {
             }
             _mm256_storeu_ps(to, _mm512_castps512_ps256(self));
             _mm256_storeu_ps(to.wrapping_add(gap), _mm512_extractf32x8_ps::<1>(self));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_columns(from: *const f32, row: usize) -> [Self; 4] {
+        unsafe {
+            let mut rows = [_mm512_setzero_ps(); 4];
+            for (i, quarters) in rows.iter_mut().enumerate() {
+                let first = from.wrapping_add(i * row);
+                *quarters = _mm512_castps128_ps512(_mm_loadu_ps(first));
+                *quarters = _mm512_insertf32x4::<1>(*quarters, _mm_loadu_ps(first.wrapping_add(4 * row)));
+                *quarters = _mm512_insertf32x4::<2>(*quarters, _mm_loadu_ps(first.wrapping_add(8 * row)));
+                *quarters = _mm512_insertf32x4::<3>(*quarters, _mm_loadu_ps(first.wrapping_add(12 * row)));
+            }
+            quarters_turned(rows)
         }
     }
 

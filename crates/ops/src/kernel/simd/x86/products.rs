@@ -4,7 +4,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::super::{Isa, Next, PANEL, Panels, Rows};
-use super::{Avx2, Avx512, HIGH, LOW};
+use super::{Avx2, Avx512, quarters_turned};
 
 /// Evaluates `$block` for the rows from `$at` on, `$R` at once: `$most`, and what is left at the end.
 macro_rules! by_rows {
@@ -294,16 +294,8 @@ unsafe fn square512(depth: usize, a: Rows, b: Panels<*const f32>, c: Panels<*mut
             lefts = lefts.wrapping_add(a.column);
             from = from.wrapping_add(b.row);
         }
-        for (i, [x, y, z, w]) in sums.into_iter().enumerate() {
-            let (low, high) = (_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y));
-            let (next_low, next_high) = (_mm512_unpacklo_ps(z, w), _mm512_unpackhi_ps(z, w));
-            let turned = [
-                _mm512_shuffle_ps::<LOW>(low, next_low),
-                _mm512_shuffle_ps::<HIGH>(low, next_low),
-                _mm512_shuffle_ps::<LOW>(high, next_high),
-                _mm512_shuffle_ps::<HIGH>(high, next_high),
-            ];
-            for (j, mut sum) in turned.into_iter().enumerate() {
+        for (i, rows) in sums.into_iter().enumerate() {
+            for (j, mut sum) in quarters_turned(rows).into_iter().enumerate() {
                 let c = c.from(0, i * QUARTERS + j).start;
                 if matches!(begin, Begin::ThenAdd) {
                     sum = _mm512_add_ps(sum, _mm512_loadu_ps(c));
