@@ -67,9 +67,21 @@ impl<R, F: FnOnce() -> R> Work for Closure<F> {
     }
 }
 
-/// How many of the best levels loops are not compiled for, in a test that all give the same bits.
+/// How many of the best levels loops pass over, in a test that all give the same bits.
 #[cfg(test)]
-pub(crate) static PASSED_OVER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+static PASSED_OVER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+/// Does `work` once for each level below the best, with loops compiled for it. No two tests do so at once.
+#[cfg(test)]
+pub(crate) fn at_lesser_levels(mut work: impl FnMut()) {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for passed_over in 1..super::simd::Level::all().len() {
+        PASSED_OVER.store(passed_over, std::sync::atomic::Ordering::Relaxed);
+        work();
+    }
+    PASSED_OVER.store(0, std::sync::atomic::Ordering::Relaxed);
+}
 
 /// The level that loops are compiled for.
 #[cfg(target_arch = "x86_64")]

@@ -15,7 +15,7 @@ mod values;
 pub use arithmetic::{arithmetic, cpu_features, limit_arithmetic};
 pub use backward::{Gradients, backward};
 #[cfg(test)]
-pub(crate) use elementwise::PASSED_OVER;
+pub(crate) use elementwise::at_lesser_levels;
 pub(crate) use elementwise::{
     CHUNK, Work, chunks, chunks_mut, for_each, lanes, lanes2, map, map2, pieces, scale_by, sum2, update, vectorised,
     vectorised_work, written,

@@ -1,7 +1,5 @@
 //! What holds for every op: any shape, any number of threads, any vector unit, without kernels, without elements, and with NaN.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use candle_core::{DType, Device, Result, Tensor, Var};
 use proptest::prelude::*;
 
@@ -9,7 +7,7 @@ use super::{
     Bounds, EXACT, FAST, assert_any_pool, assert_within, composed, cotangent, differentiate, draw, refusal, values,
 };
 use crate::Activation::{LeakyRelu, None as Nothing, Relu};
-use crate::kernel::{Level, PASSED_OVER, Source};
+use crate::kernel::{Source, at_lesser_levels};
 use crate::*;
 
 pub(super) type Size = (usize, usize, usize, usize);
@@ -189,12 +187,7 @@ fn threads_and_vector_units_change_no_bit() {
             all.iter().flat_map(|x| values(x).into_iter().map(f64::to_bits)).collect::<Vec<_>>()
         };
         let best = bits();
-        for passed_over in 1..Level::all().len() {
-            PASSED_OVER.store(passed_over, Relaxed);
-            let lesser = bits();
-            PASSED_OVER.store(0, Relaxed);
-            assert!(best == lesser, "{name}: bits depend on the vector unit");
-        }
+        at_lesser_levels(|| assert!(bits() == best, "{name}: bits depend on the vector unit"));
     }
 }
 
@@ -244,12 +237,7 @@ fn steps_have_the_same_bits_in_any_pool_and_vector_unit() {
     for threads in [2, 3, 8] {
         assert!(pool(threads).install(run) == alone, "{threads} threads differ from one");
     }
-    for passed_over in 1..Level::all().len() {
-        PASSED_OVER.store(passed_over, Relaxed);
-        let lesser = run();
-        PASSED_OVER.store(0, Relaxed);
-        assert!(lesser == alone, "bits depend on the vector unit");
-    }
+    at_lesser_levels(|| assert!(run() == alone, "bits depend on the vector unit"));
 }
 
 /// Where one input alone is a variable, the way back makes its gradient and no other.

@@ -96,7 +96,7 @@ impl Kernel<'_> {
         }
     }
 
-    /// As [`Self::read`], one number after the other.
+    /// As [`Self::read`], one number after the other: for the few kernels that [`Self::read_whole`] leaves.
     #[inline(always)]
     pub(super) fn read_some(
         &self,
