@@ -1,9 +1,10 @@
 //! How long gradients are.
+#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 
 use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 
-use crate::kernel::{chunks, has_kernel, values, vectorised};
+use crate::kernel::{Work, chunks, has_kernel, values, vectorised_work};
 
 /// Values that are summed side by side.
 const LANES: usize = 16;
@@ -26,7 +27,7 @@ pub fn squared_norms(tensors: &[&Tensor]) -> Result<Vec<f64>> {
         }
         let tensor = tensor.detach().contiguous()?;
         let values = values(&tensor)?;
-        let parts: Vec<f64> = chunks(&values).map(|chunk| vectorised(|| sum_of_squares(chunk))).collect();
+        let parts: Vec<f64> = chunks(&values).map(|chunk| vectorised_work(SumOfSquares(chunk))).collect();
         Ok(Some(parts.iter().sum()))
     };
     let norms: Vec<Option<f64>> = tensors.par_iter().with_max_len(1).map(norm).collect::<Result<_>>()?;
@@ -40,20 +41,25 @@ pub fn squared_norms(tensors: &[&Tensor]) -> Result<Vec<f64>> {
     Ok(sums.into_iter().map(f64::from).collect())
 }
 
-#[inline(always)]
-#[allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
-fn sum_of_squares(values: &[f32]) -> f64 {
-    let mut lanes = [0.; LANES];
-    let (blocks, rest) = values.as_chunks::<LANES>();
-    for block in blocks {
-        for lane in 0..LANES {
-            lanes[lane] += f64::from(block[lane]) * f64::from(block[lane]);
+struct SumOfSquares<'a>(&'a [f32]);
+
+impl Work for SumOfSquares<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let mut lanes = [0.; LANES];
+        let (blocks, rest) = self.0.as_chunks::<LANES>();
+        for block in blocks {
+            for lane in 0..LANES {
+                lanes[lane] += f64::from(block[lane]) * f64::from(block[lane]);
+            }
         }
+        for (lane, &value) in rest.iter().enumerate() {
+            lanes[lane] += f64::from(value) * f64::from(value);
+        }
+        lanes.iter().sum()
     }
-    for (lane, &value) in rest.iter().enumerate() {
-        lanes[lane] += f64::from(value) * f64::from(value);
-    }
-    lanes.iter().sum()
 }
 
 #[cfg(test)]

@@ -61,7 +61,8 @@ pub(super) fn maxima(windows: Windows, x: &[f32]) -> Vec<f32> {
     unsafe { written(len, write) }
 }
 
-/// One row of the maxima of 2x2 windows.
+/// One row of the maxima of 2x2 windows. It goes through the upper row of pixels and then through the lower one, as they lie in memory, so
+/// that the processor fetches them ahead.
 struct PairMaxima<'a> {
     upper: &'a [f32],
     lower: &'a [f32],
@@ -73,16 +74,20 @@ impl Work for PairMaxima<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let rows = self.upper.chunks_exact(2).zip(self.lower.chunks_exact(2));
-        for (y, (upper, lower)) in self.y.iter_mut().zip(rows) {
-            // As in `Pairs`.
-            let larger = |best: f32, x: f32| if (x > best) | x.is_nan() { x } else { best };
-            y.write(larger(larger(upper[0], upper[1]), larger(lower[0], lower[1])));
+        // As in `Pairs`.
+        let larger = |best: f32, x: f32| if (x > best) | x.is_nan() { x } else { best };
+        for (y, upper) in self.y.iter_mut().zip(self.upper.chunks_exact(2)) {
+            y.write(larger(upper[0], upper[1]));
+        }
+        for (y, lower) in self.y.iter_mut().zip(self.lower.chunks_exact(2)) {
+            // SAFETY: written above; both rows have a pair for each result.
+            let y = unsafe { y.assume_init_mut() };
+            *y = larger(*y, larger(lower[0], lower[1]));
         }
     }
 }
 
-/// One row of the result of 2x2 windows.
+/// One row of the result of 2x2 windows, computed as in `PairMaxima`.
 struct Pairs<'a> {
     upper: &'a [f32],
     lower: &'a [f32],
@@ -95,17 +100,22 @@ impl Work for Pairs<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let rows = self.upper.chunks_exact(2).zip(self.lower.chunks_exact(2));
-        for ((y, place), (upper, lower)) in self.y.iter_mut().zip(self.places).zip(rows) {
-            // `>` lets the first of equals win; a NaN wins over all, also over itself. `|` leaves no jump.
-            let choose = |(best, at): (f32, u32), x: f32, place: u32| {
-                let wins = (x > best) | x.is_nan();
-                (if wins { x } else { best }, if wins { place } else { at })
-            };
-            let best = choose((upper[0], 0), upper[1], 1);
-            let best = choose(best, lower[0], 2);
-            let (best, at) = choose(best, lower[1], 3);
+        // `>` lets the first of equals win; a NaN wins over all, also over itself. `|` leaves no jump.
+        let choose = |(best, at): (f32, u32), x: f32, place: u32| {
+            let wins = (x > best) | x.is_nan();
+            (if wins { x } else { best }, if wins { place } else { at })
+        };
+        for ((y, place), upper) in self.y.iter_mut().zip(&mut *self.places).zip(self.upper.chunks_exact(2)) {
+            let (best, at) = choose((upper[0], 0), upper[1], 1);
             y.write(best);
+            *place = at as u8;
+        }
+        for ((y, place), lower) in self.y.iter_mut().zip(self.places).zip(self.lower.chunks_exact(2)) {
+            // SAFETY: written above; both rows have a pair for each result.
+            let y = unsafe { y.assume_init_mut() };
+            let best = choose((*y, u32::from(*place)), lower[0], 2);
+            let (best, at) = choose(best, lower[1], 3);
+            *y = best;
             *place = at as u8;
         }
     }
