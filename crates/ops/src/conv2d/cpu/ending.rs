@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use crate::Activation;
 use crate::activation::{Activate, ForActivation};
+use crate::kernel::Lanes;
 
 /// What becomes of each sum of a channel: `activation(sum * scale + shift)`.
 #[derive(Clone, Copy)]
@@ -18,6 +19,21 @@ impl<'a> Ending<'a> {
     /// A bias alone.
     pub(crate) fn bias(bias: Option<&'a [f32]>) -> Self {
         Self { scale: None, shift: bias, activation: Activation::None }
+    }
+
+    /// Ends some sums of a channel, by an activation that is a maximum.
+    #[inline(always)]
+    pub(super) fn end<L: Lanes>(&self, sums: L, channel: usize) -> L {
+        let mut value = sums;
+        if self.scale.is_some() || self.shift.is_some() {
+            let scale = L::splat(self.scale.map_or(1., |scale| scale[channel]));
+            value = value.mul(scale).add(L::splat(self.shift.map_or(0., |shift| shift[channel])));
+        }
+        match self.activation {
+            Activation::None => value,
+            Activation::Relu => L::splat(0.).max(value),
+            Activation::LeakyRelu(slope) => value.mul(L::splat(slope as f32)).max(value),
+        }
     }
 
     /// Ends sums `(n, channels, pixels)` in a pass of its own.

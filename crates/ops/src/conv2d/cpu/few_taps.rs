@@ -12,7 +12,6 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{Ending, PIECES};
-use crate::Activation;
 use crate::conv2d::Geometry;
 use crate::kernel::{Isa, LINE, Lanes, Piece, Scratch, Shared, Vector, pieces, run, written};
 
@@ -216,23 +215,13 @@ impl Results<'_> {
                 }
             }
         }
-        let Ending { scale, shift, activation } = self.ending;
         let (height, width) = self.g.output;
         for r in 0..R {
             let channel = first + r;
             let at = (self.image * self.g.out_channels + channel) * height + self.rows.start + row;
             let to = self.y.start_of(at * width + column, V * I::Wide::LEN);
             for v in 0..V {
-                let mut value = sums[r][v];
-                if scale.is_some() || shift.is_some() {
-                    let scale = I::Wide::splat(scale.map_or(1., |scale| scale[channel]));
-                    value = value.mul(scale).add(I::Wide::splat(shift.map_or(0., |shift| shift[channel])));
-                }
-                value = match activation {
-                    Activation::None => value,
-                    Activation::Relu => I::Wide::splat(0.).max(value),
-                    Activation::LeakyRelu(slope) => value.mul(I::Wide::splat(slope as f32)).max(value),
-                };
+                let value = self.ending.end(sums[r][v], channel);
                 let to = to.wrapping_add(v * I::Wide::LEN);
                 I::V::prefetch(to.wrapping_add(AHEAD * width));
                 // SAFETY: `start_of` has seen to the pixels, which are in this piece's band.

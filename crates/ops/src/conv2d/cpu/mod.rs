@@ -10,6 +10,7 @@ mod ending;
 mod few_channels;
 mod few_pixels;
 mod few_taps;
+mod patches;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -62,6 +63,9 @@ fn ended(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], ending: Ending) -> Opti
     }
     if few_taps::serves(g) {
         return Some(few_taps::forward(g, &x.joined(), weight, ending));
+    }
+    if patches::serves(g) {
+        return Some(patches::forward(g, &x.joined(), weight, ending));
     }
     winograd::forward(g, x, weight, ending)
 }
@@ -156,7 +160,9 @@ pub(crate) fn input_gradients(
     bias: Option<&[f32]>,
     first: usize,
 ) -> [Vec<f32>; 2] {
-    winograd::input_gradient(g, y, weight, Ending::bias(bias), first)
+    let ending = Ending::bias(bias);
+    patches::input_gradient(g, y, weight, ending, first)
+        .or_else(|| winograd::input_gradient(g, y, weight, ending, first))
         .unwrap_or_else(|| parted(without_tiles(g, y, weight, bias), first, g.in_channels, g.input_pixels()))
 }
 
@@ -177,7 +183,11 @@ fn without_tiles(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) 
 
 /// [`input_gradient`] with any ending, for the transposed convolution: with a bias and an activation the bits are those of one after the other.
 pub(crate) fn input_gradient_to(g: &Geometry, y: &[f32], weight: &[f32], ending: Ending) -> Vec<f32> {
-    let tiles = || winograd::input_gradient(g, y, weight, ending, g.in_channels);
+    let all = g.in_channels;
+    let tiles = || {
+        patches::input_gradient(g, y, weight, ending, all)
+            .or_else(|| winograd::input_gradient(g, y, weight, ending, all))
+    };
     if let Some([x, _]) = ending.activation.is_maximum().then(tiles).flatten() {
         return x;
     }

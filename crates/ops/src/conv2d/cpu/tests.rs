@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::{Ending, forward, input_gradient, parameter_gradients, predict, winograd};
+use super::{Ending, forward, input_gradient, parameter_gradients, patches, predict, winograd};
+use crate::Activation;
 use crate::conv2d::{Conv2d, Exactness, Geometry, geometry};
 use crate::kernel::Level;
 use crate::verify::{draw, values};
@@ -162,9 +163,45 @@ fn layers_of_networks() {
     check((1, 32, 16, 16), (32, 32, 1, 1), Conv2d { padding: (1, 0), ..Conv2d::default() });
     check((1, 1, 70, 150), (32, 1, 5, 5), Conv2d::new(1, 2));
     check((1, 3, 18, 2), (3, 3, 1, 2), Conv2d { padding: (0, 9), ..Conv2d::default() });
+    // Patches side by side: fewer than are computed at once, channels that fill no block, and few patches of many channels.
+    check((2, 3, 6, 16), (5, 3, 2, 2), Conv2d::new(2, 0));
+    check((3, 21, 22, 48), (9, 21, 2, 2), Conv2d::new(2, 0));
+    check((4, 70, 16, 16), (150, 70, 2, 2), Conv2d::new(2, 0));
     // Large kernels and few pixels.
     check((2, 90, 6, 7), (270, 90, 5, 5), Conv2d::new(1, 2));
     check((3, 201, 9, 7), (133, 201, 5, 5), Conv2d { dilation: (1, 1), ..Conv2d::new(3, 2) });
+}
+
+/// Two sums of one size, as in [`patches`] and in tiles of one result.
+fn assert_same_by_patches_and_tiles(x: Shape, outs: usize) {
+    let weight = draw((outs, x.1, 2, 2), 1);
+    let g = geometry(&draw(x, 0), &weight, None, Conv2d::new(2, 0)).unwrap();
+    assert!(patches::serves(&g), "{g:?}");
+    let weight = numbers(4 * outs * x.1, 2);
+    let (x, y) = (numbers(x.0 * x.1 * x.2 * x.3, 3), numbers(x.0 * outs * x.2 * x.3 / 4, 4));
+    let (scale, shift) = (numbers(outs.max(g.in_channels), 5), numbers(outs.max(g.in_channels), 6));
+    let endings = [
+        Ending::bias(None),
+        Ending { scale: Some(&scale), shift: Some(&shift), activation: Activation::LeakyRelu(0.2) },
+        Ending { scale: None, shift: Some(&shift), activation: Activation::Relu },
+    ];
+    for (level, ending) in Level::all().into_iter().flat_map(|level| endings.map(|ending| (level, ending))) {
+        let g = Geometry { level, ..g };
+        let by_tiles = winograd::forward(&g, g.images(&x), &weight, ending).unwrap();
+        assert!(patches::forward(&g, &x, &weight, ending) == by_tiles, "forward of {g:?}");
+        let [by_tiles, _] = winograd::input_gradient(&g, &y, &weight, ending, g.in_channels).unwrap();
+        let [by_patches, _] = patches::input_gradient(&g, &y, &weight, ending, g.in_channels).unwrap();
+        assert!(by_patches == by_tiles, "input gradient of {g:?}");
+    }
+}
+
+#[test]
+fn patches_have_the_bits_of_tiles() {
+    // Those of a U-Net; sums in parts; rows of patches that end within those computed at once.
+    assert_same_by_patches_and_tiles((2, 16, 32, 64), 32);
+    assert_same_by_patches_and_tiles((1, 128, 16, 16), 256);
+    assert_same_by_patches_and_tiles((1, 300, 10, 16), 130);
+    assert_same_by_patches_and_tiles((2, 7, 18, 80), 33);
 }
 
 #[test]
@@ -206,6 +243,15 @@ proptest! {
         prop_assume!(h + 2 * padding >= kernel && w + 2 * padding_w >= kernel_w);
         let spec = Conv2d { padding: (padding, padding_w), ..Conv2d::new(stride, 0) };
         check((n, ins, h, w), (outs, ins, kernel, kernel_w), spec);
+    }
+
+    #[test]
+    fn any_patches_side_by_side(
+        (n, ins, outs) in (1usize..3, 1usize..40, 1usize..40),
+        (h, eights) in (1usize..12, 1usize..5),
+    ) {
+        check((n, ins, 2 * h, 16 * eights), (outs, ins, 2, 2), Conv2d::new(2, 0));
+        assert_same_by_patches_and_tiles((n, ins, 2 * h, 16 * eights), outs);
     }
 
     /// Anything at all.

@@ -137,6 +137,8 @@ pub(crate) trait Lanes: Copy {
     fn mul_add_each(self, factors: Self, term: Self) -> Self;
     /// The larger one, `other` if either is NaN.
     fn max(self, other: Self) -> Self;
+    /// Floats at even and at odd places to neighbours: the first half of them and the second.
+    fn join(even: Self, odd: Self) -> (Self, Self);
 }
 
 /// Eight floats.
@@ -159,10 +161,8 @@ pub(crate) trait Vector: Lanes {
     fn prefetch(address: *const f32);
     /// Rows to columns.
     fn transpose(rows: [Self; 8]) -> [Self; 8];
-    /// Sixteen neighbours to those at even and at odd places.
+    /// Sixteen neighbours to those at even and at odd places: [`Lanes::join`] back again.
     fn split(low: Self, high: Self) -> (Self, Self);
-    /// Back again.
-    fn join(even: Self, odd: Self) -> (Self, Self);
 }
 
 /// A strided matrix to be read: element (i, j) at `start + i * row + j * column`.

@@ -68,6 +68,12 @@ impl Lanes for [f32; 8] {
     fn max(self, other: Self) -> Self {
         std::array::from_fn(|i| if self[i] > other[i] { self[i] } else { other[i] })
     }
+
+    #[inline(always)]
+    fn join(even: Self, odd: Self) -> (Self, Self) {
+        let at = |i: usize| if i.is_multiple_of(2) { even[i / 2] } else { odd[i / 2] };
+        (std::array::from_fn(at), std::array::from_fn(|i| at(i + 8)))
+    }
 }
 
 impl Vector for [f32; 8] {
@@ -83,12 +89,6 @@ impl Vector for [f32; 8] {
     fn split(low: Self, high: Self) -> (Self, Self) {
         let at = |i: usize| if i < 8 { low[i] } else { high[i - 8] };
         (std::array::from_fn(|i| at(2 * i)), std::array::from_fn(|i| at(2 * i + 1)))
-    }
-
-    #[inline(always)]
-    fn join(even: Self, odd: Self) -> (Self, Self) {
-        let at = |i: usize| if i.is_multiple_of(2) { even[i / 2] } else { odd[i / 2] };
-        (std::array::from_fn(at), std::array::from_fn(|i| at(i + 8)))
     }
 }
 

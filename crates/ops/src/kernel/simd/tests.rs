@@ -116,6 +116,34 @@ impl Piece for &mut Shuffles {
     }
 }
 
+struct Joined(Vec<f32>);
+
+impl Piece for &mut Joined {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let len = I::Wide::LEN;
+        let halves: Vec<f32> = (0..2 * len).map(|i| (2 * (i % len) + i / len) as f32).collect();
+        self.0 = vec![0.; 2 * len];
+        // SAFETY: both vectors have two vectors' floats.
+        unsafe {
+            let [even, odd] = [0, len].map(|at| I::Wide::load_apart(halves[at..].as_ptr(), 8));
+            let (first, second) = I::Wide::join(even, odd);
+            first.store_apart(self.0.as_mut_ptr(), 8);
+            second.store_apart(self.0[len..].as_mut_ptr(), 8);
+        }
+    }
+}
+
+#[test]
+fn wide_vectors_of_every_level_join_even_and_odd() {
+    for level in Level::all() {
+        let mut joined = Joined(Vec::new());
+        run(level, &mut joined);
+        let expected: Vec<f32> = (0..joined.0.len()).map(|i| i as f32).collect();
+        assert_eq!(joined.0, expected, "{level:?}");
+    }
+}
+
 #[test]
 fn vectors_of_every_level_shuffle_alike() {
     let of = |level| {

@@ -303,6 +303,14 @@ fn panels_of_few_tiles(level: Level, panels: usize) -> usize {
     if level.is_wide() && panels >= 2 * MOST_PANELS { MOST_PANELS } else { PANELS }
 }
 
+/// Terms of a sum that are added up before they are added to those before, where convolutions of 2x2 at stride 2 without padding are computed here,
+/// or with `back` their adjoints: [`super::patches`] keeps to it.
+pub(super) fn depth_at_once(g: &Geometry, depth: usize, back: bool) -> usize {
+    let (input, output) = if back { (result_of(g), image_of(g)) } else { (image_of(g), result_of(g)) };
+    let pass = pass_of::<F1x1>(g.batch, g.output, (input, output), false);
+    if few_tiles(&pass) { DEPTH } else { depth }
+}
+
 /// Whether it pays to keep all products of the few tiles, so that each transformed value and kernel is read once: with both
 /// many tiles and many channels.
 fn by_points<T: Transform>(pass: &Pass<T>) -> bool {

@@ -101,6 +101,14 @@ impl Lanes for __m256 {
     fn max(self, other: Self) -> Self {
         unsafe { _mm256_max_ps(self, other) }
     }
+
+    #[inline(always)]
+    fn join(even: Self, odd: Self) -> (Self, Self) {
+        unsafe {
+            let (x, y) = (_mm256_unpacklo_ps(even, odd), _mm256_unpackhi_ps(even, odd));
+            (_mm256_permute2f128_ps::<0x20>(x, y), _mm256_permute2f128_ps::<0x31>(x, y))
+        }
+    }
 }
 
 impl Lanes for __m512 {
@@ -177,6 +185,15 @@ impl Lanes for __m512 {
     fn max(self, other: Self) -> Self {
         unsafe { _mm512_max_ps(self, other) }
     }
+
+    #[inline(always)]
+    fn join(even: Self, odd: Self) -> (Self, Self) {
+        unsafe {
+            let first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+            (_mm512_permutex2var_ps(even, first, odd), _mm512_permutex2var_ps(even, second, odd))
+        }
+    }
 }
 
 impl Vector for __m256 {
@@ -215,14 +232,6 @@ impl Vector for __m256 {
             let x = _mm256_permute2f128_ps::<0x20>(low, high);
             let y = _mm256_permute2f128_ps::<0x31>(low, high);
             (_mm256_shuffle_ps::<0b10_00_10_00>(x, y), _mm256_shuffle_ps::<0b11_01_11_01>(x, y))
-        }
-    }
-
-    #[inline(always)]
-    fn join(even: Self, odd: Self) -> (Self, Self) {
-        unsafe {
-            let (x, y) = (_mm256_unpacklo_ps(even, odd), _mm256_unpackhi_ps(even, odd));
-            (_mm256_permute2f128_ps::<0x20>(x, y), _mm256_permute2f128_ps::<0x31>(x, y))
         }
     }
 }
