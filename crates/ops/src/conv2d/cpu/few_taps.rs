@@ -154,19 +154,25 @@ impl Results<'_> {
         assert!(step <= width, "a row of few pixels");
         let offsets = seen.offsets(self.g);
         let offsets = &offsets[..self.g.in_channels * self.g.taps()];
+        let reach = (self.rows.len() - 1) * seen.row + width;
+        // Said here: where taps are summed, a check of each would have the compiler move all sums about.
+        assert!(offsets.iter().all(|offset| offset + reach <= seen.ones), "taps see beyond the rows");
         for row in 0..self.rows.len() {
             self.fetch_next::<I>(row);
             let mut at = 0;
             while at < width {
                 let column = at.min(width - step);
-                let x = &seen.values[row * seen.row + column..seen.ones];
+                let x = seen.values[row * seen.row + column..].as_ptr();
                 let mut out = 0;
                 while out < self.g.out_channels {
-                    match self.g.out_channels - out {
-                        1 => self.channels::<I, V, 1>(x, offsets, out, (row, column)),
-                        2 => self.channels::<I, V, 2>(x, offsets, out, (row, column)),
-                        3 => self.channels::<I, V, 3>(x, offsets, out, (row, column)),
-                        _ => self.channels::<I, V, ROWS>(x, offsets, out, (row, column)),
+                    // SAFETY: each tap has a row of `width` pixels from this row on, as asserted, and the vectors end with it.
+                    unsafe {
+                        match self.g.out_channels - out {
+                            1 => self.channels::<I, V, 1>(x, offsets, out, (row, column)),
+                            2 => self.channels::<I, V, 2>(x, offsets, out, (row, column)),
+                            3 => self.channels::<I, V, 3>(x, offsets, out, (row, column)),
+                            _ => self.channels::<I, V, ROWS>(x, offsets, out, (row, column)),
+                        }
                     }
                     out += ROWS;
                 }
@@ -190,10 +196,13 @@ impl Results<'_> {
     }
 
     /// `R` channels from `first` on.
+    ///
+    /// # Safety
+    /// `V` vectors can be read from each of the offsets from `x`.
     #[inline(always)]
-    fn channels<I: Isa, const V: usize, const R: usize>(
+    unsafe fn channels<I: Isa, const V: usize, const R: usize>(
         &self,
-        x: &[f32],
+        x: *const f32,
         offsets: &[usize],
         first: usize,
         (row, column): (usize, usize),
@@ -201,11 +210,10 @@ impl Results<'_> {
         let mut sums = [[I::Wide::splat(0.); V]; R];
         let weight = &self.weight[first * offsets.len()..][..R * offsets.len()];
         for (tap, &offset) in offsets.iter().enumerate() {
-            let seen = x[offset..][..V * I::Wide::LEN].as_ptr();
             let mut pixels = [I::Wide::splat(0.); V];
             for v in 0..V {
-                // SAFETY: in the slice.
-                pixels[v] = unsafe { I::Wide::load_apart(seen.add(v * I::Wide::LEN), 8) };
+                // SAFETY: as the caller vouches.
+                pixels[v] = unsafe { I::Wide::load_apart(x.add(offset + v * I::Wide::LEN), 8) };
             }
             for r in 0..R {
                 // SAFETY: a channel's kernel has as many numbers as there are taps, and the slice has `R` of them.
