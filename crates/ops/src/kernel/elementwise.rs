@@ -221,13 +221,7 @@ impl<F: Fn(f32, f32) -> f32 + Copy> Work for Sum<'_, F> {
 /// Elements that are summed side by side.
 const LANES: usize = 8;
 
-/// Sums over a slice, `LANES` of them side by side so that they vectorise.
-#[inline(always)]
-pub(crate) fn lanes<const S: usize>(x: &[f32], add: impl Fn(&mut [f64; S], f32)) -> [f64; S] {
-    lanes2(x, x, |sums, x, _| add(sums, x))
-}
-
-/// Sums over two slices of one length.
+/// Sums over two slices of one length, `LANES` of them side by side so that they vectorise.
 #[inline(always)]
 pub(crate) fn lanes2<const S: usize>(x: &[f32], y: &[f32], add: impl Fn(&mut [f64; S], f32, f32)) -> [f64; S] {
     let mut sums = [[0f64; S]; LANES];

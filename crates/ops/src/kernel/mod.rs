@@ -17,7 +17,7 @@ pub use backward::{Gradients, backward};
 #[cfg(test)]
 pub(crate) use elementwise::at_lesser_levels;
 pub(crate) use elementwise::{
-    CHUNK, Work, chunks, chunks_mut, for_each, lanes, lanes2, map, map2, pieces, scale_by, sum2, update, vectorised,
+    CHUNK, Work, chunks, chunks_mut, for_each, lanes2, map, map2, pieces, scale_by, sum2, update, vectorised,
     vectorised_work, written,
 };
 pub(crate) use matmul::{Matrix, Shared};
