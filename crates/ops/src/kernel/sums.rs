@@ -1,4 +1,4 @@
-//! Sums over flat memory: a block at a time in f32, side by side so that it vectorises, and over the blocks in f64.
+//! Sums over flat memory: a block at a time in f32, side by side so that it vectorises, and over the blocks in f64; or all in f64.
 //!
 //! The order depends on the lengths alone. Each of a block's sums has at most `BLOCK / LANES` terms, few enough to cost no more
 //! digits than a term's own rounding does.
@@ -85,4 +85,37 @@ pub(crate) fn sums_of_pairs<const S: usize>(
         }
     }
     totals
+}
+
+/// Terms in f64 that are summed side by side: more than additions of two vectors overlap.
+const LANES_IN_F64: usize = 16;
+
+/// The sum of `term` of each element, all in f64.
+pub(crate) fn sum_in_f64(x: &[f32], term: impl Fn(f64) -> f64 + Copy) -> f64 {
+    vectorised_work(InF64 { x, term })
+}
+
+struct InF64<'a, F> {
+    x: &'a [f32],
+    term: F,
+}
+
+impl<F: Fn(f64) -> f64 + Copy> Work for InF64<'_, F> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let Self { x, term } = self;
+        let mut sums = [0.; LANES_IN_F64];
+        let (blocks, rest) = x.as_chunks::<LANES_IN_F64>();
+        for block in blocks {
+            for lane in 0..LANES_IN_F64 {
+                sums[lane] += term(f64::from(block[lane]));
+            }
+        }
+        for (sum, &value) in sums.iter_mut().zip(rest) {
+            *sum += term(f64::from(value));
+        }
+        sums.iter().sum()
+    }
 }

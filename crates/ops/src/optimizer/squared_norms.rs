@@ -1,13 +1,9 @@
 //! How long gradients are.
-#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 
 use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 
-use crate::kernel::{Work, chunks, has_kernel, values, vectorised_work};
-
-/// Values that are summed side by side.
-const LANES: usize = 16;
+use crate::kernel::{chunks, has_kernel, sum_in_f64, values};
 
 /// The sum of the squares of each tensor's elements: infinite or NaN if and only if one of the elements is.
 ///
@@ -27,7 +23,7 @@ pub fn squared_norms(tensors: &[&Tensor]) -> Result<Vec<f64>> {
         }
         let tensor = tensor.detach().contiguous()?;
         let values = values(&tensor)?;
-        let parts: Vec<f64> = chunks(&values).map(|chunk| vectorised_work(SumOfSquares(chunk))).collect();
+        let parts: Vec<f64> = chunks(&values).map(|chunk| sum_in_f64(chunk, |value| value * value)).collect();
         Ok(Some(parts.iter().sum()))
     };
     let norms: Vec<Option<f64>> = tensors.par_iter().with_max_len(1).map(norm).collect::<Result<_>>()?;
@@ -39,27 +35,6 @@ pub fn squared_norms(tensors: &[&Tensor]) -> Result<Vec<f64>> {
     // Read back at once: each reading waits for the device.
     let sums = Tensor::stack(&sums, 0)?.to_vec1::<f32>()?;
     Ok(sums.into_iter().map(f64::from).collect())
-}
-
-struct SumOfSquares<'a>(&'a [f32]);
-
-impl Work for SumOfSquares<'_> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn run(self) -> f64 {
-        let mut lanes = [0.; LANES];
-        let (blocks, rest) = self.0.as_chunks::<LANES>();
-        for block in blocks {
-            for lane in 0..LANES {
-                lanes[lane] += f64::from(block[lane]) * f64::from(block[lane]);
-            }
-        }
-        for (lane, &value) in rest.iter().enumerate() {
-            lanes[lane] += f64::from(value) * f64::from(value);
-        }
-        lanes.iter().sum()
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! One value for each plane of an image: the plane's mean, and a plane filled with the value.
 
 #![allow(unsafe_code, reason = "planes are filled without being zeroed first")]
-#![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 
 use std::mem::MaybeUninit;
 
@@ -9,7 +8,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::{Work, by_candle, has_kernel, node, values, vectorised_work, wide, written};
+use crate::kernel::{by_candle, has_kernel, node, sum_in_f64, values, wide, written};
 
 /// The mean of each plane of `x` `(n, c, h, w)`, to `(n, c)` (Lin, Chen and Yan 2014, section 3.2).
 ///
@@ -55,31 +54,7 @@ pub fn spread(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
 
 /// `factor` times the sum of each plane.
 fn sums(x: &[f32], pixels: usize, factor: f64) -> Vec<f32> {
-    x.par_chunks(pixels).map(|plane| (vectorised_work(Sum(plane)) * factor) as f32).collect()
-}
-
-/// Values that are summed side by side: more than additions overlap.
-const LANES: usize = 32;
-
-struct Sum<'a>(&'a [f32]);
-
-impl Work for Sum<'_> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn run(self) -> f64 {
-        let mut sums = [0f64; LANES];
-        let (blocks, rest) = self.0.as_chunks::<LANES>();
-        for block in blocks {
-            for lane in 0..LANES {
-                sums[lane] += f64::from(block[lane]);
-            }
-        }
-        for (sum, &value) in sums.iter_mut().zip(rest) {
-            *sum += f64::from(value);
-        }
-        sums.iter().sum()
-    }
+    x.par_chunks(pixels).map(|plane| (sum_in_f64(plane, |value| value) * factor) as f32).collect()
 }
 
 fn filled(x: &[f32], pixels: usize) -> Vec<f32> {
