@@ -8,6 +8,9 @@ use rayon::prelude::*;
 
 use crate::kernel::{Work, vectorised_work, written};
 
+/// Pixels of a piece of work, about.
+const PIECE: usize = 1 << 12;
+
 /// Places in a window are u8.
 pub(super) const LARGEST_KERNEL: usize = 16;
 
@@ -21,24 +24,43 @@ pub(super) struct Windows {
     pub(super) output: (usize, usize),
 }
 
+impl Windows {
+    /// Where the pixels of a row of windows begin, of all the planes' rows.
+    #[inline(always)]
+    fn top(self, row: usize) -> usize {
+        (row / self.output.0 * self.input.0 + row % self.output.0 * self.kernel) * self.input.1
+    }
+
+    /// Rows of results that are worth a piece of work.
+    fn rows_of_piece(self) -> usize {
+        PIECE / self.output.1 + 1
+    }
+}
+
 /// The maxima, and in which place (row by row) of its window each stands.
 pub(super) fn forward(windows: Windows, x: &[f32]) -> (Vec<f32>, Vec<u8>) {
     let Windows { kernel, input, output } = windows;
-    let planes = x.len() / (input.0 * input.1);
-    let len = planes * output.0 * output.1;
+    let len = x.len() / (input.0 * input.1) * output.0 * output.1;
+    let piece = windows.rows_of_piece() * output.1;
     let mut places = vec![0u8; len];
     let write = |y: &mut [MaybeUninit<f32>]| {
-        let rows = y.par_chunks_mut(output.1).zip(places.par_chunks_mut(output.1)).enumerate();
-        by_pieces(rows, output.1).for_each(|(row, (y, places))| {
-            let top = (row / output.0 * input.0 + row % output.0 * kernel) * input.1;
-            let window_row = |i: usize| &x[top + i * input.1..][..output.1 * kernel];
+        let pieces = y.par_chunks_mut(piece).zip(places.par_chunks_mut(piece)).enumerate().with_max_len(1);
+        pieces.for_each(|(at, (y, places))| {
+            let first = at * windows.rows_of_piece();
             match kernel {
-                2 => vectorised_work(Pairs { upper: window_row(0), lower: window_row(1), y, places }),
-                _ => forward_row(window_row, y, places, kernel),
+                2 => vectorised_work(Pairs { windows, x, first, y, places }),
+                _ => {
+                    let rows = y.chunks_exact_mut(output.1).zip(places.chunks_exact_mut(output.1));
+                    for (row, (y, places)) in rows.enumerate() {
+                        let top = windows.top(first + row);
+                        let window_row = |i: usize| &x[top + i * input.1..][..output.1 * kernel];
+                        forward_row(window_row, y, places, kernel);
+                    }
+                }
             }
         });
     };
-    // SAFETY: the rows cover the result, and both ways write all of a row.
+    // SAFETY: the pieces cover the result, and both ways write all of a row.
     let y = unsafe { written(len, write) };
     (y, places)
 }
@@ -51,21 +73,21 @@ pub(super) fn maxima(windows: Windows, x: &[f32]) -> Vec<f32> {
     }
     let len = x.len() / (input.0 * input.1) * output.0 * output.1;
     let write = |y: &mut [MaybeUninit<f32>]| {
-        by_pieces(y.par_chunks_mut(output.1).enumerate(), output.1).for_each(|(row, y)| {
-            let top = (row / output.0 * input.0 + row % output.0 * kernel) * input.1;
-            let [upper, lower] = [0, 1].map(|i| &x[top + i * input.1..][..output.1 * kernel]);
-            vectorised_work(PairMaxima { upper, lower, y });
+        let pieces = y.par_chunks_mut(windows.rows_of_piece() * output.1).enumerate().with_max_len(1);
+        pieces.for_each(|(at, y)| {
+            vectorised_work(PairMaxima { windows, x, first: at * windows.rows_of_piece(), y });
         });
     };
-    // SAFETY: the rows cover the result, and `PairMaxima` writes all of a row.
+    // SAFETY: the pieces cover the result, and `PairMaxima` writes all of its rows.
     unsafe { written(len, write) }
 }
 
-/// One row of the maxima of 2x2 windows. It goes through the upper row of pixels and then through the lower one, as they lie in memory, so
-/// that the processor fetches them ahead.
+/// Rows of the maxima of 2x2 windows, from row `first` on. It goes through each upper row of pixels and then through the lower one, as they lie in
+/// memory, so that the processor fetches them ahead.
 struct PairMaxima<'a> {
-    upper: &'a [f32],
-    lower: &'a [f32],
+    windows: Windows,
+    x: &'a [f32],
+    first: usize,
     y: &'a mut [MaybeUninit<f32>],
 }
 
@@ -74,23 +96,30 @@ impl Work for PairMaxima<'_> {
 
     #[inline(always)]
     fn run(self) {
+        let Self { windows, x, first, y } = self;
+        let width = windows.output.1;
         // As in `Pairs`.
         let larger = |best: f32, x: f32| if (x > best) | x.is_nan() { x } else { best };
-        for (y, upper) in self.y.iter_mut().zip(self.upper.chunks_exact(2)) {
-            y.write(larger(upper[0], upper[1]));
-        }
-        for (y, lower) in self.y.iter_mut().zip(self.lower.chunks_exact(2)) {
-            // SAFETY: written above; both rows have a pair for each result.
-            let y = unsafe { y.assume_init_mut() };
-            *y = larger(*y, larger(lower[0], lower[1]));
+        for (row, y) in y.chunks_exact_mut(width).enumerate() {
+            let upper = &x[windows.top(first + row)..];
+            let (upper, lower) = (&upper[..2 * width], &upper[windows.input.1..][..2 * width]);
+            for (y, upper) in y.iter_mut().zip(upper.as_chunks::<2>().0) {
+                y.write(larger(upper[0], upper[1]));
+            }
+            for (y, lower) in y.iter_mut().zip(lower.as_chunks::<2>().0) {
+                // SAFETY: written above; both rows have a pair for each result.
+                let y = unsafe { y.assume_init_mut() };
+                *y = larger(*y, larger(lower[0], lower[1]));
+            }
         }
     }
 }
 
-/// One row of the result of 2x2 windows, computed as in `PairMaxima`.
+/// Rows of the result of 2x2 windows, computed as in `PairMaxima`.
 struct Pairs<'a> {
-    upper: &'a [f32],
-    lower: &'a [f32],
+    windows: Windows,
+    x: &'a [f32],
+    first: usize,
     y: &'a mut [MaybeUninit<f32>],
     places: &'a mut [u8],
 }
@@ -100,23 +129,29 @@ impl Work for Pairs<'_> {
 
     #[inline(always)]
     fn run(self) {
+        let Self { windows, x, first, y, places } = self;
+        let width = windows.output.1;
         // `>` lets the first of equals win; a NaN wins over all, also over itself. `|` leaves no jump.
         let choose = |(best, at): (f32, u32), x: f32, place: u32| {
             let wins = (x > best) | x.is_nan();
             (if wins { x } else { best }, if wins { place } else { at })
         };
-        for ((y, place), upper) in self.y.iter_mut().zip(&mut *self.places).zip(self.upper.chunks_exact(2)) {
-            let (best, at) = choose((upper[0], 0), upper[1], 1);
-            y.write(best);
-            *place = at as u8;
-        }
-        for ((y, place), lower) in self.y.iter_mut().zip(self.places).zip(self.lower.chunks_exact(2)) {
-            // SAFETY: written above; both rows have a pair for each result.
-            let y = unsafe { y.assume_init_mut() };
-            let best = choose((*y, u32::from(*place)), lower[0], 2);
-            let (best, at) = choose(best, lower[1], 3);
-            *y = best;
-            *place = at as u8;
+        for (row, (y, places)) in y.chunks_exact_mut(width).zip(places.chunks_exact_mut(width)).enumerate() {
+            let upper = &x[windows.top(first + row)..];
+            let (upper, lower) = (&upper[..2 * width], &upper[windows.input.1..][..2 * width]);
+            for ((y, place), upper) in y.iter_mut().zip(&mut *places).zip(upper.as_chunks::<2>().0) {
+                let (best, at) = choose((upper[0], 0), upper[1], 1);
+                y.write(best);
+                *place = at as u8;
+            }
+            for ((y, place), lower) in y.iter_mut().zip(places).zip(lower.as_chunks::<2>().0) {
+                // SAFETY: written above; both rows have a pair for each result.
+                let y = unsafe { y.assume_init_mut() };
+                let best = choose((*y, u32::from(*place)), lower[0], 2);
+                let (best, at) = choose(best, lower[1], 3);
+                *y = best;
+                *place = at as u8;
+            }
         }
     }
 }
@@ -167,36 +202,20 @@ fn spread<T: Send>(
     x: &mut [T],
     put: impl Fn(&mut T, f32) + Copy + Send + Sync,
 ) {
-    let Windows { kernel, input, output } = windows;
+    let Windows { input, output, .. } = windows;
     let pixels = output.0 * output.1;
-    let planes = x.par_chunks_mut(input.0 * input.1).zip(gradient.par_chunks(pixels).zip(places.par_chunks(pixels)));
-    by_pieces(planes, input.0 * input.1).for_each(|(x, (gradient, places))| {
-        let (x, below) = x.split_at_mut(output.0 * kernel * input.1);
-        // Left over at the bottom, and at the right.
-        for x in below {
-            put(x, 0.);
-        }
-        let rows = gradient.chunks_exact(output.1).zip(places.chunks_exact(output.1));
-        for (x, (gradient, places)) in x.chunks_exact_mut(kernel * input.1).zip(rows) {
-            for (i, x) in x.chunks_exact_mut(input.1).enumerate() {
-                let (x, right) = x.split_at_mut(output.1 * kernel);
-                for x in right {
-                    put(x, 0.);
-                }
-                let first = (i * kernel) as u8;
-                vectorised_work(Spread { x, gradient, places, first, kernel, put });
-            }
-        }
-    });
+    let planes_of_piece = PIECE / (input.0 * input.1) + 1;
+    let gradients = gradient.par_chunks(planes_of_piece * pixels).zip(places.par_chunks(planes_of_piece * pixels));
+    let pieces = x.par_chunks_mut(planes_of_piece * input.0 * input.1).zip(gradients).with_max_len(1);
+    pieces.for_each(|(x, (gradient, places))| vectorised_work(Spread { windows, x, gradient, places, put }));
 }
 
-/// A row of pixels, whose windows count from place `first` on in it.
+/// Some planes.
 struct Spread<'a, T, P> {
+    windows: Windows,
     x: &'a mut [T],
     gradient: &'a [f32],
     places: &'a [u8],
-    first: u8,
-    kernel: usize,
     put: P,
 }
 
@@ -205,9 +224,9 @@ impl<T, P: Fn(&mut T, f32) + Copy> Work for Spread<'_, T, P> {
 
     #[inline(always)]
     fn run(self) {
-        match self.kernel {
-            2 => self.windows::<2>(),
-            _ => self.windows::<0>(),
+        match self.windows.kernel {
+            2 => self.planes::<2>(),
+            _ => self.planes::<0>(),
         }
     }
 }
@@ -215,21 +234,33 @@ impl<T, P: Fn(&mut T, f32) + Copy> Work for Spread<'_, T, P> {
 impl<T, P: Fn(&mut T, f32) + Copy> Spread<'_, T, P> {
     /// With the kernel known, if it is not 0.
     #[inline(always)]
-    fn windows<const K: usize>(self) {
-        let Self { x, gradient, places, first, kernel, put } = self;
+    fn planes<const K: usize>(self) {
+        let Self { windows: Windows { kernel, input, output }, x, gradient, places, put } = self;
         let kernel = if K > 0 { K } else { kernel };
-        for (x, (&gradient, &place)) in x.chunks_exact_mut(kernel).zip(gradient.iter().zip(places)) {
-            for (j, x) in x.iter_mut().enumerate() {
-                // A mask where a choice would be compiled to a jump.
-                let chosen = 0u32.wrapping_sub(u32::from(u32::from(place) == u32::from(first) + j as u32));
-                put(x, f32::from_bits(gradient.to_bits() & chosen));
+        let pixels = output.0 * output.1;
+        let planes = gradient.chunks_exact(pixels).zip(places.chunks_exact(pixels));
+        for (x, (gradient, places)) in x.chunks_exact_mut(input.0 * input.1).zip(planes) {
+            let (x, below) = x.split_at_mut(output.0 * kernel * input.1);
+            // Left over at the bottom, and at the right.
+            for x in below {
+                put(x, 0.);
+            }
+            let rows = gradient.chunks_exact(output.1).zip(places.chunks_exact(output.1));
+            for (x, (gradient, places)) in x.chunks_exact_mut(kernel * input.1).zip(rows) {
+                for (i, x) in x.chunks_exact_mut(input.1).enumerate() {
+                    let (x, right) = x.split_at_mut(output.1 * kernel);
+                    for x in right {
+                        put(x, 0.);
+                    }
+                    for (x, (&gradient, &place)) in x.chunks_exact_mut(kernel).zip(gradient.iter().zip(places)) {
+                        for (j, x) in x.iter_mut().enumerate() {
+                            // A mask where a choice would be compiled to a jump.
+                            let chosen = 0u32.wrapping_sub(u32::from(usize::from(place) == i * kernel + j));
+                            put(x, f32::from_bits(gradient.to_bits() & chosen));
+                        }
+                    }
+                }
             }
         }
     }
-}
-
-/// What stands for rows, or planes, of so many pixels, handed out by as many as are worth a piece of work.
-fn by_pieces<I: IndexedParallelIterator>(rows: I, pixels: usize) -> impl IndexedParallelIterator<Item = I::Item> {
-    let rows_of_piece = (1 << 12) / pixels + 1;
-    rows.with_max_len(rows_of_piece).with_min_len(rows_of_piece)
 }
