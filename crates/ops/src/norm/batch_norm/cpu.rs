@@ -66,8 +66,10 @@ impl Size {
     /// All planes to be written, those of a channel beside each other.
     fn planes_by_channel<T>(self, x: &mut [T]) -> Vec<&mut [T]> {
         let mut planes: Vec<&mut [T]> = (0..self.n * self.c).map(|_| <&mut [T]>::default()).collect();
-        for (i, plane) in x.chunks_exact_mut(self.pixels).enumerate() {
-            planes[i % self.c * self.n + i / self.c] = plane;
+        for (image, x) in x.chunks_exact_mut(self.c * self.pixels).enumerate() {
+            for (channel, plane) in x.chunks_exact_mut(self.pixels).enumerate() {
+                planes[channel * self.n + image] = plane;
+            }
         }
         planes
     }

@@ -47,16 +47,14 @@ pub(super) fn forward(windows: Windows, x: &[f32]) -> (Vec<f32>, Vec<u8>) {
         let pieces = y.par_chunks_mut(piece).zip(places.par_chunks_mut(piece)).enumerate().with_max_len(1);
         pieces.for_each(|(at, (y, places))| {
             let first = at * windows.rows_of_piece();
-            match kernel {
-                2 => vectorised_work(Pairs { windows, x, first, y, places }),
-                _ => {
-                    let rows = y.chunks_exact_mut(output.1).zip(places.chunks_exact_mut(output.1));
-                    for (row, (y, places)) in rows.enumerate() {
-                        let top = windows.top(first + row);
-                        let window_row = |i: usize| &x[top + i * input.1..][..output.1 * kernel];
-                        forward_row(window_row, y, places, kernel);
-                    }
-                }
+            if kernel == 2 {
+                return vectorised_work(Pairs { windows, x, first, y, places });
+            }
+            let rows = y.chunks_exact_mut(output.1).zip(places.chunks_exact_mut(output.1));
+            for (row, (y, places)) in rows.enumerate() {
+                let top = windows.top(first + row);
+                let window_row = |i: usize| &x[top + i * input.1..][..output.1 * kernel];
+                forward_row(window_row, y, places, kernel);
             }
         });
     };
