@@ -209,9 +209,7 @@ fn parameter_gradients(
 ) -> impl FnOnce() -> Result<[Option<Tensor>; 2]> + Send {
     move || {
         let (y, x) = (values(&gradient)?, values(&x)?);
-        let of_kernel = || needs_weight.then(|| cpu::weight_gradient(&g, g.images(&y), &x));
-        let of_bias = || needs_bias.then(|| cpu::bias_gradient(&y, g.in_channels, g.input.0 * g.input.1));
-        let (weight, bias) = cpu::side_by_side(&g, of_kernel, of_bias);
+        let [weight, bias] = cpu::transposed_parameter_gradients(&g, g.images(&y), &x, [needs_weight, needs_bias]);
         let shape = (g.out_channels, g.group_in(), g.kernel.0, g.kernel.1);
         Ok([
             weight.map(|of| Tensor::from_vec(of, shape, gradient.device())).transpose()?,

@@ -30,7 +30,7 @@ pub(crate) use node::{InputGradients, Pass, by_candle, is_tracked, node, node_of
 pub(crate) use node::{in_f32, node_taking_bf16};
 pub(crate) use order::Order;
 pub(crate) use scratch::{LINE, Scratch};
-pub(crate) use simd::{Isa, Lanes, Level, Next, PANEL, Panels, Piece, Rows, Vector, run};
+pub(crate) use simd::{Isa, Lanes, Level, Next, PANEL, Panels, Piece, Rows, Vector, anew, run};
 pub(crate) use sums::{BLOCK, block_sums, sum_in_f64, sums_of_pairs};
 #[cfg(test)]
 pub(crate) use values::COMPOSED;

@@ -1,5 +1,6 @@
 //! What becomes of a convolution's sums.
 #![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
+#![allow(clippy::needless_range_loop, reason = "closures would not be compiled for the level")]
 
 use rayon::prelude::*;
 
@@ -21,19 +22,42 @@ impl<'a> Ending<'a> {
         Self { scale: None, shift: bias, activation: Activation::None }
     }
 
-    /// Ends some sums of a channel, by an activation that is a maximum.
+    /// Ends `R` rows of sums in registers, each of a channel, by an activation that is a maximum.
     #[inline(always)]
-    pub(super) fn end<L: Lanes>(&self, sums: L, channel: usize) -> L {
-        let mut value = sums;
+    pub(super) fn end<L: Lanes, const V: usize, const R: usize>(
+        &self,
+        mut sums: [[L; V]; R],
+        channel_of: impl Fn(usize) -> usize,
+    ) -> [[L; V]; R] {
+        // One choice for all: the compiler would keep the rows in memory for a loop over them that chooses.
         if self.scale.is_some() || self.shift.is_some() {
-            let scale = L::splat(self.scale.map_or(1., |scale| scale[channel]));
-            value = value.mul(scale).add(L::splat(self.shift.map_or(0., |shift| shift[channel])));
+            for r in 0..R {
+                let channel = channel_of(r);
+                let scale = L::splat(self.scale.map_or(1., |scale| scale[channel]));
+                let shift = L::splat(self.shift.map_or(0., |shift| shift[channel]));
+                for v in 0..V {
+                    sums[r][v] = sums[r][v].mul(scale).add(shift);
+                }
+            }
         }
         match self.activation {
-            Activation::None => value,
-            Activation::Relu => L::splat(0.).max(value),
-            Activation::LeakyRelu(slope) => value.mul(L::splat(slope as f32)).max(value),
+            Activation::None => {}
+            Activation::Relu => {
+                for r in 0..R {
+                    for v in 0..V {
+                        sums[r][v] = L::splat(0.).max(sums[r][v]);
+                    }
+                }
+            }
+            Activation::LeakyRelu(slope) => {
+                for r in 0..R {
+                    for v in 0..V {
+                        sums[r][v] = sums[r][v].mul(L::splat(slope as f32)).max(sums[r][v]);
+                    }
+                }
+            }
         }
+        sums
     }
 
     /// Ends sums `(n, channels, pixels)` in a pass of its own.

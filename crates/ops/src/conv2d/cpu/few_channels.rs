@@ -1,7 +1,8 @@
 //! 1x1 convolution of few channels: a product so flat that to rearrange its factors, as gemm does, takes longer than to compute it.
 //!
-//! Sums stay in registers: of a result, over the channels; of the kernel's gradient, over the pixels. The channels of some pixels are gathered
-//! before they are read once for every few channels out: planes lie so far apart that a first-level cache would not keep them.
+//! Sums stay in registers: of a result, over the channels; of the kernel's gradient, over the pixels. Where channels out are more than are summed at
+//! once, and channels in many, the channels of some pixels are gathered before they are read again and again: planes lie so far apart that a first-level cache would not
+//! keep them.
 #![allow(unsafe_code, reason = "pieces of work read and write rows of planes")]
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
 #![allow(clippy::needless_range_loop, reason = "closures would not be compiled for the level")]
@@ -11,9 +12,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{PIECES, swapped};
+use super::{Ending, PIECES, swapped};
 use crate::conv2d::Geometry;
-use crate::kernel::{Isa, Lanes, Piece, Shared, pieces, run, written};
+use crate::kernel::{Isa, Lanes, Piece, Shared, Vector, pieces, run, written};
 
 /// Channels, in and out, that are few.
 const FEW: usize = 64;
@@ -24,8 +25,12 @@ const MANY: usize = 256;
 /// Pixels of a plane that one piece of work goes through at once, at most.
 const TILE: usize = 1024;
 
-/// Pixels whose channels are gathered.
+/// Pixels whose channels are gathered, or read where they lie, and how many of those ahead are fetched.
 const GATHERED: usize = 64;
+const AHEAD: usize = 2 * GATHERED;
+
+/// Channels in whose pixels a first-level cache keeps where they lie.
+const NEAR: usize = 8;
 
 /// Channels of a result that are summed at once.
 const ROWS: usize = 6;
@@ -52,7 +57,7 @@ fn tile(g: &Geometry, at: usize) -> Range<usize> {
 }
 
 /// `(n, out, h, w)` from `x` `(n, in, h, w)`.
-pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], ending: Ending) -> Vec<f32> {
     let plane = g.output_pixels();
     let len = g.batch * g.out_channels * plane;
     let write = |y: &mut [MaybeUninit<f32>]| {
@@ -60,7 +65,7 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f3
         pieces(g.batch * tiles(g)).for_each(|at| {
             let (image, pixels) = (at / tiles(g), tile(g, at % tiles(g)));
             let x = &x[image * g.in_channels * plane..][..g.in_channels * plane];
-            run(g.level, Results { x, weight, bias, plane, pixels, image, y });
+            run(g.level, Results { x, weight, ending, plane, pixels, image, y });
         });
     };
     // SAFETY: the pieces cover all tiles of all images, and each writes all channels of its own.
@@ -68,9 +73,9 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f3
 }
 
 /// The adjoint of [`forward`] in x: `(n, in, h, w)` from `y` `(n, out, h, w)`.
-pub(super) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+pub(super) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], ending: Ending) -> Vec<f32> {
     let back = Geometry { in_channels: g.out_channels, out_channels: g.in_channels, ..*g };
-    forward(&back, y, &swapped(weight, (1, g.out_channels, g.in_channels, 1)), bias)
+    forward(&back, y, &swapped(weight, (1, g.out_channels, g.in_channels, 1)), ending)
 }
 
 /// All channels of one tile of an image.
@@ -78,7 +83,7 @@ struct Results<'a> {
     /// The channels in of the image.
     x: &'a [f32],
     weight: &'a [f32],
-    bias: Option<&'a [f32]>,
+    ending: Ending<'a>,
     plane: usize,
     pixels: Range<usize>,
     image: usize,
@@ -88,39 +93,34 @@ struct Results<'a> {
 impl Piece for Results<'_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        if I::IS_WIDE { self.pixels::<I::Wide, 4>() } else { self.pixels::<I::Wide, 2>() }
+        if I::IS_WIDE { self.pixels::<I, 4>() } else { self.pixels::<I, 2>() }
     }
 }
 
 impl Results<'_> {
-    /// Goes along the tile, by the pixels that are gathered; the last ones step back to end with it.
+    /// Goes along the tile, by some pixels; the last ones step back to end with it.
     #[inline(always)]
-    fn pixels<W: Lanes, const V: usize>(&self) {
+    fn pixels<I: Isa, const V: usize>(&self) {
         assert!(GATHERED <= self.pixels.len(), "a tile of few pixels");
+        let (ins, outs) = self.channel_counts();
         let mut gathered = [MaybeUninit::uninit(); FEW * GATHERED];
         let mut at = self.pixels.start;
         while at < self.pixels.end {
             let first = at.min(self.pixels.end - GATHERED);
-            let (ins, outs) = self.channel_counts();
-            for (channel, to) in gathered.chunks_exact_mut(GATHERED).enumerate().take(ins) {
-                to.write_copy_of_slice(&self.x[channel * self.plane + first..][..GATHERED]);
+            at += GATHERED;
+            let (mut x, mut step) = (&self.x[first..], self.plane);
+            if outs > ROWS && ins > NEAR {
+                for (channel, to) in gathered.chunks_exact_mut(GATHERED).enumerate().take(ins) {
+                    to.write_copy_of_slice(&self.x[channel * self.plane + first..][..GATHERED]);
+                }
+                // SAFETY: these have been written.
+                (x, step) = (unsafe { gathered[..ins * GATHERED].assume_init_ref() }, GATHERED);
             }
-            // SAFETY: these have been written.
-            let x = unsafe { gathered[..ins * GATHERED].assume_init_ref() };
             let groups = outs.div_ceil(ROWS);
             for group in 0..groups {
                 // Of about one size: a group of one would wait for its sums.
-                let (out, end) = (group * outs / groups, (group + 1) * outs / groups);
-                match end - out {
-                    1 => self.rows::<W, V, 1>(x, first, out),
-                    2 => self.rows::<W, V, 2>(x, first, out),
-                    3 => self.rows::<W, V, 3>(x, first, out),
-                    4 => self.rows::<W, V, 4>(x, first, out),
-                    5 => self.rows::<W, V, 5>(x, first, out),
-                    _ => self.rows::<W, V, ROWS>(x, first, out),
-                }
+                self.channels::<I, V>(x, step, first, (group * outs / groups, (group + 1) * outs / groups));
             }
-            at += GATHERED;
         }
     }
 
@@ -131,19 +131,35 @@ impl Results<'_> {
         (ins, self.weight.len() / ins)
     }
 
-    /// `R` channels from `first` on, of the gathered pixels, which are those from `at` on.
+    /// Channels from `first` to `end`, at most [`ROWS`], of some pixels, those from `at` on: `x` has them of each channel in, `step` floats apart.
     #[inline(always)]
-    fn rows<W: Lanes, const V: usize, const R: usize>(&self, x: &[f32], at: usize, first: usize) {
+    fn channels<I: Isa, const V: usize>(&self, x: &[f32], step: usize, at: usize, (first, end): (usize, usize)) {
+        match end - first {
+            1 => self.rows::<I, V, 1>(x, step, at, first),
+            2 => self.rows::<I, V, 2>(x, step, at, first),
+            3 => self.rows::<I, V, 3>(x, step, at, first),
+            4 => self.rows::<I, V, 4>(x, step, at, first),
+            5 => self.rows::<I, V, 5>(x, step, at, first),
+            _ => self.rows::<I, V, ROWS>(x, step, at, first),
+        }
+    }
+
+    #[inline(always)]
+    fn rows<I: Isa, const V: usize, const R: usize>(&self, x: &[f32], step: usize, at: usize, first: usize) {
         let (ins, outs) = self.channel_counts();
         let weight = &self.weight[first * ins..][..R * ins];
-        assert_eq!(x.len(), ins * GATHERED);
-        for part in (0..GATHERED).step_by(V * W::LEN) {
-            let mut sums = [[W::splat(0.); V]; R];
+        assert!((ins - 1) * step + GATHERED <= x.len(), "pixels of some channels are missing");
+        for part in (0..GATHERED).step_by(V * I::Wide::LEN) {
+            let mut sums = [[I::Wide::splat(0.); V]; R];
             for channel in 0..ins {
-                let mut pixels = [W::splat(0.); V];
+                let mut pixels = [I::Wide::splat(0.); V];
                 for v in 0..V {
-                    // SAFETY: `part` is a multiple of what is read, which `GATHERED` is too.
-                    pixels[v] = unsafe { W::load_apart(x.as_ptr().add(channel * GATHERED + part + v * W::LEN), 8) };
+                    let from = x.as_ptr().wrapping_add(channel * step + part + v * I::Wide::LEN);
+                    if step != GATHERED {
+                        I::V::prefetch(from.wrapping_add(AHEAD));
+                    }
+                    // SAFETY: `part` is a multiple of what is read, which `GATHERED` is too, and the slice as long as asserted.
+                    pixels[v] = unsafe { I::Wide::load_apart(from, 8) };
                 }
                 for r in 0..R {
                     // SAFETY: a row of the kernel has `ins` elements, and the slice `R` rows.
@@ -153,14 +169,15 @@ impl Results<'_> {
                     }
                 }
             }
+            let values = self.ending.end(sums, |r| first + r);
             for r in 0..R {
-                let to = self.y.start_of((self.image * outs + first + r) * self.plane + at + part, V * W::LEN);
+                let channel = first + r;
+                let to = self.y.start_of((self.image * outs + channel) * self.plane + at + part, V * I::Wide::LEN);
                 for v in 0..V {
-                    if let Some(bias) = self.bias {
-                        sums[r][v] = sums[r][v].add(W::splat(bias[first + r]));
-                    }
+                    let to = to.wrapping_add(v * I::Wide::LEN);
+                    I::V::prefetch(to.wrapping_add(AHEAD));
                     // SAFETY: `start_of` has seen to the pixels, which are in this piece's tile.
-                    unsafe { sums[r][v].store_apart(to.add(v * W::LEN), 8) };
+                    unsafe { values[r][v].store_apart(to, 8) };
                 }
             }
         }

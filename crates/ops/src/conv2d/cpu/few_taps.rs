@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Ending, PIECES};
+use super::{Ending, PIECES, few_channels};
 use crate::conv2d::Geometry;
 use crate::kernel::{Isa, LINE, Lanes, Piece, Scratch, Shared, Vector, pieces, run, written};
 
@@ -44,7 +44,7 @@ const SUMS: usize = 16;
 pub(super) fn serves(g: &Geometry) -> bool {
     let plain = g.groups == 1 && g.stride == (1, 1) && g.dilation == (1, 1);
     let few = g.in_channels * g.taps() <= TAPS && g.out_channels <= CHANNELS;
-    plain && few && g.output.1 >= COLUMNS && g.output_pixels() >= MANY
+    plain && few && g.output.1 >= COLUMNS && g.output_pixels() >= MANY && !few_channels::serves(g)
 }
 
 /// Bands of about so many pixels in an image.
@@ -71,7 +71,7 @@ struct Seen {
 impl Seen {
     #[inline(always)]
     fn new(g: &Geometry, x: &[f32], rows: &Range<usize>) -> Self {
-        let row = g.output.1 + g.kernel.1 - 1;
+        let row = (g.output.1 + g.kernel.1 - 1).next_multiple_of(LINE);
         let height = rows.len() + g.kernel.0 - 1;
         let (plane, width) = (height * row, g.input.1);
         let ones = g.in_channels * plane;
@@ -224,16 +224,16 @@ impl Results<'_> {
             }
         }
         let (height, width) = self.g.output;
+        let values = self.ending.end(sums, |r| first + r);
         for r in 0..R {
             let channel = first + r;
             let at = (self.image * self.g.out_channels + channel) * height + self.rows.start + row;
             let to = self.y.start_of(at * width + column, V * I::Wide::LEN);
             for v in 0..V {
-                let value = self.ending.end(sums[r][v], channel);
                 let to = to.wrapping_add(v * I::Wide::LEN);
                 I::V::prefetch(to.wrapping_add(AHEAD * width));
                 // SAFETY: `start_of` has seen to the pixels, which are in this piece's band.
-                unsafe { value.store_apart(to, 8) };
+                unsafe { values[r][v].store_apart(to, 8) };
             }
         }
     }

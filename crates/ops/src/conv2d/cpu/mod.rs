@@ -10,6 +10,7 @@ mod ending;
 mod few_channels;
 mod few_pixels;
 mod few_taps;
+mod parameters;
 mod patches;
 mod stack;
 #[cfg(test)]
@@ -17,15 +18,15 @@ mod tests;
 mod winograd;
 
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::Geometry;
 use crate::Activation;
-use crate::kernel::{Matrix, Shared, pieces, sums_of_pairs, vectorised, written};
+use crate::kernel::{Matrix, Shared, pieces, written};
 use columns::{TILE, add_to_image, from_image, with_buffer};
 pub(crate) use ending::Ending;
+pub(crate) use parameters::{parameter_gradients, side_by_side, transposed_parameter_gradients};
 pub(crate) use stack::Stack;
 use stack::parted;
 
@@ -34,9 +35,6 @@ const OUT_BLOCK: usize = 128;
 
 /// Pixels of a tile that are too few to outweigh rearranging the kernel.
 const FEW_PIXELS: usize = 64;
-
-/// Products of a convolution that take a thread a few thousandths of a second by Winograd.
-const SOON: usize = 400_000_000;
 
 /// Pieces of work that keep a usual number of threads busy.
 const PIECES: usize = 16;
@@ -47,9 +45,6 @@ pub(crate) fn forward(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], bias: Opti
         return y;
     }
     let x = x.joined();
-    if few_channels::serves(g) {
-        return few_channels::forward(g, &x, weight, bias);
-    }
     if few_pixels::serves(g) {
         return few_pixels::forward(g, &x, weight, bias);
     }
@@ -60,6 +55,9 @@ pub(crate) fn forward(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], bias: Opti
 fn ended(g: &Geometry, x: Stack<&[f32]>, weight: &[f32], ending: Ending) -> Option<Vec<f32>> {
     if !ending.activation.is_maximum() {
         return None;
+    }
+    if few_channels::serves(g) {
+        return Some(few_channels::forward(g, &x.joined(), weight, ending));
     }
     if few_taps::serves(g) {
         return Some(few_taps::forward(g, &x.joined(), weight, ending));
@@ -168,7 +166,7 @@ pub(crate) fn input_gradients(
 
 fn without_tiles(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     if few_channels::serves(g) {
-        return few_channels::input_gradient(g, y, weight, bias);
+        return few_channels::input_gradient(g, y, weight, Ending::bias(bias));
     }
     if few_pixels::serves(g) {
         return few_pixels::input_gradient(g, y, weight, bias);
@@ -278,118 +276,4 @@ fn scattered(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> V
         });
     });
     x
-}
-
-/// The gradients of the kernel, `(out, in / groups, kh, kw)`, and of the bias, `(out)`, as far as they are needed.
-pub(crate) fn parameter_gradients(
-    g: &Geometry,
-    x: Stack<&[f32]>,
-    y: &[f32],
-    [needs_weight, needs_bias]: [bool; 2],
-) -> [Option<Vec<f32>>; 2] {
-    // A bias without its kernel, which is rare, takes the time of both: its bits do not depend on what else is needed.
-    if needs_bias && let Some([weight, bias]) = with_bias(g, x, y) {
-        return [needs_weight.then_some(weight), Some(bias)];
-    }
-    let weight = || needs_weight.then(|| weight_gradient(g, x, y));
-    let bias = || needs_bias.then(|| bias_gradient(y, g.out_channels, g.output_pixels()));
-    side_by_side(g, weight, bias).into()
-}
-
-/// Both gradients by those algorithms that have that of a bias for nothing.
-fn with_bias(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> Option<[Vec<f32>; 2]> {
-    if few_taps::serves(g) {
-        return Some(few_taps::parameter_gradients(g, &x.joined(), y));
-    }
-    winograd::parameter_gradients(g, x, y, true)
-}
-
-/// The gradient of the kernel, `(out, in / groups, kh, kw)`.
-pub(crate) fn weight_gradient(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> Vec<f32> {
-    if few_taps::serves(g) {
-        let [weight, _] = few_taps::parameter_gradients(g, &x.joined(), y);
-        return weight;
-    }
-    if let Some([weight, _]) = winograd::parameter_gradients(g, x, y, false) {
-        return weight;
-    }
-    let x = &*x.joined();
-    if few_channels::serves(g) {
-        return few_channels::weight_gradient(g, x, y);
-    }
-    if few_pixels::serves(g) {
-        return few_pixels::weight_gradient(g, x, y);
-    }
-    let (taps, pixels, planes) = (g.taps(), g.output_pixels(), g.input_pixels());
-    let depth = g.group_in() * taps;
-    let len = g.out_channels * depth;
-    let out_blocks = g.group_out().div_ceil(OUT_BLOCK);
-    let out_block = g.group_out().div_ceil(out_blocks);
-    let in_blocks = g.group_in().div_ceil(g.channels_at_once());
-    let in_block = g.group_in().div_ceil(in_blocks);
-    let blocks = g.groups * out_blocks * in_blocks;
-    let tiles = g.batch * g.tiles();
-    // Sums over parts of the pixels, added up in order at the end.
-    let parts = PIECES.div_ceil(blocks).min(tiles);
-    // Of few channels the sums stand transposed: then gemm rearranges the gradient, not the larger columns.
-    let transposed = g.group_out() < OUT_BLOCK;
-    let (row, column) = if transposed { (1, g.group_out()) } else { (depth, 1) };
-    let mut sums = vec![0.; parts * len];
-    let shared = Shared::new(sums.as_mut_ptr(), sums.len());
-    pieces(blocks * parts).for_each(|at| {
-        let (block, part) = (at / parts, at % parts);
-        let (block, first_in) = (block / in_blocks, block % in_blocks * in_block);
-        let (group, first_out) = (block / out_blocks, block % out_blocks * out_block);
-        let ins = in_block.min(g.group_in() - first_in);
-        let outs = out_block.min(g.group_out() - first_out);
-        let start = part * len + group * g.group_out() * depth + first_out * row + first_in * taps * column;
-        let first_out = group * g.group_out() + first_out;
-        let product = |tile: &Range<usize>, y: &[f32], values: &[f32], step: usize| {
-            let a = Matrix { values: &y[tile.start..], row: pixels, column: 1 };
-            let b = Matrix { values, row: 1, column: step };
-            // SAFETY: this block of this part is this piece's alone, zeroed above, and `sums` is alive while pieces run.
-            unsafe { shared.multiply((start, row, column), true, (outs, ins * taps, tile.len()), a, b) };
-        };
-        with_buffer(if g.is_pointwise() { 0 } else { ins * taps * TILE.min(pixels) }, |columns| {
-            for at in part * tiles / parts..(part + 1) * tiles / parts {
-                let (image, tile) = (at / g.tiles(), g.tile(at % g.tiles()));
-                let y = &y[(image * g.out_channels + first_out) * pixels..][..outs * pixels];
-                let first_in = image * g.in_channels + group * g.group_in() + first_in;
-                let x = &x[first_in * planes..][..ins * planes];
-                if g.is_pointwise() {
-                    product(&tile, y, &x[tile.start..], planes);
-                } else {
-                    from_image(g, x, &tile, columns);
-                    product(&tile, y, columns, tile.len());
-                }
-            }
-        });
-    });
-    let (weight, rest) = sums.split_at_mut(len);
-    for part in rest.chunks_exact(len) {
-        weight.iter_mut().zip(part).for_each(|(weight, part)| *weight += part);
-    }
-    if transposed {
-        return swapped(weight, (g.groups, depth, g.group_out(), 1));
-    }
-    sums.truncate(len);
-    sums
-}
-
-/// Both, and at once where each is soon done: a thread for which the one has no pieces left goes on with the other. What takes long is better
-/// done alone, with the caches to itself.
-pub(crate) fn side_by_side<A: Send, B: Send>(
-    g: &Geometry,
-    a: impl FnOnce() -> A + Send,
-    b: impl FnOnce() -> B + Send,
-) -> (A, B) {
-    let products = g.batch * g.output_pixels() * g.out_channels * g.group_in() * g.taps();
-    if products <= SOON { rayon::join(a, b) } else { (a(), b()) }
-}
-
-/// The gradient of a bias: the sum of each channel of `y` `(n, channels, pixels)`.
-pub(crate) fn bias_gradient(y: &[f32], channels: usize, pixels: usize) -> Vec<f32> {
-    let planes: Vec<f64> =
-        y.par_chunks(pixels).map(|plane| vectorised(|| sums_of_pairs(plane, plane, |value, _| [value])[0])).collect();
-    (0..channels).map(|at| planes.iter().skip(at).step_by(channels).sum::<f64>() as f32).collect()
 }

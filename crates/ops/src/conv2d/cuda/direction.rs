@@ -93,7 +93,10 @@ impl Direction {
         let y = match self {
             Self::Forward => cpu::forward(g, g.images(&a), &b, None),
             Self::InputGradient => cpu::input_gradient(g, &a, &b, None),
-            Self::WeightGradient => cpu::weight_gradient(g, g.images(&a), &b),
+            Self::WeightGradient => {
+                let [weight, _] = cpu::parameter_gradients(g, g.images(&a), &b, [true, false]);
+                weight.unwrap_or_default()
+            }
         };
         let [_, _, shape] = self.shapes(g);
         let y = Tensor::from_vec(y, &shape[..], &candle_core::Device::Cpu)?;

@@ -165,6 +165,20 @@ pub(crate) trait Vector: Lanes {
     fn split(low: Self, high: Self) -> (Self, Self);
 }
 
+/// The number itself, of which the compiler no longer knows that it stays the same from one turn of a loop to the next. It would work out all
+/// multiples of a distance before the loop, more than there are registers, and load them from the stack again in each turn.
+#[inline(always)]
+pub(crate) fn anew(mut distance: usize) -> usize {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    // SAFETY: it does nothing.
+    unsafe {
+        std::arch::asm!("/* {} */", inout(reg) distance, options(nomem, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = &mut distance;
+    distance
+}
+
 /// A strided matrix to be read: element (i, j) at `start + i * row + j * column`.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows {
@@ -260,4 +274,7 @@ pub(crate) trait Isa {
         accumulate: bool,
         next: Option<Next>,
     );
+
+    /// The total of each row: of floats eight apart, of those four apart, two apart, and of the two that are left.
+    fn totals(rows: &[[f32; PANEL]; PANEL]) -> [f32; PANEL];
 }

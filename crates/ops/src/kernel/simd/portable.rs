@@ -152,4 +152,13 @@ impl Isa for Portable {
             }
         }
     }
+
+    #[inline(always)]
+    fn totals(rows: &[[f32; PANEL]; PANEL]) -> [f32; PANEL] {
+        rows.map(|row| {
+            let eight: [f32; 8] = std::array::from_fn(|i| row[i] + row[i + 8]);
+            let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
+            (four[0] + four[2]) + (four[1] + four[3])
+        })
+    }
 }

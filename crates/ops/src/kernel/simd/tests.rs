@@ -160,3 +160,31 @@ fn vectors_of_every_level_shuffle_alike() {
         assert_eq!(of(level), plain, "{level:?}");
     }
 }
+
+struct Totals([f32; PANEL]);
+
+impl Piece for &mut Totals {
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        // Numbers of which each order of adding up has other bits.
+        let rows = std::array::from_fn(|i| std::array::from_fn(|j| 1. / (1 + i * PANEL + j) as f32));
+        self.0 = I::totals(&rows);
+    }
+}
+
+#[test]
+fn totals_of_every_level_have_the_same_bits() {
+    let of = |level| {
+        let mut totals = Totals([0.; PANEL]);
+        run(level, &mut totals);
+        totals.0
+    };
+    let plain = of(Level::Portable);
+    for (i, total) in plain.into_iter().enumerate() {
+        let exact: f64 = (0..PANEL).map(|j| 1. / (1 + i * PANEL + j) as f64).sum();
+        assert!((f64::from(total) / exact - 1.).abs() < 2e-7, "row {i}: {total}");
+    }
+    for level in Level::all() {
+        assert_eq!(of(level), plain, "{level:?}");
+    }
+}

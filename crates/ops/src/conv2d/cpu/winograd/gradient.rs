@@ -240,8 +240,9 @@ impl<T: Transform> Piece for KernelGradient<'_, T> {
                 assert!((Pass::<T>::POINTS - 1) * plane + PANEL <= from.len(), "sums of some points are missing");
                 let from = Square { start: from.as_ptr(), row: T::POINTS * plane, column: plane, next: BLOCK };
                 let to = taps.as_mut_ptr().cast::<f32>().wrapping_add(kernel.first::<T>(phase) * PANEL);
+                let to = kernel.square::<T>(to.cast_const(), BLOCK).write();
                 // SAFETY: the slice has the sums as far as the last point's; a square of all phases' taps is no larger than the array.
-                unsafe { both::<TapsAdjoint<T>, I>(true, from, kernel.square::<T, _>(to, BLOCK), Then::Write) };
+                unsafe { both::<TapsAdjoint<T>, I>(true, from, to, Then::Write) };
             }
             for (half, block) in blocks.clone().enumerate() {
                 let (first_out, outs, _) = pass.output.block(block);

@@ -35,15 +35,13 @@ pub(super) struct Kernel<'a> {
 }
 
 impl Kernel<'_> {
-    /// Where each tap stands in a square of all phases' taps, row by row. Those of one phase are in their order of use, `stride` places apart.
+    /// Where each tap stands in a square of all phases' taps, row by row. Those of one phase are `stride` places apart.
     #[inline(always)]
     pub(super) fn places<T: Transform>(&self) -> [usize; MOST_TAPS] {
-        let turned = |i: usize| (T::TAPS - 1 - i / self.stride) * self.stride + i % self.stride;
-        let along = |i: usize| if self.flipped { turned(i) } else { i };
         let mut places = [0; MOST_TAPS];
         for i in 0..self.size.0 {
             for j in 0..self.size.1 {
-                places[i * self.size.1 + j] = along(i) * self.stride * T::TAPS + along(j);
+                places[i * self.size.1 + j] = i * self.stride * T::TAPS + j;
             }
         }
         places
@@ -55,11 +53,17 @@ impl Kernel<'_> {
         phase.0 * self.stride * T::TAPS + phase.1
     }
 
-    /// The taps of one phase, in a square of all phases' taps that begins at `start`.
+    /// The taps of one phase in their order of use, in a square of all phases' taps whose first of this phase is at `start`.
     #[inline(always)]
-    pub(super) fn square<T: Transform, P>(&self, start: P, next: usize) -> Square<P> {
+    pub(super) fn square<T: Transform>(&self, start: *const f32, next: usize) -> Square<*const f32> {
         let column = self.stride * PANEL;
-        Square { start, row: self.stride * T::TAPS * column, column, next }
+        let row = self.stride * T::TAPS * column;
+        if self.flipped {
+            // From the last one backwards.
+            let start = start.wrapping_add((T::TAPS - 1) * (row + column));
+            return Square { start, row: row.wrapping_neg(), column: column.wrapping_neg(), next };
+        }
+        Square { start, row, column, next }
     }
 
     /// Whether [`Self::read_whole`] reads such kernels.
@@ -71,7 +75,7 @@ impl Kernel<'_> {
     /// Reads all taps of the kernel at `from` and of those to the next channels out, one for each lane, to the lanes of their places from
     /// `lane` on. There are four taps or more. With AVX2, [`Self::read`] is faster.
     #[inline(always)]
-    pub(super) fn read_whole<V: Vector, L: Lanes>(
+    pub(super) fn read_whole<T: Transform, V: Vector, L: Lanes>(
         &self,
         from: usize,
         places: &[usize; MOST_TAPS],
@@ -83,13 +87,34 @@ impl Kernel<'_> {
         for out in 0..L::LEN {
             V::prefetch(kernels.as_ptr().wrapping_add(out * self.out_step + AHEAD * self.in_step));
         }
+        // Of kernels that fill the square each tap stands where its number says, and the compiler knows how many there are.
+        let fills = self.size == (self.stride * T::TAPS, self.stride * T::TAPS);
+        match count {
+            4 if fills => self.read_taps::<L>(kernels, 4, |tap| tap, lane, taps),
+            9 if fills => self.read_taps::<L>(kernels, 9, |tap| tap, lane, taps),
+            16 if fills => self.read_taps::<L>(kernels, 16, |tap| tap, lane, taps),
+            _ => self.read_taps::<L>(kernels, count, |tap| places[tap], lane, taps),
+        }
+    }
+
+    /// Of as many kernels as there are lanes all taps, each to a place.
+    #[inline(always)]
+    fn read_taps<L: Lanes>(
+        &self,
+        kernels: &[f32],
+        count: usize,
+        place: impl Fn(usize) -> usize,
+        lane: usize,
+        taps: &mut [[f32; PANEL]; MOST_TAPS],
+    ) {
+        assert!((L::LEN - 1) * self.out_step + count <= kernels.len(), "taps are missing");
         for first in (0..count).step_by(COLUMNS) {
             // The last four step back to end with the kernel.
             let at = first.min(count - COLUMNS);
             // SAFETY: the slice has all taps of as many kernels as there are lanes.
             let columns = unsafe { L::load_columns(kernels.as_ptr().wrapping_add(at), self.out_step) };
             for i in 0..COLUMNS {
-                let to = &mut taps[places[at + i]][lane..][..L::LEN];
+                let to = &mut taps[place(at + i)][lane..][..L::LEN];
                 // SAFETY: the slice is as long as the vector.
                 unsafe { columns[i].store_apart(to.as_mut_ptr(), BLOCK) };
             }

@@ -242,7 +242,7 @@ impl<T: Transform> Pass<T> {
                 let (first_in, count, _) = self.input.block(first / BLOCK);
                 let (start, taps) = ((first_in + lane) * kernel.in_step, &mut taps[step % 2]);
                 if I::IS_WIDE && whole && lane < count {
-                    kernel.read_whole::<I::V, I::Wide>(start + outs[0].0 * kernel.out_step, &places, 0, taps);
+                    kernel.read_whole::<T, I::V, I::Wide>(start + outs[0].0 * kernel.out_step, &places, 0, taps);
                 } else {
                     for half in 0..if same { 1 } else { outs.len() } {
                         let start = start + outs[half].0 * kernel.out_step;
@@ -250,7 +250,7 @@ impl<T: Transform> Pass<T> {
                         if !I::IS_WIDE {
                             kernel.read::<I::V>(start, outs, &places, half * BLOCK, taps);
                         } else if outs == BLOCK && kernel.is_large() {
-                            kernel.read_whole::<I::V, I::V>(start, &places, half * BLOCK, taps);
+                            kernel.read_whole::<T, I::V, I::V>(start, &places, half * BLOCK, taps);
                         } else {
                             kernel.read_some(start, outs, &places, half * BLOCK, taps);
                         }
@@ -269,9 +269,9 @@ impl<T: Transform> Pass<T> {
                 // SAFETY: a square of all phases' taps is no larger than an array of them; the kernel's place in `to`.
                 unsafe {
                     if same {
-                        both::<Taps<T>, I>(true, kernel.square::<T, _>(from, PANEL), to, Then::Write);
+                        both::<Taps<T>, I>(true, kernel.square::<T>(from, PANEL), to, Then::Write);
                     } else {
-                        both::<Taps<T>, I>(true, kernel.square::<T, _>(from, BLOCK), to, Then::Write);
+                        both::<Taps<T>, I>(true, kernel.square::<T>(from, BLOCK), to, Then::Write);
                     }
                 }
             }

@@ -8,16 +8,24 @@ use std::mem::MaybeUninit;
 use super::lattice::BLOCK;
 use super::transform::{LARGEST, Matrix};
 use crate::Activation;
-use crate::kernel::{Isa, Lanes, PANEL};
+use crate::kernel::{Isa, Lanes, PANEL, anew};
 
 /// A square of blocks of eight channels: (i, j) is at `start + i * row + j * column`, that of the next eight channels `next`
-/// floats on.
+/// floats on. Backwards, to be read, row and column are what wraps around to less.
 #[derive(Clone, Copy)]
 pub(super) struct Square<P> {
     pub(super) start: P,
     pub(super) row: usize,
     pub(super) column: usize,
     pub(super) next: usize,
+}
+
+impl Square<*const f32> {
+    /// The same to be written, if it was made of what may be.
+    #[inline(always)]
+    pub(super) fn write(self) -> Square<*mut f32> {
+        Square { start: self.start.cast_mut(), row: self.row, column: self.column, next: self.next }
+    }
 }
 
 impl Square<*mut f32> {
@@ -87,15 +95,16 @@ pub(super) unsafe fn both<M: Matrix, I: Isa>(two: bool, from: Square<*const f32>
 #[inline(always)]
 unsafe fn of_lanes<M: Matrix, L: Lanes>(from: Square<*const f32>, to: Square<*mut f32>, then: Then, first: usize) {
     let zero = L::splat(0.);
+    let to = Square { row: anew(to.row), column: anew(to.column), ..to };
     // Zeros would be written for every tile, at a cost that shows in the time of a step.
     let mut columns = [[MaybeUninit::<L>::uninit(); LARGEST]; LARGEST];
     for j in 0..M::COLUMNS {
         let mut column = [zero; LARGEST];
         // One step after the other: sums of both would all be worked out before the loop over tiles, and wait on the stack.
-        let top = from.start.wrapping_add(j * from.column);
+        let top = from.start.wrapping_add(j.wrapping_mul(from.column));
         for i in 0..M::COLUMNS {
             // SAFETY: (i, j) is in the square.
-            column[i] = unsafe { L::load_apart(top.wrapping_add(i * from.row), from.next) };
+            column[i] = unsafe { L::load_apart(top.wrapping_add(i.wrapping_mul(from.row)), from.next) };
         }
         let column = M::apply(column);
         for i in 0..M::ROWS {

@@ -11,7 +11,7 @@ mod products;
 
 use std::arch::x86_64::*;
 
-use super::{Lanes, Vector};
+use super::{Lanes, PANEL, Vector};
 
 /// Of two vectors, in each half, the two low or the two high floats of both.
 const LOW: i32 = 0b01_00_01_00;
@@ -40,6 +40,62 @@ macro_rules! turned {
 #[inline(always)]
 fn quarters_turned(rows: [__m512; 4]) -> [__m512; 4] {
     unsafe { turned!(rows, _mm512_unpacklo_ps, _mm512_unpackhi_ps, _mm512_shuffle_ps) }
+}
+
+/// Of four vectors, in each quarter of sixteen bytes, the total of that quarter of each.
+macro_rules! totals_of_quarters {
+    ($rows:expr, $low:ident, $high:ident, $shuffle:ident, $add:ident) => {{
+        let [x, y, z, w] = $rows;
+        let (x, z) = ($add($low(x, y), $high(x, y)), $add($low(z, w), $high(z, w)));
+        $add($shuffle::<LOW>(x, z), $shuffle::<HIGH>(x, z))
+    }};
+}
+
+/// [`super::Isa::totals`]. A vector's quarters come to be four rows, four apart, and then its floats.
+#[inline(always)]
+fn totals512(rows: &[[f32; PANEL]; PANEL]) -> [f32; PANEL] {
+    let mut totals = [0.; PANEL];
+    unsafe {
+        let halves = |low: usize, high: usize| {
+            let (low, high) = (_mm512_loadu_ps(rows[low].as_ptr()), _mm512_loadu_ps(rows[high].as_ptr()));
+            _mm512_add_ps(_mm512_shuffle_f32x4::<LOW>(low, high), _mm512_shuffle_f32x4::<HIGH>(low, high))
+        };
+        let mut quarters = [_mm512_setzero_ps(); 4];
+        for (i, quarters) in quarters.iter_mut().enumerate() {
+            let (low, high) = (halves(i, i + 4), halves(i + 8, i + 12));
+            let [even, odd] =
+                [_mm512_shuffle_f32x4::<0b10_00_10_00>(low, high), _mm512_shuffle_f32x4::<0b11_01_11_01>(low, high)];
+            *quarters = _mm512_add_ps(even, odd);
+        }
+        let all =
+            totals_of_quarters!(quarters, _mm512_unpacklo_ps, _mm512_unpackhi_ps, _mm512_shuffle_ps, _mm512_add_ps);
+        _mm512_storeu_ps(totals.as_mut_ptr(), all);
+    }
+    totals
+}
+
+/// The same for eight rows at a time.
+#[inline(always)]
+fn totals256(rows: &[[f32; PANEL]; PANEL]) -> [f32; PANEL] {
+    let mut totals = [0.; PANEL];
+    unsafe {
+        let halves = |row: &[f32; PANEL]| {
+            _mm256_add_ps(_mm256_loadu_ps(row.as_ptr()), _mm256_loadu_ps(row.as_ptr().wrapping_add(8)))
+        };
+        for (rows, totals) in rows.chunks_exact(8).zip(totals.chunks_exact_mut(8)) {
+            let mut quarters = [_mm256_setzero_ps(); 4];
+            for (i, quarters) in quarters.iter_mut().enumerate() {
+                let (low, high) = (halves(&rows[i]), halves(&rows[i + 4]));
+                let [even, odd] =
+                    [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)];
+                *quarters = _mm256_add_ps(even, odd);
+            }
+            let all =
+                totals_of_quarters!(quarters, _mm256_unpacklo_ps, _mm256_unpackhi_ps, _mm256_shuffle_ps, _mm256_add_ps);
+            _mm256_storeu_ps(totals.as_mut_ptr(), all);
+        }
+    }
+    totals
 }
 
 impl Lanes for __m256 {

@@ -4,7 +4,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::super::{Isa, Next, PANEL, Panels, Rows};
-use super::{Avx2, Avx512, quarters_turned};
+use super::{Avx2, Avx512, quarters_turned, totals256, totals512};
 
 /// Evaluates `$block` for the rows from `$at` on, `$R` at once: `$most`, and what is left at the end.
 macro_rules! by_rows {
@@ -48,6 +48,11 @@ impl Isa for Avx2 {
                 by_rows!(rows, 6, [1 2 3 4 5 6], |at, R| block256::<R>(depth, a.from(at), b, c.from(0, at), accumulate));
             }
         }
+    }
+
+    #[inline(always)]
+    fn totals(rows: &[[f32; PANEL]; PANEL]) -> [f32; PANEL] {
+        totals256(rows)
     }
 }
 
@@ -97,6 +102,11 @@ impl Isa for Avx512 {
                 }
             }
         }
+    }
+
+    #[inline(always)]
+    fn totals(rows: &[[f32; PANEL]; PANEL]) -> [f32; PANEL] {
+        totals512(rows)
     }
 }
 

@@ -7,6 +7,8 @@
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
 #![allow(clippy::needless_range_loop, reason = "closures would not be compiled for the level")]
 
+mod gradient;
+
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -15,6 +17,8 @@ use rayon::prelude::*;
 use super::{Ending, winograd};
 use crate::conv2d::Geometry;
 use crate::kernel::{Isa, LINE, Lanes, Piece, Scratch, Shared, Vector, pieces, run, written};
+
+pub(super) use gradient::parameter_gradients;
 
 /// Pixels of a patch.
 const PATCH: usize = 4;
@@ -269,11 +273,12 @@ impl<const BACK: bool> Products<'_, BACK> {
     fn put<I: Isa, const R: usize>(&self, sums: [[I::Wide; VECTORS]; R], out: usize, (tile, part): (Tile, usize)) {
         let first = tile.first + part;
         let patches = self.g.output_pixels();
+        let values = self.ending.end(sums, |r| (out + r).min(self.outs.end - 1));
         for r in 0..R.min(self.outs.end - out) {
             let channel = out + r;
             let plane = self.to.start_of((self.image * self.g.out_channels + channel) * patches, patches);
             for v in 0..VECTORS {
-                let value = self.ending.end(sums[r][v], channel);
+                let value = values[r][v];
                 let at = first + v * I::Wide::LEN;
                 let to = plane.wrapping_add(at);
                 I::V::prefetch(to.wrapping_add(PATCHES));
@@ -307,14 +312,14 @@ impl<const BACK: bool> Products<'_, BACK> {
             let at = part + v * I::Wide::LEN;
             places[v] = [tile.pixels_of(at), tile.pixels_of(at + half)];
         }
+        let values = self.ending.end(sums, |r| (out + r) / PATCH);
         for quarter in 0..R / PATCH {
             let channel = out / PATCH + quarter;
             let plane = self.to.start_of((self.image * self.g.in_channels + channel) * plane_len, plane_len);
             for row in 0..2 {
                 for v in 0..VECTORS {
                     let at = PATCH * quarter + 2 * row;
-                    let pair = [self.ending.end(sums[at][v], channel), self.ending.end(sums[at + 1][v], channel)];
-                    let (low, high) = I::Wide::join(pair[0], pair[1]);
+                    let (low, high) = I::Wide::join(values[at][v], values[at + 1][v]);
                     let [low_place, high_place] = places[v];
                     let plane = plane.wrapping_add(row * self.g.input.1);
                     I::V::prefetch(plane.wrapping_add(low_place[1]));
