@@ -225,7 +225,7 @@ impl<T: Transform> Piece for KernelGradient<'_, T> {
         let Self { pass, sums, plane, panel, ins, kernel, gradient } = self;
         let blocks = pass.blocks_of(panel);
         let phases = pass.input.stride * pass.input.stride;
-        let (places, mut taps) = (kernel.places::<T>(), [[0.; PANEL]; MOST_TAPS]);
+        let (places, mut taps) = (kernel.places::<T>(true), [[0.; PANEL]; MOST_TAPS]);
         // All phases of a channel have parts of one kernel, which is written once.
         for step in 0..ins.len() / phases {
             let (first, lane) = (ins.start + step / BLOCK * phases * BLOCK, step % BLOCK);
@@ -240,7 +240,8 @@ impl<T: Transform> Piece for KernelGradient<'_, T> {
                 assert!((Pass::<T>::POINTS - 1) * plane + PANEL <= from.len(), "sums of some points are missing");
                 let from = Square { start: from.as_ptr(), row: T::POINTS * plane, column: plane, next: BLOCK };
                 let to = taps.as_mut_ptr().cast::<f32>().wrapping_add(kernel.first::<T>(phase) * PANEL);
-                let to = kernel.square::<T>(to.cast_const(), BLOCK).write();
+                let to = kernel.square::<T>(to.cast_const(), BLOCK, true).write();
+                let to = if I::IS_WIDE { to.anew() } else { to };
                 // SAFETY: the slice has the sums as far as the last point's; a square of all phases' taps is no larger than the array.
                 unsafe { both::<TapsAdjoint<T>, I>(true, from, to, Then::Write) };
             }

@@ -35,13 +35,16 @@ pub(super) struct Kernel<'a> {
 }
 
 impl Kernel<'_> {
-    /// Where each tap stands in a square of all phases' taps, row by row. Those of one phase are `stride` places apart.
+    /// Where each tap stands in a square of all phases' taps, row by row. Those of one phase are `stride` places apart, if `turned` in their order of
+    /// use; otherwise it is the square that is read backwards.
     #[inline(always)]
-    pub(super) fn places<T: Transform>(&self) -> [usize; MOST_TAPS] {
+    pub(super) fn places<T: Transform>(&self, turned: bool) -> [usize; MOST_TAPS] {
+        let back = |i: usize| (T::TAPS - 1 - i / self.stride) * self.stride + i % self.stride;
+        let along = |i: usize| if turned && self.flipped { back(i) } else { i };
         let mut places = [0; MOST_TAPS];
         for i in 0..self.size.0 {
             for j in 0..self.size.1 {
-                places[i * self.size.1 + j] = i * self.stride * T::TAPS + j;
+                places[i * self.size.1 + j] = along(i) * self.stride * T::TAPS + along(j);
             }
         }
         places
@@ -53,12 +56,13 @@ impl Kernel<'_> {
         phase.0 * self.stride * T::TAPS + phase.1
     }
 
-    /// The taps of one phase in their order of use, in a square of all phases' taps whose first of this phase is at `start`.
+    /// The taps of one phase in their order of use, in a square of all phases' taps whose first of this phase is at `start`; if `turned`, they stand
+    /// in that order.
     #[inline(always)]
-    pub(super) fn square<T: Transform>(&self, start: *const f32, next: usize) -> Square<*const f32> {
+    pub(super) fn square<T: Transform>(&self, start: *const f32, next: usize, turned: bool) -> Square<*const f32> {
         let column = self.stride * PANEL;
         let row = self.stride * T::TAPS * column;
-        if self.flipped {
+        if self.flipped && !turned {
             // From the last one backwards.
             let start = start.wrapping_add((T::TAPS - 1) * (row + column));
             return Square { start, row: row.wrapping_neg(), column: column.wrapping_neg(), next };

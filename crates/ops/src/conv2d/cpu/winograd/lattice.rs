@@ -47,9 +47,9 @@ impl Lattice {
     /// The first channel of a block, how many of its eight there are, and its phase.
     #[inline(always)]
     pub(super) fn block(&self, block: usize) -> (usize, usize, (usize, usize)) {
-        // Numbers that the compiler knows: to divide takes long.
-        let (first, phase) = if self.stride == 1 { (block * BLOCK, 0) } else { (block / 4 * BLOCK, block % 4) };
-        (first, (self.channels - first).min(BLOCK), (phase / 2, phase % 2))
+        let phases = self.stride * self.stride;
+        let (first, phase) = (block / phases * BLOCK, block % phases);
+        (first, (self.channels - first).min(BLOCK), (phase / self.stride, phase % self.stride))
     }
 
     /// How many positions down and across it takes to see the last row and column.

@@ -197,7 +197,7 @@ impl<T: Transform> Pass<T> {
                         }
                     }
                     // SAFETY: the tile's part of the strips; the tile's place in `to`.
-                    unsafe { both::<M, I>(two, from.read(), to, Then::Write) };
+                    unsafe { both::<M, I>(two, from.read(), to.anew(), Then::Write) };
                 }
             }
         }
@@ -232,7 +232,7 @@ impl<T: Transform> Pass<T> {
         // Both halves of a panel are neighbouring phases of the same channels, or different channels.
         let same = outs[0].2 != outs[1].2;
         let whole = !same && outs[0].1 + outs[1].1 == PANEL && kernel.is_large();
-        let (places, mut taps) = (kernel.places::<T>(), [[[0.; PANEL]; MOST_TAPS]; 2]);
+        let (places, mut taps) = (kernel.places::<T>(!I::IS_WIDE), [[[0.; PANEL]; MOST_TAPS]; 2]);
         let channels = ins.len() / phases;
         // All phases of a channel see one kernel, which is read once, and before the channel before it is transformed: vectors are loaded
         // from what was stored in parts, which takes its time.
@@ -266,12 +266,13 @@ impl<T: Transform> Pass<T> {
                 let from = taps[step % 2].as_ptr().cast::<f32>().wrapping_add(starts[phase]);
                 let to = to.wrapping_add((first - ins.start + phase * BLOCK + lane) * PANEL);
                 let to = Square { start: to, row: T::POINTS * plane, column: plane, next: BLOCK };
+                let to = if I::IS_WIDE { to.anew() } else { to };
                 // SAFETY: a square of all phases' taps is no larger than an array of them; the kernel's place in `to`.
                 unsafe {
                     if same {
-                        both::<Taps<T>, I>(true, kernel.square::<T>(from, PANEL), to, Then::Write);
+                        both::<Taps<T>, I>(true, kernel.square::<T>(from, PANEL, !I::IS_WIDE), to, Then::Write);
                     } else {
-                        both::<Taps<T>, I>(true, kernel.square::<T>(from, BLOCK), to, Then::Write);
+                        both::<Taps<T>, I>(true, kernel.square::<T>(from, BLOCK, !I::IS_WIDE), to, Then::Write);
                     }
                 }
             }
@@ -322,7 +323,7 @@ impl<T: Transform> Pass<T> {
                 let from = products.wrapping_add((unit.index - first + tile) * layout.tile);
                 let to = strips[0].square((0, tile * T::RESULTS));
                 // SAFETY: the tile's products; the tile's part of the strips.
-                unsafe { both::<Output<T>, I>(two, layout.square::<T, _>(from), to, Then::End(&of_panel)) };
+                unsafe { both::<Output<T>, I>(two, layout.square::<T, _>(from), to.anew(), Then::End(&of_panel)) };
             }
             let image = y.image(unit.image, self.output.block(blocks.start).0);
             // SAFETY: `image` has seen that the planes are in `y`; their pixels are ours as the caller vouches.

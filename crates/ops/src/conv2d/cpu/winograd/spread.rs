@@ -67,7 +67,7 @@ impl<T: Transform> Pass<T> {
                     let from = layout.square::<T, _>(products.wrapping_add(tile * layout.tile));
                     let to = strips[0].square((row * T::RESULTS, column * T::RESULTS));
                     // SAFETY: the tile's products; the pixels that it saw are in the strips.
-                    unsafe { both::<InputAdjoint<T>, I>(two, from, to, Then::Add) };
+                    unsafe { both::<InputAdjoint<T>, I>(two, from, to.anew(), Then::Add) };
                 }
             }
             for (at, values) in space.chunks_exact_mut(BLOCK).enumerate() {

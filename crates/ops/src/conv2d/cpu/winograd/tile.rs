@@ -29,6 +29,12 @@ impl Square<*const f32> {
 }
 
 impl Square<*mut f32> {
+    /// The same, of which the compiler does not work out all places before a loop: [`anew`].
+    #[inline(always)]
+    pub(super) fn anew(self) -> Self {
+        Self { row: anew(self.row), column: anew(self.column), ..self }
+    }
+
     #[inline(always)]
     pub(super) fn read(self) -> Square<*const f32> {
         Square { start: self.start, row: self.row, column: self.column, next: self.next }
@@ -95,7 +101,6 @@ pub(super) unsafe fn both<M: Matrix, I: Isa>(two: bool, from: Square<*const f32>
 #[inline(always)]
 unsafe fn of_lanes<M: Matrix, L: Lanes>(from: Square<*const f32>, to: Square<*mut f32>, then: Then, first: usize) {
     let zero = L::splat(0.);
-    let to = Square { row: anew(to.row), column: anew(to.column), ..to };
     // Zeros would be written for every tile, at a cost that shows in the time of a step.
     let mut columns = [[MaybeUninit::<L>::uninit(); LARGEST]; LARGEST];
     for j in 0..M::COLUMNS {
