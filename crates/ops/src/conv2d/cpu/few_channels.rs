@@ -1,8 +1,8 @@
 //! 1x1 convolution of few channels: a product so flat that to rearrange its factors, as gemm does, takes longer than to compute it.
 //!
-//! Sums stay in registers: of a result, over the channels; of the kernel's gradient, over the pixels. Where channels out are more than are summed at
-//! once, and channels in many, the channels of some pixels are gathered before they are read again and again: planes lie so far apart that a first-level cache would not
-//! keep them.
+//! Sums stay in registers: of a result, over the channels; of the kernel's gradient, over the pixels. Where channels out are more than are
+//! summed at once, and channels in many, the channels of some pixels are gathered before they are read again and again: planes lie so far apart
+//! that a first-level cache would not keep them.
 #![allow(unsafe_code, reason = "pieces of work read and write rows of planes")]
 #![allow(clippy::inline_always, reason = "only what is inlined into the entry of a level is compiled for it")]
 #![allow(clippy::needless_range_loop, reason = "closures would not be compiled for the level")]
