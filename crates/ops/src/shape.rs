@@ -4,10 +4,9 @@
 use std::mem::MaybeUninit;
 
 use candle_core::{Result, Shape, Tensor};
-use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::{InputGradients, by_candle, has_kernel, node, values, wide, written};
+use crate::kernel::{InputGradients, by_candle, deal_each, has_kernel, node, values, wide, written};
 
 /// Values that one piece of work copies: a share of a processor's second cache.
 const PIECE: usize = 1 << 16;
@@ -124,7 +123,7 @@ pub(crate) fn part(x: &[f32], range: std::ops::Range<usize>, whole: usize) -> Ve
 
 /// Fills each first slice with the second, which is as long.
 fn copy(pieces: Vec<(&mut [MaybeUninit<f32>], &[f32])>) {
-    pieces.into_par_iter().with_max_len(1).for_each(|(out, x)| {
+    deal_each(pieces, |(out, x)| {
         out.write_copy_of_slice(x);
     });
 }

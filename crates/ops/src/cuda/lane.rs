@@ -9,7 +9,8 @@ use candle_core::cuda_backend::CudaDType;
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream, DeviceRepr, PinnedHostSlice};
 use candle_core::op::BackpropOp;
 use candle_core::{CpuStorage, CudaDevice, CudaStorage, Error, Result, Storage, Tensor, WithDType};
-use rayon::prelude::*;
+
+use crate::kernel::deal_each;
 
 /// Buffers of one size: those of a batch on its way and of the next, with room for photos and label maps of one size.
 const BUFFERS_OF_A_SIZE: usize = 4;
@@ -71,7 +72,7 @@ impl Lane {
         let mut buffer = self.buffer(bytes.len())?;
         // Once what it was last sent as has arrived.
         let pinned = buffer.as_mut_slice().map_err(Error::wrap)?;
-        pinned.par_chunks_mut(PIECE).zip(bytes.par_chunks(PIECE)).for_each(|(to, from)| to.copy_from_slice(from));
+        deal_each(pinned.chunks_mut(PIECE).zip(bytes.chunks(PIECE)), |(to, from)| to.copy_from_slice(from));
         // SAFETY: all of it is written by the copy before anyone reads.
         let mut memory = unsafe { self.stream.alloc::<u8>(bytes.len()) }.map_err(Error::wrap)?;
         let sent = self.stream.memcpy_htod(&buffer, &mut memory);

@@ -11,6 +11,7 @@ use rayon::Scope;
 
 #[cfg(feature = "cuda")]
 use super::Order;
+use super::deal::look_for_work_until;
 use super::elementwise::update;
 use super::node::{MOST_INPUTS, OfParameters, Record, Source, in_f32};
 use super::values::{has_kernel, lend, values};
@@ -100,7 +101,11 @@ fn records_below(last: Arc<Record>) -> Option<Vec<Arc<Record>>> {
 
 fn along(records: Vec<Arc<Record>>, gradient: Tensor) -> Result<Gradients> {
     let of_variables = OfVariables::default();
-    rayon::in_place_scope(|scope| passes(records, gradient, &of_variables, scope))?;
+    rayon::in_place_scope(|scope| {
+        let passed = passes(records, gradient, &of_variables, scope);
+        of_variables.wait();
+        passed
+    })?;
     Ok(Gradients { gradients: of_variables.sums()?, through_candle: false })
 }
 
@@ -194,6 +199,11 @@ impl OfVariables {
             self.handed_out.fetch_sub(1, Ordering::Relaxed);
         });
         None
+    }
+
+    /// Looks for work until what has been handed out is done.
+    fn wait(&self) {
+        look_for_work_until(|| self.handed_out.load(Ordering::Relaxed) == 0);
     }
 
     fn sums(self) -> Result<HashMap<TensorId, Tensor>> {

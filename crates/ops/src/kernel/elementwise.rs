@@ -8,8 +8,8 @@
 use std::mem::MaybeUninit;
 
 use candle_core::{Result, Tensor};
-use rayon::prelude::*;
 
+use super::deal::{deal_each, dealt};
 #[cfg(target_arch = "x86_64")]
 use super::simd::Level;
 use super::sums::sums_of_pairs;
@@ -18,20 +18,14 @@ use super::values::has_kernel;
 /// Elements of one piece of work.
 pub(crate) const CHUNK: usize = 1 << 14;
 
-/// Pieces of work, handed out one at a time. rayon left alone hands out runs of up to a quarter of them, and threads that are done
-/// early wait for the end of the last run.
-pub(crate) fn pieces(count: usize) -> impl IndexedParallelIterator<Item = usize> {
-    (0..count).into_par_iter().with_max_len(1)
-}
-
-/// A slice cut into pieces of work, handed out one at a time.
-pub(crate) fn chunks<T: Sync>(x: &[T]) -> impl IndexedParallelIterator<Item = &[T]> {
-    x.par_chunks(CHUNK).with_max_len(1)
+/// A slice cut into pieces of work.
+pub(crate) fn chunks<T>(x: &[T]) -> impl Iterator<Item = &[T]> {
+    x.chunks(CHUNK)
 }
 
 /// [`chunks`] to be written.
-pub(crate) fn chunks_mut<T: Send>(x: &mut [T]) -> impl IndexedParallelIterator<Item = &mut [T]> {
-    x.par_chunks_mut(CHUNK).with_max_len(1)
+pub(crate) fn chunks_mut<T>(x: &mut [T]) -> impl Iterator<Item = &mut [T]> {
+    x.chunks_mut(CHUNK)
 }
 
 /// Does `work` for each of many tensors, side by side. Those that are not ours to compute are done one after the other by the caller: on a device
@@ -42,7 +36,7 @@ pub(crate) fn for_each<T: Sync>(
     work: impl Fn(&T) -> Result<()> + Send + Sync,
 ) -> Result<()> {
     if all.iter().all(|one| has_kernel(tensor(one))) {
-        all.par_iter().with_max_len(1).try_for_each(work)
+        dealt(all, work).collect()
     } else {
         all.iter().try_for_each(work)
     }
@@ -149,7 +143,7 @@ pub(crate) unsafe fn written<T>(len: usize, write: impl FnOnce(&mut [MaybeUninit
 /// for each element, and keep the loop from being vectorised.
 pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync + Copy) -> Vec<f32> {
     let write = |out: &mut [MaybeUninit<f32>]| {
-        chunks_mut(out).zip(chunks(x)).for_each(|(out, x)| {
+        deal_each(chunks_mut(out).zip(chunks(x)), |(out, x)| {
             vectorised(move || {
                 for (out, &x) in out.iter_mut().zip(x) {
                     out.write(f(x));
@@ -165,7 +159,7 @@ pub(crate) fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync + Copy) -> Vec<f32> {
 pub(crate) fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) -> Vec<f32> {
     assert_eq!(x.len(), y.len());
     let write = |out: &mut [MaybeUninit<f32>]| {
-        chunks_mut(out).zip(chunks(x).zip(chunks(y))).for_each(|(out, (x, y))| {
+        deal_each(chunks_mut(out).zip(chunks(x).zip(chunks(y))), |(out, (x, y))| {
             vectorised(move || {
                 for (out, (&x, &y)) in out.iter_mut().zip(x.iter().zip(y)) {
                     out.write(f(x, y));
@@ -180,7 +174,7 @@ pub(crate) fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Co
 /// Each element of `y` becomes `f` of it and of that of `x`, of the same length; see [`map`].
 pub(crate) fn update(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) {
     assert_eq!(y.len(), x.len());
-    chunks_mut(y).zip(chunks(x)).for_each(|(y, x)| {
+    deal_each(chunks_mut(y).zip(chunks(x)), |(y, x)| {
         vectorised(move || {
             for (y, &x) in y.iter_mut().zip(x) {
                 *y = f(*y, x);
@@ -191,15 +185,13 @@ pub(crate) fn update(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Syn
 
 /// Multiplies each element.
 pub(crate) fn scale_by(x: &mut [f32], factor: f32) {
-    chunks_mut(x).for_each(|x| vectorised(|| x.iter_mut().for_each(|x| *x *= factor)));
+    deal_each(chunks_mut(x), |x| vectorised(|| x.iter_mut().for_each(|x| *x *= factor)));
 }
 
 /// The sum of `f` over all pairs of elements of two slices of one length; see [`sums_of_pairs`].
 pub(crate) fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync + Copy) -> f64 {
     assert_eq!(x.len(), y.len());
-    let pieces = chunks(x).zip(chunks(y));
-    let sums: Vec<f64> = pieces.map(|(x, y)| vectorised_work(Sum { x, y, f })).collect();
-    sums.iter().sum()
+    dealt(chunks(x).zip(chunks(y)), |(x, y)| vectorised_work(Sum { x, y, f })).sum()
 }
 
 struct Sum<'a, F> {

@@ -3,6 +3,7 @@
 
 mod arithmetic;
 mod backward;
+mod deal;
 mod elementwise;
 mod matmul;
 mod node;
@@ -14,11 +15,12 @@ mod values;
 
 pub use arithmetic::{arithmetic, cpu_features, limit_arithmetic};
 pub use backward::{Gradients, backward};
+pub(crate) use deal::{deal, deal_each, dealt};
 #[cfg(test)]
 pub(crate) use elementwise::at_lesser_levels;
 pub(crate) use elementwise::{
-    CHUNK, Work, chunks, chunks_mut, for_each, lanes2, map, map2, pieces, scale_by, sum2, update, vectorised,
-    vectorised_work, written,
+    CHUNK, Work, chunks, chunks_mut, for_each, lanes2, map, map2, scale_by, sum2, update, vectorised, vectorised_work,
+    written,
 };
 pub(crate) use matmul::{Matrix, Shared};
 #[cfg(any(test, feature = "cuda"))]

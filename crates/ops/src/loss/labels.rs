@@ -1,10 +1,9 @@
 //! Labels of pixels and their weights, as every loss on them takes them.
 
 use candle_core::{DType, Device, Result, Tensor};
-use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::chunks;
+use crate::kernel::{chunks, dealt};
 
 /// The label of pixels that count for nothing.
 pub const VOID: u32 = 255;
@@ -52,10 +51,8 @@ impl Labels {
 
     /// The sum of all weights, or 1 where it is 0: without a counted pixel the sum of losses is 0, and so is its quotient by 1.
     pub(super) fn total(&self) -> f64 {
-        let pieces = chunks(&self.labels);
-        let sums: Vec<f64> =
-            pieces.map(|labels| labels.iter().map(|&label| f64::from(self.weight(label))).sum()).collect();
-        let total: f64 = sums.iter().sum();
+        let sum = |labels: &[u32]| labels.iter().map(|&label| f64::from(self.weight(label))).sum::<f64>();
+        let total: f64 = dealt(chunks(&self.labels), sum).sum();
         if total == 0. { 1. } else { total }
     }
 }

@@ -1,10 +1,9 @@
 //! Spectral normalisation of a weight, read as a matrix (out, everything else): divided by an estimate of its largest singular value.
 
 use candle_core::{Result, Tensor, Var};
-use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::{by_candle, has_kernel, lanes2, lend, map, node, sum2, values};
+use crate::kernel::{by_candle, deal_each, dealt, has_kernel, lanes2, lend, map, node, sum2, values};
 
 /// Columns that one piece of work adds up.
 const COLUMNS: usize = 256;
@@ -75,7 +74,7 @@ pub fn spectral_norm(weight: &Tensor, u: &Tensor, v: &Tensor) -> Result<Tensor> 
         let (weight, gradient) = (values(&input)?, values(pass.gradient)?);
         let share = sum2(&weight, &gradient, |weight, gradient| weight * gradient) / (sigma * sigma);
         let mut result = vec![0.; weight.len()];
-        result.par_chunks_mut(columns).zip(gradient.par_chunks(columns)).zip(&u).for_each(|((out, gradient), &u)| {
+        deal_each(result.chunks_mut(columns).zip(gradient.chunks(columns)).zip(&u), |((out, gradient), &u)| {
             let (factor, share) = ((1. / sigma) as f32, (share * f64::from(u)) as f32);
             for ((out, &gradient), &v) in out.iter_mut().zip(gradient).zip(&v) {
                 *out = gradient * factor - share * v;
@@ -98,13 +97,13 @@ fn matrix(op: &str, weight: &Tensor, u: &Tensor, v: &Tensor) -> Result<(usize, u
 /// `W v`, a row's products at a time.
 fn rows_times(weight: &[f32], v: &[f32]) -> Vec<f64> {
     let product = |row: &[f32]| lanes2(row, v, |sum: &mut [f64; 1], a, b| sum[0] += f64::from(a) * f64::from(b))[0];
-    weight.par_chunks(v.len()).map(product).collect()
+    dealt(weight.chunks(v.len()), product).collect()
 }
 
 /// `W^T u`, each column's products from the first row to the last.
 fn columns_times(weight: &[f32], u: &[f32], columns: usize) -> Vec<f64> {
     let mut sums = vec![0.; columns];
-    sums.par_chunks_mut(COLUMNS).enumerate().for_each(|(piece, sums)| {
+    deal_each(sums.chunks_mut(COLUMNS).enumerate(), |(piece, sums)| {
         for (row, &u) in weight.chunks_exact(columns).zip(u) {
             for (sum, &weight) in sums.iter_mut().zip(&row[piece * COLUMNS..]) {
                 *sum += f64::from(weight) * f64::from(u);

@@ -1,10 +1,9 @@
 //! Exponential moving averages, in place.
 
 use candle_core::{Result, Tensor, Var};
-use rayon::prelude::*;
 
 use crate::check;
-use crate::kernel::{chunks, chunks_mut, for_each, has_kernel, lend, values, vectorised};
+use crate::kernel::{chunks, chunks_mut, deal_each, for_each, has_kernel, lend, values, vectorised};
 
 /// Moves each average towards its value, of the same shape: `average = (1 - share) average + share value`, with `share` in 0..=1.
 ///
@@ -25,7 +24,7 @@ pub fn move_towards(averages: &[(&Var, &Tensor)], share: f64) -> Result<()> {
             }
             let (value, [keep, take]) = (values(&value)?, [1. - share, share].map(|share| share as f32));
             lend(average, |average| {
-                chunks_mut(average).zip(chunks(&value)).for_each(|(average, value)| {
+                deal_each(chunks_mut(average).zip(chunks(&value)), |(average, value)| {
                     vectorised(|| {
                         for (average, value) in average.iter_mut().zip(value) {
                             *average = *average * keep + value * take;

@@ -3,10 +3,9 @@
 use std::collections::HashSet;
 
 use candle_core::{Result, Tensor, Var};
-use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::{chunks, chunks_mut, for_each, has_kernel, lend, values, vectorised};
+use crate::kernel::{chunks, chunks_mut, deal_each, for_each, has_kernel, lend, values, vectorised};
 
 /// Settings of a step (Sutskever et al. 2013), with PyTorch's meaning: the decay is part of the gradient.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,7 +72,7 @@ fn in_one_pass(of: &SgdParameter, settings: SgdStep) -> Result<()> {
     lend(of.parameter, |parameter| {
         lend(of.velocity, |velocity| {
             let pieces = chunks_mut(parameter).zip(chunks_mut(velocity));
-            pieces.zip(chunks(&gradient)).for_each(|((parameter, velocity), gradient)| {
+            deal_each(pieces.zip(chunks(&gradient)), |((parameter, velocity), gradient)| {
                 vectorised(|| {
                     for ((p, v), &g) in parameter.iter_mut().zip(velocity).zip(gradient) {
                         let g = g * factor + decay * *p;

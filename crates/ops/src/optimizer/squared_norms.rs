@@ -1,9 +1,8 @@
 //! How long gradients are.
 
 use candle_core::{DType, Result, Tensor};
-use rayon::prelude::*;
 
-use crate::kernel::{chunks, has_kernel, sum_in_f64, values};
+use crate::kernel::{chunks, dealt, has_kernel, sum_in_f64, values};
 
 /// The sum of the squares of each tensor's elements: infinite or NaN if and only if one of the elements is.
 ///
@@ -23,10 +22,9 @@ pub fn squared_norms(tensors: &[&Tensor]) -> Result<Vec<f64>> {
         }
         let tensor = tensor.detach().contiguous()?;
         let values = values(&tensor)?;
-        let parts: Vec<f64> = chunks(&values).map(|chunk| sum_in_f64(chunk, |value| value * value)).collect();
-        Ok(Some(parts.iter().sum()))
+        Ok(Some(dealt(chunks(&values), |chunk| sum_in_f64(chunk, |value| value * value)).sum()))
     };
-    let norms: Vec<Option<f64>> = tensors.par_iter().with_max_len(1).map(norm).collect::<Result<_>>()?;
+    let norms: Vec<Option<f64>> = dealt(tensors, norm).collect::<Result<_>>()?;
     if let Some(norms) = norms.into_iter().collect() {
         return Ok(norms);
     }

@@ -5,10 +5,9 @@
 use std::mem::MaybeUninit;
 
 use candle_core::{Result, Tensor};
-use rayon::prelude::*;
 
 use crate::check::{self, refuse};
-use crate::kernel::{by_candle, has_kernel, node, sum_in_f64, values, wide, written};
+use crate::kernel::{by_candle, deal_each, dealt, has_kernel, node, sum_in_f64, values, wide, written};
 
 /// The mean of each plane of `x` `(n, c, h, w)`, to `(n, c)` (Lin, Chen and Yan 2014, section 3.2).
 ///
@@ -54,12 +53,12 @@ pub fn spread(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
 
 /// `factor` times the sum of each plane.
 fn sums(x: &[f32], pixels: usize, factor: f64) -> Vec<f32> {
-    x.par_chunks(pixels).map(|plane| (sum_in_f64(plane, |value| value) * factor) as f32).collect()
+    dealt(x.chunks(pixels), |plane| (sum_in_f64(plane, |value| value) * factor) as f32).collect()
 }
 
 fn filled(x: &[f32], pixels: usize) -> Vec<f32> {
     let write = |planes: &mut [MaybeUninit<f32>]| {
-        planes.par_chunks_mut(pixels).zip(x).for_each(|(plane, &value)| plane.fill(MaybeUninit::new(value)));
+        deal_each(planes.chunks_mut(pixels).zip(x), |(plane, &value)| plane.fill(MaybeUninit::new(value)));
     };
     // SAFETY: there is a plane for each value, and each is filled whole.
     unsafe { written(x.len() * pixels, write) }

@@ -3,16 +3,14 @@
 
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
-
 use super::Axis;
-use crate::kernel::{Scratch, vectorised, written};
+use crate::kernel::{Scratch, deal_each, vectorised, written};
 
 pub(super) fn forward(x: &[f32], input: (usize, usize), vertical: &Axis, horizontal: &Axis) -> Vec<f32> {
     let (height, width) = (vertical.from.len(), horizontal.from.len());
     let len = x.len() / (input.0 * input.1) * height * width;
     let write = |y: &mut [MaybeUninit<f32>]| {
-        y.par_chunks_mut(height * width).zip(x.par_chunks(input.0 * input.1)).for_each(|(y, x)| {
+        deal_each(y.chunks_mut(height * width).zip(x.chunks(input.0 * input.1)), |(y, x)| {
             let mut mixed = Mixed::new(x, input.1, horizontal);
             for (y, (top, bottom, below)) in y.chunks_exact_mut(width).zip(vertical.steps()) {
                 let [top, bottom] = mixed.rows(top, if below == 0. { top } else { bottom });
@@ -79,7 +77,7 @@ pub(super) fn backward(gradient: &[f32], input: (usize, usize), vertical: &Axis,
     let size = vertical.from.len() * width;
     let planes = gradient.len() / size;
     let mut x = vec![0.; planes * input.0 * input.1];
-    x.par_chunks_mut(input.0 * input.1).zip(gradient.par_chunks(size)).for_each(|(x, gradient)| {
+    deal_each(x.chunks_mut(input.0 * input.1).zip(gradient.chunks(size)), |(x, gradient)| {
         let mut sums = Sums::new(x, input.1, horizontal);
         for (gradient, (top, bottom, below)) in gradient.chunks_exact(width).zip(vertical.steps()) {
             sums.add(top, gradient, 1. - below);

@@ -2,11 +2,9 @@
 #![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 #![allow(clippy::needless_range_loop, reason = "closures would not be compiled for the level")]
 
-use rayon::prelude::*;
-
 use crate::Activation;
 use crate::activation::{Activate, ForActivation};
-use crate::kernel::Lanes;
+use crate::kernel::{Lanes, deal_each};
 
 /// What becomes of each sum of a channel: `activation(sum * scale + shift)`.
 #[derive(Clone, Copy)]
@@ -81,7 +79,7 @@ impl ForActivation for Finish<'_> {
     #[inline(always)]
     fn run(self, activation: impl Activate) {
         let Self { y, channels, pixels, ending } = self;
-        y.par_chunks_mut(pixels).enumerate().for_each(|(at, plane)| {
+        deal_each(y.chunks_mut(pixels).enumerate(), |(at, plane)| {
             let of_channel = |values: &[f32]| values[at % channels];
             if ending.scale.is_none() && ending.shift.is_none() {
                 for value in plane {

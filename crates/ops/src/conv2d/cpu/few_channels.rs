@@ -10,11 +10,9 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::{Ending, PIECES, swapped};
 use crate::conv2d::Geometry;
-use crate::kernel::{Isa, Lanes, Piece, Shared, Vector, pieces, run, written};
+use crate::kernel::{Isa, Lanes, Piece, Shared, Vector, deal, dealt, run, written};
 
 /// Channels, in and out, that are few.
 const FEW: usize = 64;
@@ -62,7 +60,7 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], ending: Ending) -
     let len = g.batch * g.out_channels * plane;
     let write = |y: &mut [MaybeUninit<f32>]| {
         let y = Shared::new(y.as_mut_ptr().cast(), len);
-        pieces(g.batch * tiles(g)).for_each(|at| {
+        deal(g.batch * tiles(g), |at| {
             let (image, pixels) = (at / tiles(g), tile(g, at % tiles(g)));
             let x = &x[image * g.in_channels * plane..][..g.in_channels * plane];
             run(g.level, Results { x, weight, ending, plane, pixels, image, y });
@@ -188,18 +186,17 @@ impl Results<'_> {
 pub(super) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
     let (all, plane) = (g.batch * tiles(g), g.output_pixels());
     let parts = PIECES.min(all);
-    let parts: Vec<Vec<f64>> = pieces(parts)
-        .map(|part| {
-            let mut sums = vec![0.; g.out_channels * g.in_channels];
-            for at in part * all / parts..(part + 1) * all / parts {
-                let (image, pixels) = (at / tiles(g), tile(g, at % tiles(g)));
-                let x = &x[image * g.in_channels * plane..][..g.in_channels * plane];
-                let y = &y[image * g.out_channels * plane..][..g.out_channels * plane];
-                run(g.level, Products { x, y, plane, pixels, sums: &mut sums });
-            }
-            sums
-        })
-        .collect();
+    let parts: Vec<Vec<f64>> = dealt(0..parts, |part| {
+        let mut sums = vec![0.; g.out_channels * g.in_channels];
+        for at in part * all / parts..(part + 1) * all / parts {
+            let (image, pixels) = (at / tiles(g), tile(g, at % tiles(g)));
+            let x = &x[image * g.in_channels * plane..][..g.in_channels * plane];
+            let y = &y[image * g.out_channels * plane..][..g.out_channels * plane];
+            run(g.level, Products { x, y, plane, pixels, sums: &mut sums });
+        }
+        sums
+    })
+    .collect();
     (0..g.out_channels * g.in_channels).map(|at| parts.iter().map(|sums| sums[at]).sum::<f64>() as f32).collect()
 }
 

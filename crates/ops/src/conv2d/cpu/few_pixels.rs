@@ -8,11 +8,9 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::columns::from_image;
 use crate::conv2d::Geometry;
-use crate::kernel::{Isa, PANEL, Panels, Piece, Rows, Scratch, Shared, Vector, pieces, run, written};
+use crate::kernel::{Isa, PANEL, Panels, Piece, Rows, Scratch, Shared, Vector, deal, deal_each, run, written};
 
 /// Results of all images that are few.
 const FEW: usize = 1024;
@@ -49,7 +47,7 @@ fn seen(g: &Geometry, x: &[f32]) -> Pixels {
     let mut seen = Pixels::new(g.batch * pixels, g.in_channels * taps);
     let row = seen.row;
     let shared = Shared::new(seen.values.as_mut_ptr(), seen.values.len());
-    pieces(g.batch * g.in_channels).for_each(|at| {
+    deal(g.batch * g.in_channels, |at| {
         let (image, channel) = (at / g.in_channels, at % g.in_channels);
         let mut columns = Scratch::new(taps * pixels);
         from_image(g, &x[at * g.input_pixels()..][..g.input_pixels()], &(0..pixels), &mut columns);
@@ -69,7 +67,7 @@ fn turned(g: &Geometry, y: &[f32]) -> Pixels {
     let pixels = g.output_pixels();
     let mut turned = Pixels::new(g.batch * pixels, g.out_channels);
     let row = turned.row;
-    turned.values.par_chunks_mut(row).enumerate().for_each(|(at, row)| {
+    deal_each(turned.values.chunks_mut(row).enumerate(), |(at, row)| {
         let (image, pixel) = (at / pixels, at % pixels);
         let y = &y[image * g.out_channels * pixels + pixel..];
         row.iter_mut().zip(y.iter().step_by(pixels)).take(g.out_channels).for_each(|(to, &value)| *to = value);
@@ -82,7 +80,7 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f3
     let pixels = seen(g, x);
     let len = g.batch * g.out_channels * g.output_pixels();
     let write = |y: Shared| {
-        pieces(g.out_channels.div_ceil(PANEL)).for_each(|panel| {
+        deal(g.out_channels.div_ceil(PANEL), |panel| {
             run(g.level, Outs { g, pixels: &pixels, weight, bias, panel, y });
         });
     };
@@ -169,7 +167,7 @@ pub(super) fn input_gradient(g: &Geometry, y: &[f32], weight: &[f32], bias: Opti
     let mut x = vec![0.; g.batch * g.in_channels * plane];
     let shared = Shared::new(x.as_mut_ptr(), x.len());
     // Sixteen channels have a whole number of panels.
-    pieces(g.in_channels.div_ceil(PANEL)).for_each(|at| {
+    deal(g.in_channels.div_ceil(PANEL), |at| {
         let channels = at * PANEL..((at + 1) * PANEL).min(g.in_channels);
         for image in 0..g.batch {
             for channel in channels.clone() {
@@ -245,7 +243,7 @@ pub(super) fn weight_gradient(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
             .step_by(PANELS * PANEL)
             .flat_map(|tap| (0..g.out_channels).step_by(OUTS).map(move |out| (tap, out)))
             .collect();
-        pieces.into_par_iter().with_max_len(1).for_each(|(tap, out)| {
+        deal_each(pieces, |(tap, out)| {
             let taps = tap..(tap + PANELS * PANEL).min(depth);
             let outs = out..(out + OUTS).min(g.out_channels);
             run(g.level, Weights { rows: g.batch * g.output_pixels(), depth, xs: &xs, ys: &ys, taps, outs, gradient });

@@ -9,11 +9,9 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::{Ending, PIECES, few_channels};
 use crate::conv2d::Geometry;
-use crate::kernel::{Isa, LINE, Lanes, Piece, Scratch, Shared, Vector, pieces, run, written};
+use crate::kernel::{Isa, LINE, Lanes, Piece, Scratch, Shared, Vector, deal, dealt, run, written};
 
 /// Taps of all channels, and channels out, that are few.
 const TAPS: usize = 32;
@@ -111,7 +109,7 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], ending: Ending) -
     let bands = bands(g, BAND);
     let write = |y: &mut [MaybeUninit<f32>]| {
         let y = Shared::new(y.as_mut_ptr().cast(), len);
-        pieces(g.batch * bands).for_each(|at| {
+        deal(g.batch * bands, |at| {
             let (image, rows) = band(g, bands, at);
             let x = &x[image * image_len..][..image_len];
             run(g.level, Results { g, x, weight, ending, image, rows, y });
@@ -245,18 +243,17 @@ pub(super) fn parameter_gradients(g: &Geometry, x: &[f32], y: &[f32]) -> [Vec<f3
     let bands = bands(g, GRADIENT_BAND);
     let all = g.batch * bands;
     let parts = PIECES.min(all);
-    let parts: Vec<Vec<f64>> = pieces(parts)
-        .map(|part| {
-            let mut sums = vec![0.; g.out_channels * (taps + 1)];
-            for at in part * all / parts..(part + 1) * all / parts {
-                let (image, rows) = band(g, bands, at);
-                let x = &x[image * g.in_channels * g.input_pixels()..][..g.in_channels * g.input_pixels()];
-                let y = &y[image * g.out_channels * g.output_pixels()..][..g.out_channels * g.output_pixels()];
-                run(g.level, Products { g, x, y, rows, sums: &mut sums });
-            }
-            sums
-        })
-        .collect();
+    let parts: Vec<Vec<f64>> = dealt(0..parts, |part| {
+        let mut sums = vec![0.; g.out_channels * (taps + 1)];
+        for at in part * all / parts..(part + 1) * all / parts {
+            let (image, rows) = band(g, bands, at);
+            let x = &x[image * g.in_channels * g.input_pixels()..][..g.in_channels * g.input_pixels()];
+            let y = &y[image * g.out_channels * g.output_pixels()..][..g.out_channels * g.output_pixels()];
+            run(g.level, Products { g, x, y, rows, sums: &mut sums });
+        }
+        sums
+    })
+    .collect();
     let sum = |at: usize| parts.iter().map(|sums| sums[at]).sum::<f64>() as f32;
     let weight = (0..g.out_channels * taps).map(|at| sum(at / taps * (taps + 1) + at % taps)).collect();
     [weight, (0..g.out_channels).map(|out| sum(out * (taps + 1) + taps)).collect()]

@@ -19,11 +19,9 @@ mod winograd;
 
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
-
 use super::Geometry;
 use crate::Activation;
-use crate::kernel::{Matrix, Shared, pieces, written};
+use crate::kernel::{Matrix, Shared, deal, deal_each, written};
 use columns::{TILE, add_to_image, from_image, with_buffer};
 pub(crate) use ending::Ending;
 pub(crate) use parameters::{parameter_gradients, side_by_side, transposed_parameter_gradients};
@@ -137,7 +135,7 @@ fn by_columns(g: &Geometry, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> 
     };
     let write = |out: &mut [MaybeUninit<f32>]| {
         let out = Shared::new(out.as_mut_ptr().cast(), len);
-        pieces(g.batch * g.groups * blocks * g.tiles()).for_each(|at| piece(out, at));
+        deal(g.batch * g.groups * blocks * g.tiles(), |at| piece(out, at));
     };
     // SAFETY: the pieces cover all images, groups, channels and tiles, and each product writes all of its block.
     unsafe { written(len, write) }
@@ -226,7 +224,7 @@ fn swapped(values: &[f32], (groups, rows, columns, run): (usize, usize, usize, u
                 blocks.map(move |(at, swapped)| (swapped, &values[at * COLUMNS * run..]))
             })
             .collect();
-        blocks.into_par_iter().for_each(|(swapped, values)| {
+        deal_each(blocks, |(swapped, values)| {
             for row in 0..rows {
                 let runs = values[row * columns * run..].chunks_exact(run);
                 for (swapped, values) in swapped.chunks_exact_mut(rows * run).zip(runs) {
@@ -252,7 +250,7 @@ fn scattered(g: &Geometry, y: &[f32], weight: &[f32], bias: Option<&[f32]>) -> V
         .enumerate()
         .flat_map(|(at, x)| x.chunks_mut(block * planes).enumerate().map(move |(share, x)| (at, share * block, x)))
         .collect();
-    pieces.into_par_iter().with_max_len(1).for_each(|(at, first, x)| {
+    deal_each(pieces, |(at, first, x)| {
         let (image, group) = (at / g.groups, at % g.groups);
         let count = x.len() / planes;
         if let Some(bias) = bias {

@@ -3,12 +3,10 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::columns::{TILE, from_image, with_buffer};
 use super::{OUT_BLOCK, PIECES, Stack, few_channels, few_pixels, few_taps, patches, swapped, winograd};
 use crate::conv2d::Geometry;
-use crate::kernel::{Matrix, Shared, pieces, sums_of_pairs, vectorised};
+use crate::kernel::{Matrix, Shared, deal, dealt, sums_of_pairs, vectorised};
 
 /// Products of a convolution that take a thread a few thousandths of a second by Winograd.
 const SOON: usize = 400_000_000;
@@ -92,7 +90,7 @@ fn weight_gradient(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> Vec<f32> {
     let (row, column) = if transposed { (1, g.group_out()) } else { (depth, 1) };
     let mut sums = vec![0.; parts * len];
     let shared = Shared::new(sums.as_mut_ptr(), sums.len());
-    pieces(blocks * parts).for_each(|at| {
+    deal(blocks * parts, |at| {
         let (block, part) = (at / parts, at % parts);
         let (block, first_in) = (block / in_blocks, block % in_blocks * in_block);
         let (group, first_out) = (block / out_blocks, block % out_blocks * out_block);
@@ -145,7 +143,7 @@ pub(crate) fn side_by_side<A: Send, B: Send>(
 
 /// The gradient of a bias: the sum of each channel of `y` `(n, channels, pixels)`.
 fn bias_gradient(y: &[f32], channels: usize, pixels: usize) -> Vec<f32> {
-    let planes: Vec<f64> =
-        y.par_chunks(pixels).map(|plane| vectorised(|| sums_of_pairs(plane, plane, |value, _| [value])[0])).collect();
+    let sum = |plane: &[f32]| vectorised(|| sums_of_pairs(plane, plane, |value, _| [value])[0]);
+    let planes: Vec<f64> = dealt(y.chunks(pixels), sum).collect();
     (0..channels).map(|at| planes.iter().skip(at).step_by(channels).sum::<f64>() as f32).collect()
 }

@@ -4,21 +4,17 @@
 
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
-
-use crate::kernel::{Work, sums_of_pairs, vectorised, vectorised_work, written};
+use crate::kernel::{Work, deal_each, dealt, sums_of_pairs, vectorised, vectorised_work, written};
 
 /// Of each class, over all images of `(n, classes, pixels)` probabilities: the sum of its probabilities, and that at its own pixels.
 pub(super) fn overlaps(probabilities: &[f32], labels: &[u32], classes: usize, pixels: usize) -> Vec<[f64; 2]> {
     // As numbers, beside which probabilities vectorise; class ids are exact in them.
     let labels: Vec<f32> = labels.iter().map(|&label| label as f32).collect();
-    let planes = probabilities.par_chunks_exact(pixels).enumerate();
-    let sums: Vec<[f64; 2]> = planes
-        .map(|(plane, probabilities)| {
-            let labels = &labels[plane / classes * pixels..][..pixels];
-            vectorised_work(Overlap { probabilities, labels, class: (plane % classes) as f32 })
-        })
-        .collect();
+    let sums = dealt(probabilities.chunks_exact(pixels).enumerate(), |(plane, probabilities)| {
+        let labels = &labels[plane / classes * pixels..][..pixels];
+        vectorised_work(Overlap { probabilities, labels, class: (plane % classes) as f32 })
+    });
+    let sums: Vec<[f64; 2]> = sums.collect();
     let mut totals = vec![[0.; 2]; classes];
     for image in sums.chunks_exact(classes) {
         for (total, sum) in totals.iter_mut().zip(image) {
@@ -50,7 +46,7 @@ impl Work for Overlap<'_> {
 pub(super) fn gradient(slopes: &[[f32; 2]], labels: &[u32], pixels: usize) -> Vec<f32> {
     let classes = slopes.len();
     let write = |gradient: &mut [MaybeUninit<f32>]| {
-        gradient.par_chunks_exact_mut(pixels).enumerate().for_each(|(plane, out)| {
+        deal_each(gradient.chunks_exact_mut(pixels).enumerate(), |(plane, out)| {
             let labels = &labels[plane / classes * pixels..][..pixels];
             let ([others, own], class) = (slopes[plane % classes], (plane % classes) as u32);
             vectorised(move || {

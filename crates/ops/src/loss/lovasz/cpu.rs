@@ -1,8 +1,7 @@
 //! The Lovász-softmax loss of probabilities, class beside class.
 
-use rayon::prelude::*;
-
 use super::order::{self, Jaccard};
+use crate::kernel::dealt;
 use crate::loss::labels::VOID;
 
 /// The mean loss of `(n, classes, pixels)` probabilities over the classes that have pixels, and its gradient.
@@ -25,8 +24,8 @@ pub(super) fn lovasz(probabilities: &[f32], labels: &[u32], counts: &[usize], pi
         }
         loss
     };
-    let losses: Vec<f64> = planes.into_par_iter().zip(counts).enumerate().map(loss_of).collect();
-    (share * losses.iter().sum::<f64>(), gradient)
+    let loss: f64 = dealt(planes.into_iter().zip(counts).enumerate(), loss_of).sum();
+    (share * loss, gradient)
 }
 
 /// The loss of one class, which has `count` pixels, and the slope of `share` times it by its probability at each pixel.

@@ -4,10 +4,8 @@
 
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
-
 use crate::activation::exp_negative;
-use crate::kernel::{Scratch, Work, vectorised_work, written};
+use crate::kernel::{Scratch, Work, deal_each, dealt, vectorised_work, written};
 use crate::loss::labels::{Labels, VOID};
 
 /// Pixels of one piece of work: its logits stay in a processor's second cache.
@@ -17,7 +15,7 @@ pub(in crate::loss) const BLOCK: usize = 1 << 10;
 pub(super) fn softmax(logits: &[f32], labels: Option<&[u32]>, classes: usize, pixels: usize) -> Vec<f32> {
     let write = |y: &mut [MaybeUninit<f32>]| {
         let images = logits.len() / (classes * pixels);
-        blocks(y, images, classes, pixels).into_par_iter().with_max_len(1).for_each(|block| {
+        deal_each(blocks(y, images, classes, pixels), |block| {
             let planes = block.planes(logits, classes, pixels);
             let labels = labels.map(|labels| &labels[block.pixel..][..block.len]);
             vectorised_work(Forward { planes: &planes, labels, out: block.out });
@@ -31,7 +29,7 @@ pub(super) fn softmax(logits: &[f32], labels: Option<&[u32]>, classes: usize, pi
 pub(super) fn gradient(y: &[f32], gradient: &[f32], classes: usize, pixels: usize) -> Vec<f32> {
     let write = |result: &mut [MaybeUninit<f32>]| {
         let images = y.len() / (classes * pixels);
-        blocks(result, images, classes, pixels).into_par_iter().with_max_len(1).for_each(|block| {
+        deal_each(blocks(result, images, classes, pixels), |block| {
             let [y, gradient] = [y, gradient].map(|values| block.planes(values, classes, pixels));
             vectorised_work(Backward { y: &y, gradient: &gradient, out: block.out });
         });
@@ -95,15 +93,15 @@ pub(in crate::loss) unsafe fn mean_of_blocks(
         let weights: Vec<f32> = of_block.iter().map(|&label| labels.weight(label)).collect();
         sum_of(block, of_block, &weights)
     };
-    let mut sums: Vec<f64> = Vec::new();
+    let mut sum: f64 = 0.;
     let write = |gradient: &mut [MaybeUninit<f32>]| {
         let blocks = blocks(gradient, labels.labels.len() / pixels, classes, pixels);
-        sums = blocks.into_par_iter().with_max_len(1).map(sum_of).collect();
+        sum = dealt(blocks, sum_of).sum();
     };
     let len = if wants_gradient { labels.labels.len() * classes } else { 0 };
     // SAFETY: the blocks cover the gradient, and all of each is written, as the caller vouches.
     let gradient = unsafe { written(len, write) };
-    (sums.iter().sum::<f64>() / labels.total(), gradient)
+    (sum / labels.total(), gradient)
 }
 
 struct Forward<'a> {

@@ -4,11 +4,9 @@
 
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
-
 use crate::Activation;
 use crate::activation::{Activate, ForActivation};
-use crate::kernel::{BLOCK, CHUNK, Work, block_sums, sums_of_pairs, vectorised_work, written};
+use crate::kernel::{BLOCK, CHUNK, Work, block_sums, deal_each, sums_of_pairs, vectorised_work, written};
 
 /// `y = activation((x - mean) * scale + shift)` of one channel.
 #[derive(Debug, Clone, Copy)]
@@ -57,10 +55,13 @@ impl Size {
         x.chunks_exact(self.pixels).skip(channel).step_by(self.c)
     }
 
-    /// What stands for each channel, numbered, and handed out by as many channels as are worth a piece of work.
-    fn pieces<I: IndexedParallelIterator>(self, channels: I) -> impl IndexedParallelIterator<Item = (usize, I::Item)> {
+    /// Does `work` for what stands for each channel, numbered, by as many channels as are worth a piece of work.
+    fn deal<T: Send>(self, channels: impl IntoIterator<Item = T>, work: impl Fn(usize, T) + Sync) {
         let channels_of_piece = CHUNK.div_ceil(self.n * self.pixels);
-        channels.enumerate().with_max_len(channels_of_piece).with_min_len(channels_of_piece)
+        let mut channels: Vec<_> = channels.into_iter().enumerate().map(Some).collect();
+        deal_each(channels.chunks_mut(channels_of_piece), |piece| {
+            piece.iter_mut().filter_map(Option::take).for_each(|(at, channel)| work(at, channel));
+        });
     }
 
     /// All planes to be written, those of a channel beside each other.
@@ -100,7 +101,7 @@ pub(super) fn train(
     };
     let write = |out: &mut [MaybeUninit<f32>]| {
         let mut planes = size.planes_by_channel(out);
-        size.pieces(planes.par_chunks_exact_mut(size.n).zip(&mut moments)).for_each(|(at, (out, moments))| {
+        size.deal(planes.chunks_exact_mut(size.n).zip(&mut moments), |at, (out, moments)| {
             *moments = self::moments(size.planes(x, at), count);
             activation.choose(Normalise { x: size.planes(x, at), y: out, channel: channel_of(at, *moments) });
         });
@@ -118,7 +119,7 @@ pub(super) fn train(
 pub(super) fn eval(size: Size, x: &[f32], channels: &[Channel], activation: Activation) -> Vec<f32> {
     let write = |out: &mut [MaybeUninit<f32>]| {
         let mut planes = size.planes_by_channel(out);
-        size.pieces(planes.par_chunks_exact_mut(size.n).zip(channels)).for_each(|(at, (out, &channel))| {
+        size.deal(planes.chunks_exact_mut(size.n).zip(channels), |at, (out, &channel)| {
             activation.choose(Normalise { x: size.planes(x, at), y: out, channel });
         });
     };
@@ -219,7 +220,7 @@ pub(super) fn backward(normalisation: &Normalisation, x: &[f32], gradient: &mut 
     let count = (size.n * size.pixels) as f64;
     let mut sums = vec![[0.; 2]; size.c];
     let mut planes = size.planes_by_channel(gradient);
-    size.pieces(planes.par_chunks_exact_mut(size.n).zip(&mut sums)).for_each(|(at, (gradient, sums))| {
+    size.deal(planes.chunks_exact_mut(size.n).zip(&mut sums), |at, (gradient, sums)| {
         let channel = channels[at];
         let planes = size.planes(x, at).zip(gradient.iter().map(|plane| &**plane));
         *sums = activation.choose(Sums { planes, channel });
@@ -233,7 +234,7 @@ pub(super) fn backward(normalisation: &Normalisation, x: &[f32], gradient: &mut 
 pub(super) fn parameter_gradients(normalisation: &Normalisation, x: &[f32], gradient: &[f32]) -> Gradients {
     let &Normalisation { size, ref channels, activation, .. } = normalisation;
     let mut sums = vec![[0.; 2]; size.c];
-    size.pieces(sums.par_iter_mut()).for_each(|(at, sums)| {
+    size.deal(&mut sums, |at, sums| {
         let planes = size.planes(x, at).zip(size.planes(gradient, at));
         *sums = activation.choose(Sums { planes, channel: channels[at] });
     });

@@ -4,9 +4,7 @@
 
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
-
-use crate::kernel::{Work, vectorised_work, written};
+use crate::kernel::{Work, deal_each, vectorised_work, written};
 
 /// Pixels of a piece of work, about.
 const PIECE: usize = 1 << 12;
@@ -42,10 +40,8 @@ pub(super) fn forward(windows: Windows, x: &[f32]) -> (Vec<f32>, Vec<u8>) {
     let Windows { kernel, input, output } = windows;
     let len = x.len() / (input.0 * input.1) * output.0 * output.1;
     let piece = windows.rows_of_piece() * output.1;
-    let mut places = vec![0u8; len];
-    let write = |y: &mut [MaybeUninit<f32>]| {
-        let pieces = y.par_chunks_mut(piece).zip(places.par_chunks_mut(piece)).enumerate().with_max_len(1);
-        pieces.for_each(|(at, (y, places))| {
+    let write = |y: &mut [MaybeUninit<f32>], places: &mut [MaybeUninit<u8>]| {
+        deal_each(y.chunks_mut(piece).zip(places.chunks_mut(piece)).enumerate(), |(at, (y, places))| {
             let first = at * windows.rows_of_piece();
             if kernel == 2 {
                 return vectorised_work(Pairs { windows, x, first, y, places });
@@ -58,8 +54,9 @@ pub(super) fn forward(windows: Windows, x: &[f32]) -> (Vec<f32>, Vec<u8>) {
             }
         });
     };
-    // SAFETY: the pieces cover the result, and both ways write all of a row.
-    let y = unsafe { written(len, write) };
+    let mut places = Vec::new();
+    // SAFETY: the pieces cover the result and the places, and both ways write all of a row.
+    let y = unsafe { written(len, |y| places = written(len, |places| write(y, places))) };
     (y, places)
 }
 
@@ -71,8 +68,7 @@ pub(super) fn maxima(windows: Windows, x: &[f32]) -> Vec<f32> {
     }
     let len = x.len() / (input.0 * input.1) * output.0 * output.1;
     let write = |y: &mut [MaybeUninit<f32>]| {
-        let pieces = y.par_chunks_mut(windows.rows_of_piece() * output.1).enumerate().with_max_len(1);
-        pieces.for_each(|(at, y)| {
+        deal_each(y.chunks_mut(windows.rows_of_piece() * output.1).enumerate(), |(at, y)| {
             vectorised_work(PairMaxima { windows, x, first: at * windows.rows_of_piece(), y });
         });
     };
@@ -119,7 +115,7 @@ struct Pairs<'a> {
     x: &'a [f32],
     first: usize,
     y: &'a mut [MaybeUninit<f32>],
-    places: &'a mut [u8],
+    places: &'a mut [MaybeUninit<u8>],
 }
 
 impl Work for Pairs<'_> {
@@ -140,11 +136,11 @@ impl Work for Pairs<'_> {
             for ((y, place), upper) in y.iter_mut().zip(&mut *places).zip(upper.as_chunks::<2>().0) {
                 let (best, at) = choose((upper[0], 0), upper[1], 1);
                 y.write(best);
-                *place = at as u8;
+                place.write(at as u8);
             }
             for ((y, place), lower) in y.iter_mut().zip(places).zip(lower.as_chunks::<2>().0) {
                 // SAFETY: written above; both rows have a pair for each result.
-                let y = unsafe { y.assume_init_mut() };
+                let (y, place) = unsafe { (y.assume_init_mut(), place.assume_init_mut()) };
                 let best = choose((*y, u32::from(*place)), lower[0], 2);
                 let (best, at) = choose(best, lower[1], 3);
                 *y = best;
@@ -158,20 +154,21 @@ impl Work for Pairs<'_> {
 fn forward_row<'a>(
     window_row: impl Fn(usize) -> &'a [f32],
     y: &mut [MaybeUninit<f32>],
-    places: &mut [u8],
+    places: &mut [MaybeUninit<u8>],
     kernel: usize,
 ) {
     for (window, (y, place)) in y.iter_mut().zip(places).enumerate() {
-        let mut best = window_row(0)[window * kernel];
+        let (mut best, mut at) = (window_row(0)[window * kernel], 0);
         for i in 0..kernel {
             for (j, &x) in window_row(i)[window * kernel..][..kernel].iter().enumerate() {
                 // `>` lets the first of equals win; a NaN wins over all, also over itself.
                 if x > best || x.is_nan() {
-                    (best, *place) = (x, (i * kernel + j) as u8);
+                    (best, at) = (x, (i * kernel + j) as u8);
                 }
             }
         }
         y.write(best);
+        place.write(at);
     }
 }
 
@@ -203,9 +200,9 @@ fn spread<T: Send>(
     let Windows { input, output, .. } = windows;
     let pixels = output.0 * output.1;
     let planes_of_piece = PIECE / (input.0 * input.1) + 1;
-    let gradients = gradient.par_chunks(planes_of_piece * pixels).zip(places.par_chunks(planes_of_piece * pixels));
-    let pieces = x.par_chunks_mut(planes_of_piece * input.0 * input.1).zip(gradients).with_max_len(1);
-    pieces.for_each(|(x, (gradient, places))| vectorised_work(Spread { windows, x, gradient, places, put }));
+    let gradients = gradient.chunks(planes_of_piece * pixels).zip(places.chunks(planes_of_piece * pixels));
+    let pieces = x.chunks_mut(planes_of_piece * input.0 * input.1).zip(gradients);
+    deal_each(pieces, |(x, (gradient, places))| vectorised_work(Spread { windows, x, gradient, places, put }));
 }
 
 /// Some planes.

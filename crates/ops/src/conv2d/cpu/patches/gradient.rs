@@ -10,13 +10,12 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::{EIGHT, PATCH};
 use crate::conv2d::Geometry;
 use crate::conv2d::cpu::PIECES;
 use crate::kernel::{
-    CHUNK, Isa, Lanes, PANEL, Piece, Scratch, Shared, Vector, Work, chunks_mut, pieces, run, vectorised_work, written,
+    CHUNK, Isa, Lanes, PANEL, Piece, Scratch, Shared, Vector, Work, chunks_mut, deal_each, dealt, run, vectorised_work,
+    written,
 };
 
 /// Patches of a tile, of one image or of several.
@@ -49,7 +48,7 @@ pub(in crate::conv2d::cpu) fn parameter_gradients(g: &Geometry, x: &[f32], y: &[
             run(g.level, Part { g, x, y, ins, tiles, sums, offset: part * len, pixels: &mut pixels });
             pixels
         };
-        pixels = pieces(blocks * parts).map(piece).collect();
+        pixels = dealt(0..blocks * parts, piece).collect();
     };
     // SAFETY: the pieces cover all parts, and of each all channels; no part is without a tile.
     let sums = unsafe { written(parts * len, write) };
@@ -62,7 +61,7 @@ pub(in crate::conv2d::cpu) fn parameter_gradients(g: &Geometry, x: &[f32], y: &[
         return [sums, image];
     }
     let write = |total: &mut [MaybeUninit<f32>]| {
-        chunks_mut(total).enumerate().for_each(|(at, total)| {
+        deal_each(chunks_mut(total).enumerate(), |(at, total)| {
             vectorised_work(Total { sums: &sums[at * CHUNK..], len, to: total });
         });
     };

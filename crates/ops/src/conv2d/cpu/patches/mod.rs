@@ -12,11 +12,9 @@ mod gradient;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::{Ending, winograd};
 use crate::conv2d::Geometry;
-use crate::kernel::{Isa, LINE, Lanes, Piece, Scratch, Shared, Vector, pieces, run, written};
+use crate::kernel::{Isa, LINE, Lanes, Piece, Scratch, Shared, Vector, deal, run, written};
 
 pub(super) use gradient::parameter_gradients;
 
@@ -74,7 +72,7 @@ fn compute<const BACK: bool>(g: &Geometry, from: &[f32], weight: &[f32], ending:
     let at_once = winograd::depth_at_once(g, depth, BACK);
     let write = |to: &mut [MaybeUninit<f32>]| {
         let to = Shared::new(to.as_mut_ptr().cast(), len);
-        pieces(g.batch * pieces_of_image * shares).for_each(|at| {
+        deal(g.batch * pieces_of_image * shares, |at| {
             let (at, share) = (at / shares, at % shares);
             let (image, first) = (at / pieces_of_image, at % pieces_of_image * tiles_of_piece);
             let from = &from[image * depth * g.output_pixels()..][..depth * g.output_pixels()];

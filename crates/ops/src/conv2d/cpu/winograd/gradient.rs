@@ -6,8 +6,6 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::kernel::{Kernel, MOST_TAPS};
 use super::lattice::{BLOCK, Lattice};
 use super::passes::{Layout, Pass, Tiling};
@@ -18,7 +16,8 @@ use super::{DEPTH, FEW_DEPTH, MOST_PANELS, PANELS, VALUES, by_points, few_tiles,
 use crate::conv2d::Geometry;
 use crate::conv2d::cpu::Stack;
 use crate::kernel::{
-    CHUNK, Isa, Next, PANEL, Panels, Piece, Rows, Scratch, Shared, chunks_mut, pieces, run, vectorised, written,
+    CHUNK, Isa, Next, PANEL, Panels, Piece, Rows, Scratch, Shared, chunks_mut, deal, deal_each, run, vectorised,
+    written,
 };
 
 /// Tiles that a weight gradient sums up one after the other, at most; longer sums in f32 would round more than 1e-6.
@@ -72,7 +71,7 @@ fn write<T: Transform + Send + Sync>(
     let panel_len = Pass::<T>::kernels_of_panel(depth);
     let finish = |sums: &[f32]| {
         let steps = depth.div_ceil(FEW_DEPTH);
-        pieces(panels * steps).for_each(|at| {
+        deal(panels * steps, |at| {
             let (panel, first) = (at / steps, at % steps * FEW_DEPTH);
             let (plane, ins) = (Pass::<T>::kernel_plane(depth), first..(first + FEW_DEPTH).min(depth));
             let sums = &sums[panel * panel_len..][..panel_len][first * PANEL..];
@@ -84,7 +83,7 @@ fn write<T: Transform + Send + Sync>(
         let y_layout = Layout::new::<T>(tiling.tiles(), panels * PANEL);
         let (mut xs, mut ys) = (x_layout.scratch(), y_layout.scratch());
         let to = [Shared::new(xs.as_mut_ptr(), xs.len()), Shared::new(ys.as_mut_ptr(), ys.len())];
-        pieces(2 * tiling.units()).for_each(|at| match (at / 2, at % 2) {
+        deal(2 * tiling.units(), |at| match (at / 2, at % 2) {
             (unit, 0) => {
                 run(level, Tiles::<T, false> { pass, lattice: input, images: x, unit, to: to[0], layout: x_layout });
             }
@@ -100,7 +99,7 @@ fn write<T: Transform + Send + Sync>(
                 (GRADIENT_VALUES / (points * most * PANEL) / FEW_DEPTH * FEW_DEPTH).clamp(FEW_DEPTH, GRADIENT_DEPTH);
             let block = |panel| (0..depth).step_by(at_once).map(move |ins| (panel, ins));
             let blocks: Vec<_> = (0..panels).step_by(most).flat_map(block).collect();
-            blocks.into_par_iter().with_max_len(1).for_each(|(panel, first)| {
+            deal_each(blocks, |(panel, first)| {
                 let (panels, ins) = (panel..(panel + most).min(panels), first..(first + at_once).min(depth));
                 run(level, Block { pass, xs: &xs, x_layout, ys: &ys, y_layout, panels, ins, kernel, gradient });
             });
@@ -109,7 +108,7 @@ fn write<T: Transform + Send + Sync>(
         let mut sums = Scratch::new(panels * panel_len);
         let shared = Shared::new(sums.as_mut_ptr(), sums.len());
         let steps = depth.div_ceil(DEPTH);
-        pieces(points * steps).for_each(|at| {
+        deal(points * steps, |at| {
             let (point, first) = (at / steps, at % steps * DEPTH);
             let ins = first..(first + DEPTH).min(depth);
             run(level, SumsOfPoint { pass, xs: &xs, x_layout, ys: &ys, y_layout, point, ins, sums: shared });
@@ -124,13 +123,13 @@ fn write<T: Transform + Send + Sync>(
     let mut sums = Scratch::new(parts * len);
     let shared = Shared::new(sums.as_mut_ptr(), sums.len());
     let mut bias = vec![vec![0.; biases]; parts];
-    bias.par_iter_mut().with_max_len(1).enumerate().for_each(|(part, bias)| {
+    deal_each(bias.iter_mut().enumerate(), |(part, bias)| {
         let units = chunks * part / parts * step..(chunks * (part + 1) / parts * step).min(tiling.units());
         run(level, Part { pass, x, y, units, step, sums: shared, offset: part * len, bias });
     });
     let (total, rest) = sums.split_at_mut(len);
     let total = &mut total[..];
-    chunks_mut(total).enumerate().for_each(|(at, total)| {
+    deal_each(chunks_mut(total).enumerate(), |(at, total)| {
         for part in rest.chunks_exact(len) {
             vectorised(|| total.iter_mut().zip(&part[at * CHUNK..]).for_each(|(total, part)| *total += part));
         }

@@ -23,8 +23,6 @@ mod transform;
 
 use std::marker::PhantomData;
 
-use rayon::prelude::*;
-
 use self::kernel::Kernel;
 use self::lattice::Lattice;
 use self::many_points::{F4x4, F5x4, F6x3};
@@ -34,7 +32,7 @@ use self::transform::{F1x1, F3x2, F4x2, F4x3, Transform};
 use super::stack::parted;
 use super::{Ending, Stack, few_channels};
 use crate::conv2d::{Exactness, Geometry};
-use crate::kernel::{Level, PANEL, Scratch, Shared, pieces, run, written};
+use crate::kernel::{Level, PANEL, Scratch, Shared, deal, run, written};
 
 /// Floats that the tiles of one piece of work take at all points: what stays in a second-level cache.
 const VALUES: usize = 110_000;
@@ -255,7 +253,7 @@ fn correlate<T: Transform + Send + Sync>(
             let layout = Layout::new::<T>(tiling.tiles(), pass.depth());
             let mut values = layout.scratch();
             let to = Shared::new(values.as_mut_ptr(), values.len());
-            pieces(tiling.units()).for_each(|unit| {
+            deal(tiling.units(), |unit| {
                 if pass.spread {
                     run(level, Tiles::<T, true> { pass, lattice: input, images: x, unit, to, layout });
                 } else {
@@ -268,14 +266,15 @@ fn correlate<T: Transform + Send + Sync>(
                 return;
             }
             let most = panels_of_few_tiles(level, pass.panels());
-            pieces(pass.panels().div_ceil(most)).for_each(|at| {
+            deal(pass.panels().div_ceil(most), |at| {
                 let panels = at * most..((at + 1) * most).min(pass.panels());
                 run(level, FromFewTiles { pass, values: &values, layout, kernel, ending, panels, y });
             });
         } else {
             let kernels = transformed_kernels(level, &pass, kernel);
-            let step = tiling.units_of(tiles_at_once::<T>(&input));
-            pieces(tiling.units().div_ceil(step)).for_each(|at| {
+            // At least two pieces, or all threads would wait for one.
+            let step = tiling.units_of(tiles_at_once::<T>(&input)).min(tiling.units().div_ceil(2));
+            deal(tiling.units().div_ceil(step), |at| {
                 let units = at * step..((at + 1) * step).min(tiling.units());
                 run(level, Chunk { pass, x, kernels: &kernels, ending, units, y });
             });
@@ -322,7 +321,7 @@ fn transformed_kernels<T: Transform + Send + Sync>(level: Level, pass: &Pass<T>,
     let mut kernels = Scratch::new(pass.panels() * Pass::<T>::kernels_of_panel(pass.depth()));
     let to = Shared::new(kernels.as_mut_ptr(), kernels.len());
     let (depth, steps) = (pass.depth(), pass.depth().div_ceil(FEW_DEPTH));
-    pieces(pass.panels() * steps).for_each(|at| {
+    deal(pass.panels() * steps, |at| {
         let (panel, first) = (at / steps, at % steps * FEW_DEPTH);
         run(level, Kernels { pass: *pass, kernel, panel, ins: first..(first + FEW_DEPTH).min(depth), to });
     });
@@ -343,12 +342,12 @@ fn point_by_point<T: Transform + Send + Sync>(
     let mut products = Scratch::new(pass.panels() * products_layout.len);
     let shared = Shared::new(products.as_mut_ptr(), products.len());
     let steps = tiles.div_ceil(TILES_OF_POINT);
-    pieces(T::POINTS * T::POINTS * steps).for_each(|at| {
+    deal(T::POINTS * T::POINTS * steps, |at| {
         let (point, first) = (at / steps, at % steps * TILES_OF_POINT);
         let tiles = first..(first + TILES_OF_POINT).min(tiles);
         run(level, ProductsOfPoint { pass, values, layout, kernels, point, tiles, products: shared, products_layout });
     });
-    pieces(pass.panels()).for_each(|panel| {
+    deal(pass.panels(), |panel| {
         run(level, Results { pass, products: &products, products_layout, ending, panel, y });
     });
 }
