@@ -78,7 +78,7 @@ impl Pieces<'_> {
                 });
             }
             self.take(0);
-            // The scope waits in any case, but falls asleep over it.
+            // The scope waits in any case, but falls asleep over it. A helper that panics is waited for there, and its panic handed on.
             look_for_work_until(|| self.helping.load(Ordering::Acquire) == 0);
         });
     }
