@@ -144,9 +144,7 @@ fn with_environment() {
 fn with_environment() {}
 
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    if let Some(threads) = arguments.threads {
-        device::use_threads(threads)?;
-    }
+    device::use_threads(arguments.threads)?;
     if let Some(arithmetic) = &arguments.arithmetic {
         device::limit_arithmetic(arithmetic)?;
     }

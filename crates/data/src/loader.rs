@@ -4,10 +4,12 @@ mod cache;
 
 use std::panic;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use cache::Cache;
+use rayon::Yield;
 use rayon::prelude::*;
 
 use crate::augment::{CutMix, augment, fit};
@@ -17,6 +19,9 @@ use crate::{AugmentConfig, Batch, DataError, Dataset, Sample, VOID, keyed};
 
 /// Batches that wait for the learner, at most; one more is being made.
 const AHEAD: usize = 2;
+
+/// What a thread of rayon's pool waits for a batch, when it has found nothing to do there, before it looks again.
+const LOOK: Duration = Duration::from_micros(200);
 
 /// What a [`Loader`] makes of a data set.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,6 +123,9 @@ impl Shared {
 
 /// An iterator over batches that a thread makes ahead of their use. An error stands in the place of its batch and ends the
 /// iteration. Dropping it ends the thread.
+///
+/// Samples are made by rayon's pool. Who takes batches on a thread of that pool, perhaps its only one, helps with what there is to do instead of
+/// waiting.
 #[derive(Debug)]
 pub struct Batches {
     queue: Option<Receiver<Result<Batch, DataError>>>,
@@ -167,7 +175,7 @@ impl Iterator for Batches {
         if let Some(error) = self.not_started.take() {
             return Some(Err(error));
         }
-        if let Some(batch) = self.queue.as_ref().and_then(|queue| queue.recv().ok()) {
+        if let Some(batch) = self.queue.as_ref().and_then(received) {
             return Some(batch);
         }
         // The thread is done. Had it ended by a panic, the epoch would seem to be over.
@@ -178,11 +186,35 @@ impl Iterator for Batches {
     }
 }
 
+/// The next of a queue, or none if it has ended.
+fn received<T>(queue: &Receiver<T>) -> Option<T> {
+    if rayon::current_thread_index().is_none() {
+        return queue.recv().ok();
+    }
+    let mut wait = Duration::ZERO;
+    loop {
+        match queue.recv_timeout(wait) {
+            Ok(next) => return Some(next),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => {
+                wait = if rayon::yield_now() == Some(Yield::Executed) { Duration::ZERO } else { LOOK };
+            }
+        }
+    }
+}
+
 impl Drop for Batches {
     fn drop(&mut self) {
         // Without a receiver, the thread's next send fails; a batch in the making is finished first.
         self.queue = None;
         if let Some(thread) = self.thread.take() {
+            while !thread.is_finished() {
+                match rayon::yield_now() {
+                    Some(Yield::Executed) => {}
+                    Some(Yield::Idle) => thread::sleep(LOOK),
+                    None => break,
+                }
+            }
             // A panic is told where batches are taken; here nobody takes any.
             let _ = thread.join();
         }

@@ -41,8 +41,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Builds the case, and answers until the input ends. Steps are asked for by the main thread, as the program's are.
+/// Builds the case, and answers until the input ends. Steps are asked for by the main thread, which is one of the pool, as the program's is.
 fn serve(arguments: &[String]) -> Result<()> {
+    rayon::ThreadPoolBuilder::new().use_current_thread().build_global()?;
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let [device, exactness, words @ ..] = &words[..] else { bail!("DEVICE EXACTNESS CASE...: missing") };
     let device = match *device {

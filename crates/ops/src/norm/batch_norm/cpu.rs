@@ -1,4 +1,5 @@
-//! Batch normalisation and activation, channel by channel: statistics and result while the channel is in the cache.
+//! Batch normalisation and activation: two passes over the planes in the order of memory, as convolutions go over them, so that each thread finds
+//! most of its planes in its own cache. The first sums up, the second writes.
 #![allow(unsafe_code, reason = "results are written without being zeroed first")]
 #![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 
@@ -50,29 +51,26 @@ impl Size {
         self.n * self.c * self.pixels
     }
 
-    /// The planes of a channel, image by image.
-    fn planes(self, x: &[f32], channel: usize) -> impl Iterator<Item = &[f32]> {
-        x.chunks_exact(self.pixels).skip(channel).step_by(self.c)
+    /// Blocks of a plane whose values are summed up together.
+    fn blocks(self) -> usize {
+        self.pixels.div_ceil(BLOCK)
     }
 
-    /// Does `work` for what stands for each channel, numbered, by as many channels as are worth a piece of work.
-    fn deal<T: Send>(self, channels: impl IntoIterator<Item = T>, work: impl Fn(usize, T) + Sync) {
-        let channels_of_piece = CHUNK.div_ceil(self.n * self.pixels);
-        let mut channels: Vec<_> = channels.into_iter().enumerate().map(Some).collect();
-        deal_each(channels.chunks_mut(channels_of_piece), |piece| {
-            piece.iter_mut().filter_map(Option::take).for_each(|(at, channel)| work(at, channel));
+    fn planes(self, x: &[f32]) -> impl Iterator<Item = &[f32]> {
+        x.chunks_exact(self.pixels)
+    }
+
+    /// What stands for a channel's planes, so many elements for each, image by image.
+    fn of_channel<T>(self, x: &[T], channel: usize, len: usize) -> impl Iterator<Item = &[T]> {
+        x.chunks_exact(len).skip(channel).step_by(self.c)
+    }
+
+    /// Does `work` for the channel of each plane and what stands for the plane, by as many planes as are worth a piece of work.
+    fn deal<T: Send>(self, planes: impl IntoIterator<Item = T>, work: impl Fn(usize, T) + Sync) {
+        let mut planes: Vec<_> = planes.into_iter().enumerate().map(Some).collect();
+        deal_each(planes.chunks_mut(CHUNK.div_ceil(self.pixels)), |piece| {
+            piece.iter_mut().filter_map(Option::take).for_each(|(at, plane)| work(at % self.c, plane));
         });
-    }
-
-    /// All planes to be written, those of a channel beside each other.
-    fn planes_by_channel<T>(self, x: &mut [T]) -> Vec<&mut [T]> {
-        let mut planes: Vec<&mut [T]> = (0..self.n * self.c).map(|_| <&mut [T]>::default()).collect();
-        for (image, x) in x.chunks_exact_mut(self.c * self.pixels).enumerate() {
-            for (channel, plane) in x.chunks_exact_mut(self.pixels).enumerate() {
-                planes[channel * self.n + image] = plane;
-            }
-        }
-        planes
     }
 }
 
@@ -94,91 +92,94 @@ pub(super) fn train(
     activation: Activation,
 ) -> Trained {
     let count = (size.n * size.pixels) as f64;
-    let mut moments = vec![(0., 0.); size.c];
-    let channel_of = |channel: usize, (mean, variance): (f64, f64)| {
-        let at = channel % weight.len();
+    let mut blocks = vec![OfBlock::default(); size.n * size.c * size.blocks()];
+    size.deal(blocks.chunks_exact_mut(size.blocks()).zip(size.planes(x)), |_, (blocks, plane)| {
+        vectorised_work(OfBlocks { plane, blocks });
+    });
+    let moments: Vec<_> =
+        (0..size.c).map(|at| moments(size.of_channel(&blocks, at, size.blocks()).flatten(), count)).collect();
+    let channel_of = |(at, &(mean, variance)): (usize, &(f64, f64))| {
+        let at = at % weight.len();
         Channel::new(mean, variance, weight[at], bias[at], epsilon)
     };
-    let write = |out: &mut [MaybeUninit<f32>]| {
-        let mut planes = size.planes_by_channel(out);
-        size.deal(planes.chunks_exact_mut(size.n).zip(&mut moments), |at, (out, moments)| {
-            *moments = self::moments(size.planes(x, at), count);
-            activation.choose(Normalise { x: size.planes(x, at), y: out, channel: channel_of(at, *moments) });
-        });
-    };
-    // SAFETY: each plane is in one channel, and `Normalise` writes all of it.
-    let y = unsafe { written(size.len(), write) };
+    let channels: Vec<_> = moments.iter().enumerate().map(channel_of).collect();
     Trained {
-        y,
-        channels: moments.iter().enumerate().map(|(at, &moments)| channel_of(at, moments)).collect(),
+        y: eval(size, x, &channels, activation),
+        channels,
         mean: moments.iter().map(|&(mean, _)| mean as f32).collect(),
         unbiased_variance: moments.iter().map(|&(_, variance)| (variance * (count / (count - 1.))) as f32).collect(),
     }
 }
 
 pub(super) fn eval(size: Size, x: &[f32], channels: &[Channel], activation: Activation) -> Vec<f32> {
-    let write = |out: &mut [MaybeUninit<f32>]| {
-        let mut planes = size.planes_by_channel(out);
-        size.deal(planes.chunks_exact_mut(size.n).zip(channels), |at, (out, &channel)| {
-            activation.choose(Normalise { x: size.planes(x, at), y: out, channel });
+    let write = |y: &mut [MaybeUninit<f32>]| {
+        size.deal(y.chunks_exact_mut(size.pixels).zip(size.planes(x)), |at, (y, x)| {
+            activation.choose(Normalise { x, y, channel: channels[at] });
         });
     };
-    // SAFETY: each plane is in one channel, and `Normalise` writes all of it.
+    // SAFETY: the planes are all of y, and `Normalise` writes all of a plane.
     unsafe { written(size.len(), write) }
 }
 
-/// Mean and biased variance.
-fn moments<'a>(planes: impl Iterator<Item = &'a [f32]>, count: f64) -> (f64, f64) {
-    let (centre, sum, squares) = vectorised_work(Moments(planes));
-    let mean = sum / count;
-    let variance = squares / count - mean * mean;
-    // Rounding may leave a constant channel slightly below zero. A comparison keeps NaN.
-    (centre + mean, if variance < 0. { 0. } else { variance })
+/// A value among those of a block, and around it the sum of all and of their squares: around 0, squares of a large mean would drown the variance.
+#[derive(Debug, Clone, Copy, Default)]
+struct OfBlock {
+    near: f64,
+    sum: f64,
+    squares: f64,
+    len: f64,
 }
 
-/// A value among those of the planes, and around it the sum of all and of their squares.
-///
-/// Sums of a block are taken around the mean of its first values: around 0, squares of a large mean would drown the variance.
-struct Moments<P>(P);
+struct OfBlocks<'a> {
+    plane: &'a [f32],
+    blocks: &'a mut [OfBlock],
+}
 
-impl<'a, P: Iterator<Item = &'a [f32]>> Work for Moments<P> {
-    type Output = (f64, f64, f64);
+impl Work for OfBlocks<'_> {
+    type Output = ();
 
     #[inline(always)]
-    fn run(self) -> (f64, f64, f64) {
-        let mut centre = None;
-        let (mut sum, mut squares) = (0., 0.);
-        for plane in self.0 {
-            for block in plane.chunks(BLOCK) {
-                let few = &block[..block.len().min(64)];
-                let near = (block_sums(few, few, |x, _| [x])[0] / few.len() as f64) as f32;
-                let [s, q] = block_sums(block, block, move |x, _| [x - near, (x - near) * (x - near)]);
-                let apart = f64::from(near) - *centre.get_or_insert(f64::from(near));
-                let len = block.len() as f64;
-                sum += s + len * apart;
-                squares += q + (2. * s + len * apart) * apart;
-            }
+    fn run(self) {
+        for (values, block) in self.plane.chunks(BLOCK).zip(self.blocks) {
+            // The mean of the first values.
+            let few = &values[..values.len().min(64)];
+            let near = (block_sums(few, few, |x, _| [x])[0] / few.len() as f64) as f32;
+            let [sum, squares] = block_sums(values, values, move |x, _| [x - near, (x - near) * (x - near)]);
+            *block = OfBlock { near: f64::from(near), sum, squares, len: values.len() as f64 };
         }
-        (centre.unwrap_or_default(), sum, squares)
     }
 }
 
-struct Normalise<'a, 'b, P> {
-    x: P,
-    y: &'a mut [&'b mut [MaybeUninit<f32>]],
+/// Mean and biased variance of a channel's blocks.
+fn moments<'a>(blocks: impl Iterator<Item = &'a OfBlock>, count: f64) -> (f64, f64) {
+    let mut centre = None;
+    let (mut sum, mut squares) = (0., 0.);
+    for block in blocks {
+        let apart = block.near - *centre.get_or_insert(block.near);
+        sum += block.sum + block.len * apart;
+        squares += block.squares + (2. * block.sum + block.len * apart) * apart;
+    }
+    let mean = sum / count;
+    let variance = squares / count - mean * mean;
+    // Rounding may leave a constant channel slightly below zero. A comparison keeps NaN.
+    (centre.unwrap_or_default() + mean, if variance < 0. { 0. } else { variance })
+}
+
+/// Writes a plane of results.
+struct Normalise<'a> {
+    x: &'a [f32],
+    y: &'a mut [MaybeUninit<f32>],
     channel: Channel,
 }
 
-impl<'a, P: Iterator<Item = &'a [f32]>> ForActivation for Normalise<'_, '_, P> {
+impl ForActivation for Normalise<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self, activation: impl Activate) {
-        let channel = self.channel;
-        for (x, y) in self.x.zip(self.y) {
-            for (y, &x) in y.iter_mut().zip(x) {
-                y.write(activation.value(channel.before_activation(x)));
-            }
+        let Self { x, y, channel } = self;
+        for (y, &x) in y.iter_mut().zip(x) {
+            y.write(activation.value(channel.before_activation(x)));
         }
     }
 }
@@ -218,76 +219,70 @@ impl Normalisation {
 pub(super) fn backward(normalisation: &Normalisation, x: &[f32], gradient: &mut [f32]) -> Gradients {
     let &Normalisation { size, ref channels, activation, through_statistics, .. } = normalisation;
     let count = (size.n * size.pixels) as f64;
-    let mut sums = vec![[0.; 2]; size.c];
-    let mut planes = size.planes_by_channel(gradient);
-    size.deal(planes.chunks_exact_mut(size.n).zip(&mut sums), |at, (gradient, sums)| {
-        let channel = channels[at];
-        let planes = size.planes(x, at).zip(gradient.iter().map(|plane| &**plane));
-        *sums = activation.choose(Sums { planes, channel });
-        let mean = if through_statistics { sums.map(|sum| sum / count) } else { [0.; 2] };
-        activation.choose(Spread { x: size.planes(x, at), gradient, channel, mean });
+    let sums = channel_sums(normalisation, x, gradient);
+    size.deal(size.planes(x).zip(gradient.chunks_exact_mut(size.pixels)), |at, (x, gradient)| {
+        let mean = if through_statistics { sums[at].map(|sum| sum / count) } else { [0.; 2] };
+        activation.choose(Spread { x, gradient, channel: channels[at], mean });
     });
     normalisation.gradients(&sums)
 }
 
 /// [`backward`] where x needs no gradient.
 pub(super) fn parameter_gradients(normalisation: &Normalisation, x: &[f32], gradient: &[f32]) -> Gradients {
-    let &Normalisation { size, ref channels, activation, .. } = normalisation;
-    let mut sums = vec![[0.; 2]; size.c];
-    size.deal(&mut sums, |at, sums| {
-        let planes = size.planes(x, at).zip(size.planes(gradient, at));
-        *sums = activation.choose(Sums { planes, channel: channels[at] });
-    });
-    normalisation.gradients(&sums)
+    normalisation.gradients(&channel_sums(normalisation, x, gradient))
 }
 
-/// `[sum g, sum g d]` of a channel.
-struct Sums<P> {
-    planes: P,
+/// `[sum g, sum g d]` of each channel.
+fn channel_sums(normalisation: &Normalisation, x: &[f32], gradient: &[f32]) -> Vec<[f64; 2]> {
+    let &Normalisation { size, ref channels, activation, .. } = normalisation;
+    let mut sums = vec![[0.; 2]; size.n * size.c];
+    size.deal(sums.iter_mut().zip(size.planes(x).zip(size.planes(gradient))), |at, (sums, (x, gradient))| {
+        *sums = activation.choose(Sums { x, gradient, channel: channels[at] });
+    });
+    let add = |total: [f64; 2], plane: &[f64; 2]| [total[0] + plane[0], total[1] + plane[1]];
+    (0..size.c).map(|at| size.of_channel(&sums, at, 1).flatten().fold([0.; 2], add)).collect()
+}
+
+/// `[sum g, sum g d]` of a plane.
+struct Sums<'a> {
+    x: &'a [f32],
+    gradient: &'a [f32],
     channel: Channel,
 }
 
-impl<'a, P: Iterator<Item = (&'a [f32], &'a [f32])>> ForActivation for Sums<P> {
+impl ForActivation for Sums<'_> {
     type Output = [f64; 2];
 
     #[inline(always)]
     fn run(self, activation: impl Activate) -> [f64; 2] {
-        let channel = self.channel;
-        let mut total = [0.; 2];
-        for (x, gradient) in self.planes {
-            let sums = sums_of_pairs(x, gradient, move |x, gradient| {
-                let g = activation.gradient(channel.before_activation(x), gradient);
-                [g, g * (x - channel.mean)]
-            });
-            total[0] += sums[0];
-            total[1] += sums[1];
-        }
-        total
+        let Self { x, gradient, channel } = self;
+        sums_of_pairs(x, gradient, move |x, gradient| {
+            let g = activation.gradient(channel.before_activation(x), gradient);
+            [g, g * (x - channel.mean)]
+        })
     }
 }
 
-/// Turns gradients of a channel's results into those of its x.
-struct Spread<'a, 'b, P> {
-    x: P,
-    gradient: &'a mut [&'b mut [f32]],
+/// Turns gradients of a plane's results into those of its x.
+struct Spread<'a> {
+    x: &'a [f32],
+    gradient: &'a mut [f32],
     channel: Channel,
     /// Means of g and of g d.
     mean: [f64; 2],
 }
 
-impl<'a, P: Iterator<Item = &'a [f32]>> ForActivation for Spread<'_, '_, P> {
+impl ForActivation for Spread<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run(self, activation: impl Activate) {
-        let channel = self.channel;
-        let constant = self.mean[0] as f32;
-        let slope = (self.mean[1] * f64::from(channel.inverse_deviation) * f64::from(channel.inverse_deviation)) as f32;
-        for (x, gradient) in self.x.zip(self.gradient) {
-            for (gradient, &x) in gradient.iter_mut().zip(x) {
-                let g = activation.gradient(channel.before_activation(x), *gradient);
-                *gradient = channel.scale * (g - constant - (x - channel.mean) * slope);
-            }
+        let Self { x, gradient, channel, mean } = self;
+        let constant = mean[0] as f32;
+        let slope = (mean[1] * f64::from(channel.inverse_deviation) * f64::from(channel.inverse_deviation)) as f32;
+        for (gradient, &x) in gradient.iter_mut().zip(x) {
+            let g = activation.gradient(channel.before_activation(x), *gradient);
+            *gradient = channel.scale * (g - constant - (x - channel.mean) * slope);
         }
     }
 }

@@ -126,7 +126,7 @@ pub fn adam_step(
 /// As there; nothing is moved then.
 pub fn adam_steps(parameters: &[AdamParameter], step: u64, settings: &AdamStep) -> Result<()> {
     const OP: &str = "adam_step";
-    let mut seen = HashSet::new();
+    let mut seen = HashSet::with_capacity(3 * parameters.len());
     for &AdamParameter { parameter, gradient, first_moment, second_moment, .. } in parameters {
         check::not_empty(OP, "parameter", parameter)?;
         check::same_shape(OP, "gradient", gradient, parameter)?;
