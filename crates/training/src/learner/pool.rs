@@ -10,7 +10,8 @@ use rayon::Yield;
 /// Does `work` on a thread of rayon's pool, and waits. From there its parallel calls begin at once; from outside, each would be handed to
 /// the pool and wake it.
 ///
-/// One step at a time, not a loop over batches: the loader makes these with the same pool, which may be a single thread.
+/// One step at a time, not a loop over batches: between two the other threads may rest. The program's main thread is one of the pool, and does the
+/// work itself.
 pub(super) fn in_pool<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     rayon::scope(|_| {
         let _awake = Awake::keep();
