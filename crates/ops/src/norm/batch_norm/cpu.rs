@@ -1,5 +1,5 @@
-//! Batch normalisation and activation: two passes over the planes in the order of memory, as convolutions go over them, so that each thread finds
-//! most of its planes in its own cache. The first sums up, the second writes.
+//! Batch normalisation and activation: two passes over the planes in the order of memory, as convolutions go over them. The first sums up, the
+//! second writes.
 #![allow(unsafe_code, reason = "results are written without being zeroed first")]
 #![allow(clippy::inline_always, reason = "only what is inlined into `vectorised` work is compiled for a level")]
 
