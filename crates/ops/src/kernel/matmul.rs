@@ -36,6 +36,11 @@ impl Shared {
         Self { start, len }
     }
 
+    /// How many elements there are.
+    pub(crate) fn len(self) -> usize {
+        self.len
+    }
+
     /// The address of `offset`, from which on there are `len` elements. To write there takes what [`Shared::fill`] does.
     pub(crate) fn start_of(self, offset: usize, len: usize) -> *mut f32 {
         assert!(offset + len <= self.len, "{len} elements from {offset} on exceed the memory of {}", self.len);

@@ -159,6 +159,14 @@ pub(crate) trait Vector: Lanes {
     }
     /// Fetches the cache line at any address, which need not be valid, to a second-level cache.
     fn prefetch(address: *const f32);
+    /// Writes to memory past the caches, which do not read there first. Other threads may see it later than what is written after it, until
+    /// [`Self::fence`].
+    ///
+    /// # Safety
+    /// Eight floats can be written from `to` on, where half a cache line begins.
+    unsafe fn stream(self, to: *mut f32);
+    /// Whatever is written from here on is seen no sooner than what was streamed before.
+    fn fence();
     /// Rows to columns.
     fn transpose(rows: [Self; 8]) -> [Self; 8];
     /// Sixteen neighbours to those at even and at odd places: [`Lanes::join`] back again.

@@ -81,6 +81,15 @@ impl Vector for [f32; 8] {
     fn prefetch(_: *const f32) {}
 
     #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: as the caller vouches.
+        unsafe { self.store(to) }
+    }
+
+    #[inline(always)]
+    fn fence() {}
+
+    #[inline(always)]
     fn transpose(rows: [Self; 8]) -> [Self; 8] {
         std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]))
     }

@@ -16,8 +16,8 @@ use super::{DEPTH, FEW_DEPTH, MOST_PANELS, PANELS, VALUES, by_points, few_tiles,
 use crate::conv2d::Geometry;
 use crate::conv2d::cpu::Stack;
 use crate::kernel::{
-    CHUNK, Isa, Next, PANEL, Panels, Piece, Rows, Scratch, Shared, chunks_mut, deal, deal_each, run, vectorised,
-    written,
+    CHUNK, Isa, Next, PANEL, Panels, Piece, Rows, Scratch, Shared, Vector, chunks_mut, deal, deal_each, run,
+    vectorised, written,
 };
 
 /// Tiles that a weight gradient sums up one after the other, at most; longer sums in f32 would round more than 1e-6.
@@ -225,6 +225,7 @@ impl<T: Transform> Piece for KernelGradient<'_, T> {
         let blocks = pass.blocks_of(panel);
         let phases = pass.input.stride * pass.input.stride;
         let (places, mut taps) = (kernel.places::<T>(true), [[0.; PANEL]; MOST_TAPS]);
+        let streamed = kernel.is_streamed(gradient);
         // All phases of a channel have parts of one kernel, which is written once.
         for step in 0..ins.len() / phases {
             let (first, lane) = (ins.start + step / BLOCK * phases * BLOCK, step % BLOCK);
@@ -247,8 +248,15 @@ impl<T: Transform> Piece for KernelGradient<'_, T> {
             for (half, block) in blocks.clone().enumerate() {
                 let (first_out, outs, _) = pass.output.block(block);
                 let at = first_out * kernel.out_step + (first_in + lane) * kernel.in_step;
-                kernel.write::<I::V>(&taps, &places, half * BLOCK, outs, at, gradient);
+                if streamed && outs == BLOCK {
+                    kernel.stream::<I::V>(&taps, &places, half * BLOCK, at, gradient);
+                } else {
+                    kernel.write::<I::V>(&taps, &places, half * BLOCK, outs, at, gradient);
+                }
             }
+        }
+        if streamed {
+            I::V::fence();
         }
     }
 }
@@ -316,6 +324,36 @@ impl<T: Transform> Piece for SumsOfPoint<'_, T> {
                 let c = Panels { start, row: PANEL, panel };
                 I::product((rows, pass.tiling.tiles()), pass.panels(), a, b, c, false, None);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::transform::F4x2;
+    use super::super::{image_of, result_of};
+    use super::*;
+    use crate::conv2d::{Conv2d, geometry};
+    use crate::kernel::{LINE, Level};
+    use crate::verify::draw;
+
+    /// Neither count of channels is a multiple of a panel's.
+    #[test]
+    fn gradients_past_the_caches_are_those_through_them() {
+        let (x, weight) = (draw((1, 260, 8, 8), 1), draw((264, 260, 4, 4), 2));
+        let mut g = geometry(&x, &weight, None, Conv2d::new(2, 1)).unwrap();
+        let [x, y] = [(260 * 8 * 8, 3), (264 * 4 * 4, 4)].map(|(len, seed)| draw(len, seed).to_vec1().unwrap());
+        let len = weight.elem_count();
+        for level in Level::all() {
+            g.level = level;
+            let written = |from: usize| -> Vec<f32> {
+                let mut memory = Scratch::new(len + LINE);
+                let to = Shared::new(memory[from..].as_mut_ptr(), len);
+                assert_eq!(kernel_of(&g, &[]).is_streamed(to), from == 0);
+                write::<F4x2>(&g, (image_of(&g), result_of(&g)), g.images(&x), g.results(&y), to, 0);
+                memory[from..][..len].to_vec()
+            };
+            assert!(written(0) == written(1), "{level:?}");
         }
     }
 }

@@ -5,7 +5,7 @@
 use super::lattice::BLOCK;
 use super::tile::Square;
 use super::transform::Transform;
-use crate::kernel::{Lanes, PANEL, Shared, Vector};
+use crate::kernel::{LINE, Lanes, PANEL, Shared, Vector};
 
 /// Channels in after which kernels, and the places of their gradients, are fetched ahead: they lie too far apart for the processor to foresee.
 const AHEAD: usize = 12;
@@ -18,6 +18,9 @@ pub(super) const MOST_TAPS: usize = 16;
 
 /// Phases of a kernel, at most.
 pub(super) const MOST_PHASES: usize = 4;
+
+/// Numbers from which on a gradient goes past the caches: it would drive out more than it is worth, and none of it is read soon.
+const STREAMED: usize = 1 << 20;
 
 /// A kernel as virtual channels see it.
 #[derive(Clone, Copy)]
@@ -189,6 +192,39 @@ impl Kernel<'_> {
                 }
             }
             at += BLOCK;
+        }
+    }
+
+    /// Whether [`Self::stream`] writes such kernels to this memory.
+    #[inline(always)]
+    pub(super) fn is_streamed(&self, kernels: Shared) -> bool {
+        let starts_line = kernels.start_of(0, 0).addr().is_multiple_of(size_of::<[f32; LINE]>());
+        self.size.0 * self.size.1 == LINE && kernels.len() >= STREAMED && starts_line
+    }
+
+    /// As [`Self::write`] of eight kernels that are a cache line each, past the caches.
+    #[inline(always)]
+    pub(super) fn stream<V: Vector>(
+        &self,
+        taps: &[[f32; PANEL]; MOST_TAPS],
+        places: &[usize; MOST_TAPS],
+        lane: usize,
+        to: usize,
+        kernels: Shared,
+    ) {
+        let mut values = [[V::splat(0.); BLOCK]; LINE / BLOCK];
+        for i in 0..LINE {
+            // SAFETY: eight of the sixteen floats.
+            values[i / BLOCK][i % BLOCK] = unsafe { V::load(taps[places[i]][lane..][..BLOCK].as_ptr()) };
+        }
+        let [first, second] = [V::transpose(values[0]), V::transpose(values[1])];
+        for out in 0..BLOCK {
+            let start = kernels.start_of(to + out * self.out_step, LINE);
+            // SAFETY: `start_of` has seen to the room, which is this thread's alone, and every kernel starts a line.
+            unsafe {
+                first[out].stream(start);
+                second[out].stream(start.add(BLOCK));
+            }
         }
     }
 

@@ -259,6 +259,16 @@ impl Vector for __m256 {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        unsafe { _mm256_stream_ps(to, self) }
+    }
+
+    #[inline(always)]
+    fn fence() {
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
     fn transpose(r: [Self; 8]) -> [Self; 8] {
         unsafe {
             let (a0, a1) = (_mm256_unpacklo_ps(r[0], r[1]), _mm256_unpackhi_ps(r[0], r[1]));
