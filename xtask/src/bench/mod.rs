@@ -54,7 +54,7 @@ pub(crate) struct Bench {
     #[arg(long, default_value = "fast", value_parser = ["fast", "direct", "bf16"])]
     exactness: String,
     /// Turns that each side takes
-    #[arg(long, default_value = "7", value_name = "N", value_parser = at_least_one)]
+    #[arg(long, default_value = "15", value_name = "N", value_parser = at_least_one)]
     rounds: usize,
     /// Where the rows go as JSON
     #[arg(long, value_name = "FILE")]
@@ -264,11 +264,11 @@ mod tests {
     #[test]
     fn what_a_line_asks_for_is_understood() {
         let bench =
-            parsed("train infer --pytorch py --compile --threads 3 --rounds 15 --one-thread --json rows.json").unwrap();
-        assert_eq!((bench.filters.len(), bench.threads, bench.rounds), (2, Some(3), 15));
+            parsed("train infer --pytorch py --compile --threads 3 --rounds 9 --one-thread --json rows.json").unwrap();
+        assert_eq!((bench.filters.len(), bench.threads, bench.rounds), (2, Some(3), 9));
         assert!(bench.compile && bench.one_thread && bench.pytorch == Some("py".into()));
         let bench = parsed("").unwrap();
-        assert_eq!((&*bench.device, &*bench.exactness, bench.rounds), ("cpu", "fast", 7));
+        assert_eq!((&*bench.device, &*bench.exactness, bench.rounds), ("cpu", "fast", 15));
     }
 
     #[test]
