@@ -260,6 +260,10 @@ pub(crate) fn with_parameters<R: Send>(
     of_image: impl FnOnce() -> R + Send,
     of_parameters: impl FnOnce() -> Result<[Option<Tensor>; 2]> + Send + 'static,
 ) -> Result<(R, [Option<Tensor>; 2])> {
+    if cpu::goes_by_images(g) {
+        let parameters = of_parameters()?;
+        return Ok((of_image(), parameters));
+    }
     match pass.beside(at, Box::new(of_parameters)) {
         Some(of_parameters) => {
             let (image, parameters) = cpu::side_by_side(g, of_image, of_parameters);

@@ -11,6 +11,9 @@ use crate::kernel::{Matrix, Shared, deal, dealt, sums_of_pairs, vectorised};
 /// Products of a convolution that take a thread a few thousandths of a second by Winograd.
 const SOON: usize = 400_000_000;
 
+/// Numbers of an image, or of a result, that are far more than the caches of a core keep.
+const FAR_MORE: usize = 1 << 20;
+
 /// The gradients of the kernel, `(out, in / groups, kh, kw)`, and of the bias, `(out)`, as far as they are needed.
 pub(crate) fn parameter_gradients(
     g: &Geometry,
@@ -137,8 +140,19 @@ pub(crate) fn side_by_side<A: Send, B: Send>(
     a: impl FnOnce() -> A + Send,
     b: impl FnOnce() -> B + Send,
 ) -> (A, B) {
-    let products = g.batch * g.output_pixels() * g.out_channels * g.group_in() * g.taps();
-    if products <= SOON { rayon::join(a, b) } else { (a(), b()) }
+    if is_soon_done(g) { rayon::join(a, b) } else { (a(), b()) }
+}
+
+fn is_soon_done(g: &Geometry) -> bool {
+    g.batch * g.output_pixels() * g.out_channels * g.group_in() * g.taps() <= SOON
+}
+
+/// Whether all threads had better compute the gradients of parameters, and then all of them that of the image. Each then goes through its own part
+/// of the batch, as it does in every other op. Where one thread has the parameters and another the image, both go through all of it, and what
+/// they wait for is memory, where it is large and soon done: the more so if the one has no cache in common with the other.
+pub(crate) fn goes_by_images(g: &Geometry) -> bool {
+    let numbers = (g.in_channels * g.input_pixels()).max(g.out_channels * g.output_pixels());
+    g.batch * numbers >= FAR_MORE && is_soon_done(g)
 }
 
 /// The gradient of a bias: the sum of each channel of `y` `(n, channels, pixels)`.

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Ending, forward, input_gradient, parameter_gradients, patches, predict, winograd};
+use super::{Ending, forward, goes_by_images, input_gradient, parameter_gradients, patches, predict, winograd};
 use crate::Activation;
 use crate::conv2d::{Conv2d, Exactness, Geometry, geometry};
 use crate::kernel::Level;
@@ -228,6 +228,19 @@ fn large_tiles_are_for_predictions_of_large_images_of_some_channels() {
     assert!(!predicted((1, 16, 32, 32), 16, fast) && !predicted((1, 15, 64, 64), 16, fast));
     assert!(!predicted((1, 128, 64, 64), 65, fast) && !predicted((1, 16, 64, 64), 16, Conv2d::new(2, 1)));
     assert!(!predicted((1, 16, 64, 64), 16, Conv2d { exactness: Exactness::Direct, ..fast }));
+}
+
+#[test]
+fn threads_keep_to_their_images_where_these_are_large_and_soon_done() {
+    let of = |x: Shape, outs, kernel, spec| {
+        goes_by_images(&geometry(&draw(x, 0), &draw((outs, x.1, kernel, kernel), 1), None, spec).unwrap())
+    };
+    let same = Conv2d::new(1, 1);
+    assert!(of((4, 16, 128, 128), 16, 3, same) && of((4, 32, 128, 128), 16, 3, same));
+    // A transposed one, seen from its result, and few results of a large image.
+    assert!(of((4, 16, 128, 128), 32, 2, Conv2d::new(2, 0)) && of((4, 16, 128, 128), 3, 1, Conv2d::new(1, 0)));
+    assert!(!of((2, 16, 128, 128), 16, 3, same) && !of((4, 32, 64, 64), 32, 3, same));
+    assert!(!of((4, 32, 128, 128), 32, 3, same));
 }
 
 proptest! {
