@@ -143,8 +143,8 @@ fn passes<'scope>(
     Ok(())
 }
 
-/// The gradients of variables as they come. No pass waits for those of a convolution's parameters: threads that would have to wait for the last
-/// piece of an op compute them.
+/// The gradients of variables as they come. No pass waits for those of a convolution's parameters but where it computes them itself: threads that
+/// would have to wait for the last piece of an op compute them.
 #[derive(Default)]
 struct OfVariables {
     done: Mutex<Vec<Done>>,
