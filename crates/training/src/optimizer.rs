@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor, Var, bail};
 use img2seg_models::Parameters;
-use img2seg_ops::{AdamParameter, AdamStep, Gradients, SgdParameter, SgdStep, adam_steps, sgd_steps, squared_norms};
+use img2seg_ops::{AdamParameter, AdamStep, Gradients, SgdParameter, SgdStep, adam_steps, sgd_steps};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainingError;
@@ -162,7 +162,8 @@ impl Optimizer {
 
     /// The squared norm of each parameter's gradient, in name order. On a device it waits for them.
     pub(crate) fn squared_norms(&self, gradients: &Gradients) -> candle_core::Result<Vec<f64>> {
-        squared_norms(&found(&self.parameters, gradients).map(|(_, _, gradient)| gradient).collect::<Vec<_>>())
+        gradients
+            .squared_norms(&found(&self.parameters, gradients).map(|(_, of, _)| &*of.parameter).collect::<Vec<_>>())
     }
 
     /// [`step`](Self::step) with the gradients' squared norms, which somebody has waited for.

@@ -16,7 +16,9 @@ pub use images::Images;
 
 use crate::Activation;
 use crate::check::{self, refuse};
-use crate::kernel::{InputGradients, Level, Order, Pass, has_kernel, is_tracked, node, node_of_result, values, wide};
+use crate::kernel::{
+    Gradient, InputGradients, Level, Order, Pass, has_kernel, is_tracked, node, node_of_result, values, wide,
+};
 use crate::norm::{BatchStatistics, NormEval, NormTrain};
 
 /// What a convolution may round on the way. `Fast` and `Direct` differ in f32 on the CPU and, by cuDNN, on a CUDA device.
@@ -228,14 +230,14 @@ fn kernels(x: Images, weight: &Tensor, bias: Option<&Tensor>, g: Geometry, activ
         let (count, needed) = (images.tensors().len(), pass.needed);
         let of_parameters =
             parameter_gradients(g, images.clone(), gradient.clone(), [needed[count], needed[count + 1]]);
-        let mut gradients = InputGradients::<4>::default();
+        let mut gradients = InputGradients::<4, Gradient>::default();
         let [weight, bias] = if needed[..count].contains(&true) {
             let (y, weight, first) = (values(gradient)?, values(&kernel)?, images.first_channels(&g));
             let of_images = || cpu::input_gradients(&g, &y, &weight, None, first);
             let (parts, of_parameters) = with_parameters(&g, (pass, count), of_images, of_parameters)?;
             for ((at, image), part) in images.tensors().iter().enumerate().zip(parts) {
-                gradients[at] =
-                    needed[at].then(|| Tensor::from_vec(part, image.shape(), image.device())).transpose()?;
+                let gradient = || Tensor::from_vec(part, image.shape(), image.device());
+                gradients[at] = needed[at].then(gradient).transpose()?.map(Gradient::from);
             }
             of_parameters
         } else {
@@ -258,8 +260,8 @@ pub(crate) fn with_parameters<R: Send>(
     g: &Geometry,
     (pass, at): (&Pass, usize),
     of_image: impl FnOnce() -> R + Send,
-    of_parameters: impl FnOnce() -> Result<[Option<Tensor>; 2]> + Send + 'static,
-) -> Result<(R, [Option<Tensor>; 2])> {
+    of_parameters: impl FnOnce() -> Result<[Option<Gradient>; 2]> + Send + 'static,
+) -> Result<(R, [Option<Gradient>; 2])> {
     if cpu::goes_by_images(g) {
         let parameters = of_parameters()?;
         return Ok((of_image(), parameters));
@@ -279,14 +281,14 @@ fn parameter_gradients(
     images: Contiguous,
     gradient: Tensor,
     needed: [bool; 2],
-) -> impl FnOnce() -> Result<[Option<Tensor>; 2]> + Send {
+) -> impl FnOnce() -> Result<[Option<Gradient>; 2]> + Send {
     move || {
         let y = values(&gradient)?;
-        let [weight, bias] = images.with_values(&g, |x| Ok(cpu::parameter_gradients(&g, x, &y, needed)))?;
+        let (weight, bias) = images.with_values(&g, |x| Ok(cpu::parameter_gradients(&g, x, &y, needed)))?;
         let shape = (g.out_channels, g.group_in(), g.kernel.0, g.kernel.1);
         Ok([
-            weight.map(|of| Tensor::from_vec(of, shape, gradient.device())).transpose()?,
-            bias.map(|of| Tensor::from_vec(of, g.out_channels, gradient.device())).transpose()?,
+            weight.map(|of| of.into_gradient(shape, gradient.device())).transpose()?,
+            bias.map(|of| Tensor::from_vec(of, g.out_channels, gradient.device())).transpose()?.map(Gradient::from),
         ])
     }
 }

@@ -13,7 +13,7 @@ use crate::conv2d::bf16::rounded;
 #[cfg(feature = "cuda")]
 use crate::conv2d::cuda;
 use crate::conv2d::{Geometry, cpu, with_parameters};
-use crate::kernel::{Level, Order, Pass, has_kernel, is_tracked, node, node_of_result, values, wide};
+use crate::kernel::{Gradient, Level, Order, Pass, has_kernel, is_tracked, node, node_of_result, values, wide};
 use crate::norm::{BatchStatistics, NormEval, NormTrain};
 
 const OP: &str = "conv_transpose2d";
@@ -189,7 +189,7 @@ fn kernels(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry, acti
         let (y, weight) = (values(gradient)?, values(&kernel)?);
         let of_x = || cpu::forward(&g, g.images(&y), &weight, None);
         let (of_x, [weight, bias]) = with_parameters(&g, (pass, 1), of_x, of_parameters)?;
-        Ok([Some(Tensor::from_vec(of_x, input.shape(), input.device())?), weight, bias])
+        Ok([Some(Tensor::from_vec(of_x, input.shape(), input.device())?.into()), weight, bias])
     };
     if activation == Activation::None {
         return node(OP, &inputs, y, shape, move |pass| back(pass, pass.gradient));
@@ -206,14 +206,14 @@ fn parameter_gradients(
     x: Tensor,
     gradient: Tensor,
     [needs_weight, needs_bias]: [bool; 2],
-) -> impl FnOnce() -> Result<[Option<Tensor>; 2]> + Send {
+) -> impl FnOnce() -> Result<[Option<Gradient>; 2]> + Send {
     move || {
         let (y, x) = (values(&gradient)?, values(&x)?);
-        let [weight, bias] = cpu::transposed_parameter_gradients(&g, g.images(&y), &x, [needs_weight, needs_bias]);
+        let (weight, bias) = cpu::transposed_parameter_gradients(&g, g.images(&y), &x, [needs_weight, needs_bias]);
         let shape = (g.out_channels, g.group_in(), g.kernel.0, g.kernel.1);
         Ok([
-            weight.map(|of| Tensor::from_vec(of, shape, gradient.device())).transpose()?,
-            bias.map(|of| Tensor::from_vec(of, g.in_channels, gradient.device())).transpose()?,
+            weight.map(|of| of.into_gradient(shape, gradient.device())).transpose()?,
+            bias.map(|of| Tensor::from_vec(of, g.in_channels, gradient.device())).transpose()?.map(Gradient::from),
         ])
     }
 }

@@ -13,30 +13,37 @@ use rayon::Scope;
 use super::Order;
 use super::deal::look_for_work_until;
 use super::elementwise::update;
-use super::node::{MOST_INPUTS, OfParameters, Record, Source, in_f32};
+use super::node::{Gradient, MOST_INPUTS, OfParameters, Record, Source, in_f32};
 use super::values::{has_kernel, lend, values};
 
 /// The gradients of a loss by its variables.
 #[derive(Debug, Default)]
 pub struct Gradients {
-    gradients: HashMap<TensorId, Tensor>,
+    of_variables: HashMap<TensorId, Tensor>,
+    /// Of those whose squares were summed up as they were computed.
+    squared_norms: HashMap<TensorId, f64>,
     through_candle: bool,
 }
 
 impl Gradients {
     /// The gradient of a variable, of its shape; none if the loss does not depend on it.
     pub fn get(&self, variable: &Tensor) -> Option<&Tensor> {
-        self.gradients.get(&variable.id())
+        self.of_variables.get(&variable.id())
+    }
+
+    /// The sum of the squares of a variable's gradient, if it was taken when that was computed.
+    pub(crate) fn known_squared_norm(&self, variable: &Tensor) -> Option<f64> {
+        self.squared_norms.get(&variable.id()).copied()
     }
 
     /// Variables that have a gradient.
     pub fn len(&self) -> usize {
-        self.gradients.len()
+        self.of_variables.len()
     }
 
     /// Whether the loss depends on no variable.
     pub fn is_empty(&self) -> bool {
-        self.gradients.is_empty()
+        self.of_variables.is_empty()
     }
 
     /// Whether an op of candle's stood between the loss and a variable, so that candle has computed the gradients. They are
@@ -75,8 +82,8 @@ pub fn backward(loss: Tensor) -> Result<Gradients> {
 fn by_candle(loss: &Tensor) -> Result<Gradients> {
     let mut all = loss.backward()?;
     let variables = loss.sorted_nodes().into_iter().filter(|node| node.is_variable());
-    let gradients = variables.filter_map(|variable| Some((variable.id(), all.remove(variable)?.detach()))).collect();
-    Ok(Gradients { gradients, through_candle: true })
+    let of_variables = variables.filter_map(|variable| Some((variable.id(), all.remove(variable)?.detach()))).collect();
+    Ok(Gradients { of_variables, through_candle: true, ..Gradients::default() })
 }
 
 /// All records that `last` was made from, itself included, in the order in which they were made; none if an op of candle's is
@@ -106,7 +113,7 @@ fn along(records: Vec<Arc<Record>>, gradient: Tensor) -> Result<Gradients> {
         of_variables.wait();
         passed
     })?;
-    Ok(Gradients { gradients: of_variables.sums()?, through_candle: false })
+    of_variables.sums()
 }
 
 /// Goes through the records from the last to the first. Each is let go after its pass, with all that it saved for it.
@@ -134,7 +141,7 @@ fn passes<'scope>(
         }
         for (at, (input, gradient)) in record.inputs.iter().zip(gradients).enumerate() {
             match (input, gradient) {
-                (Source::Record(input), Some(gradient)) => add(&mut pending, input.order, gradient)?,
+                (Source::Record(input), Some(gradient)) => add(&mut pending, input.order, gradient.tensor)?,
                 (Source::Variable(id), Some(gradient)) => of_variables.put(place + at, Ok((*id, gradient))),
                 _ => {}
             }
@@ -156,11 +163,11 @@ struct OfVariables {
 struct Done {
     /// Where it comes in the order in which all are added up.
     place: usize,
-    gradient: Result<(TensorId, Tensor)>,
+    gradient: Result<(TensorId, Gradient)>,
 }
 
 impl OfVariables {
-    fn put(&self, place: usize, gradient: Result<(TensorId, Tensor)>) {
+    fn put(&self, place: usize, gradient: Result<(TensorId, Gradient)>) {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).push(Done { place, gradient });
     }
 
@@ -206,13 +213,18 @@ impl OfVariables {
         look_for_work_until(|| self.handed_out.load(Ordering::Relaxed) == 0);
     }
 
-    fn sums(self) -> Result<HashMap<TensorId, Tensor>> {
+    fn sums(self) -> Result<Gradients> {
         let mut done = self.done.into_inner().unwrap_or_else(PoisonError::into_inner);
         done.sort_unstable_by_key(|done| done.place);
-        let mut sums = HashMap::new();
+        let mut sums = Gradients::default();
         for Done { gradient, .. } in done {
-            let (id, gradient) = gradient?;
-            add(&mut sums, id, in_f32(&gradient)?)?;
+            let (id, Gradient { tensor, squared_norm }) = gradient?;
+            // That of a sum is not the sum of its terms'.
+            match squared_norm.filter(|_| !sums.of_variables.contains_key(&id)) {
+                Some(norm) => _ = sums.squared_norms.insert(id, norm),
+                None => _ = sums.squared_norms.remove(&id),
+            }
+            add(&mut sums.of_variables, id, in_f32(&tensor)?)?;
         }
         Ok(sums)
     }

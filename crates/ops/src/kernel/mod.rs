@@ -27,7 +27,7 @@ pub(crate) use matmul::{Matrix, Shared};
 pub(crate) use node::Made;
 #[cfg(test)]
 pub(crate) use node::Source;
-pub(crate) use node::{InputGradients, Pass, by_candle, is_tracked, node, node_of_result, wide};
+pub(crate) use node::{Gradient, InputGradients, Pass, by_candle, is_tracked, node, node_of_result, wide};
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) use node::{in_f32, node_taking_bf16};
 pub(crate) use order::Order;

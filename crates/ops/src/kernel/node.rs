@@ -3,6 +3,7 @@
 //! candle's graph cannot be read from outside, so each node keeps a record of its own: what it was made from, and how to
 //! go back. `backward` goes along the records, candle's `Tensor::backward` along its own graph; both call the same passes.
 
+mod gradient;
 mod in_candle;
 
 use std::cell::Cell;
@@ -16,6 +17,7 @@ use candle_core::{CpuStorage, DType, Result, Shape, Storage, Tensor, TensorId, V
 use super::Order;
 use super::values::{has_kernel, lend, values};
 use crate::check::refuse;
+pub(crate) use gradient::Gradient;
 use in_candle::{Link, Node};
 
 /// What a backward pass is given.
@@ -32,7 +34,7 @@ pub(crate) struct Pass<'a> {
 }
 
 /// Computes the gradients of two neighbouring inputs, parameters.
-pub(crate) type OfParameters = Box<dyn FnOnce() -> Result<[Option<Tensor>; 2]> + Send>;
+pub(crate) type OfParameters = Box<dyn FnOnce() -> Result<[Option<Gradient>; 2]> + Send>;
 
 /// Hands these out to be computed, those of the input of this number and the next, or gives them back.
 pub(crate) type Beside<'a> = dyn Fn(usize, OfParameters) -> Option<OfParameters> + 'a;
@@ -77,14 +79,14 @@ pub(super) const MOST_INPUTS: usize = 4;
 /// Gradients of the inputs, none for those that are not needed. They have to come from detached tensors, or each
 /// would keep the whole graph alive; and nothing else may use their storage, since gradients of other uses are added to
 /// them in place. The node's own gradient may be handed on.
-pub(crate) type InputGradients<const N: usize = 3> = [Option<Tensor>; N];
+pub(crate) type InputGradients<const N: usize = 3, G = Tensor> = [Option<G>; N];
 
 /// Whether a result of these takes part in a graph.
 pub(crate) fn is_tracked(inputs: &[&Tensor]) -> bool {
     inputs.iter().any(|x| x.track_op())
 }
 
-type Backward = dyn Fn(&Pass) -> Result<InputGradients<MOST_INPUTS>> + Send + Sync;
+type Backward = dyn Fn(&Pass) -> Result<InputGradients<MOST_INPUTS, Gradient>> + Send + Sync;
 
 /// What kernels have computed: as many values as its shape says, of f32 if nothing is said of them.
 pub(crate) struct Made(pub(crate) Storage);
@@ -107,48 +109,48 @@ impl Made {
 
 /// A result that kernels have computed from up to [`MOST_INPUTS`] inputs, in both graphs if one of them is. `backward` gives as many
 /// gradients as there are inputs, or none for what follows them.
-pub(crate) fn node<const N: usize>(
+pub(crate) fn node<const N: usize, G: Into<Gradient>>(
     name: &'static str,
     inputs: &[&Tensor],
     result: impl Into<Made>,
     shape: impl Into<Shape>,
-    backward: impl Fn(&Pass) -> Result<InputGradients<N>> + Send + Sync + 'static,
+    backward: impl Fn(&Pass) -> Result<InputGradients<N, G>> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     node_in(Order::Planes, name, inputs, result, shape, backward)
 }
 
 /// [`node`] of a result that lies in this order; in that of pixels `shape` is an image's.
-pub(crate) fn node_in<const N: usize>(
+pub(crate) fn node_in<const N: usize, G: Into<Gradient>>(
     order: Order,
     name: &'static str,
     inputs: &[&Tensor],
     result: impl Into<Made>,
     shape: impl Into<Shape>,
-    backward: impl Fn(&Pass) -> Result<InputGradients<N>> + Send + Sync + 'static,
+    backward: impl Fn(&Pass) -> Result<InputGradients<N, G>> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     make_node(order, false, name, inputs, result.into(), shape.into(), backward)
 }
 
 /// [`node_in`] whose way back takes a gradient in bf16 as it is, in the order of pixels; others are given it in f32.
-pub(crate) fn node_taking_bf16<const N: usize>(
+pub(crate) fn node_taking_bf16<const N: usize, G: Into<Gradient>>(
     order: Order,
     name: &'static str,
     inputs: &[&Tensor],
     result: impl Into<Made>,
     shape: impl Into<Shape>,
-    backward: impl Fn(&Pass) -> Result<InputGradients<N>> + Send + Sync + 'static,
+    backward: impl Fn(&Pass) -> Result<InputGradients<N, G>> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     make_node(order, order == Order::Pixels, name, inputs, result.into(), shape.into(), backward)
 }
 
-fn make_node<const N: usize>(
+fn make_node<const N: usize, G: Into<Gradient>>(
     order: Order,
     takes_bf16: bool,
     name: &'static str,
     inputs: &[&Tensor],
     Made(result): Made,
     mut shape: Shape,
-    backward: impl Fn(&Pass) -> Result<InputGradients<N>> + Send + Sync + 'static,
+    backward: impl Fn(&Pass) -> Result<InputGradients<N, G>> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     if order == Order::Pixels {
         let (n, c, h, w) = shape.dims4()?;
@@ -164,7 +166,7 @@ fn make_node<const N: usize>(
     }
     let backward = move |pass: &Pass| {
         let mut gradients = backward(pass)?.into_iter();
-        Ok(std::array::from_fn(|_| gradients.next().flatten()))
+        Ok(std::array::from_fn(|_| gradients.next().flatten().map(Into::into)))
     };
     let record = Arc::new(Record::new(order, takes_bf16, inputs, Box::new(backward)));
     let last = Arc::default();
@@ -184,13 +186,13 @@ fn make_node<const N: usize>(
 }
 
 /// [`node_taking_bf16`] whose way back is given the result, and keeps that instead of an input: what follows keeps it too, as a rule.
-pub(crate) fn node_of_result<const N: usize>(
+pub(crate) fn node_of_result<const N: usize, G: Into<Gradient>>(
     order: Order,
     name: &'static str,
     inputs: &[&Tensor],
     result: impl Into<Made>,
     shape: impl Into<Shape>,
-    backward: impl Fn(&Pass, &Tensor) -> Result<InputGradients<N>> + Send + Sync + 'static,
+    backward: impl Fn(&Pass, &Tensor) -> Result<InputGradients<N, G>> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     let result_of = Arc::new(OnceLock::new());
     let kept = Arc::clone(&result_of);
@@ -303,7 +305,7 @@ impl Record {
         is_own: bool,
         so_far: &mut Option<Tensor>,
         beside: Option<&Beside>,
-    ) -> Result<InputGradients<MOST_INPUTS>> {
+    ) -> Result<InputGradients<MOST_INPUTS, Gradient>> {
         let mut needed = [false; MOST_INPUTS];
         for (needed, input) in needed.iter_mut().zip(&self.inputs) {
             *needed = !matches!(input, Source::Constant);

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::kernel::{chunks, dealt, has_kernel, sum_in_f64, values};
+use crate::kernel::{Gradients, chunks, dealt, has_kernel, sum_in_f64, values};
 
 /// The sum of the squares of each tensor's elements: infinite or NaN if and only if one of the elements is.
 ///
@@ -35,12 +35,29 @@ pub fn squared_norms(tensors: &[&Tensor]) -> Result<Vec<f64>> {
     Ok(sums.into_iter().map(f64::from).collect())
 }
 
+impl Gradients {
+    /// The sum of the squares of each variable's gradient, as [`squared_norms`] says; 0 of one without a gradient. Those of some large kernels are
+    /// known since they were computed, and not read again: what has been changed in place since then is not seen there.
+    ///
+    /// # Errors
+    /// Those of [`squared_norms`].
+    pub fn squared_norms(&self, variables: &[&Tensor]) -> Result<Vec<f64>> {
+        let known = |variable: &&Tensor| self.known_squared_norm(variable);
+        let others = variables.iter().filter(|variable| known(variable).is_none());
+        let mut computed = squared_norms(&others.filter_map(|other| self.get(other)).collect::<Vec<_>>())?.into_iter();
+        let norm =
+            |variable| known(variable).or_else(|| self.get(variable).and_then(|_| computed.next())).unwrap_or(0.);
+        Ok(variables.iter().map(norm).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{Device, Var};
 
     use super::*;
     use crate::verify::draw;
+    use crate::{Conv2d, backward, conv2d};
 
     #[test]
     fn norms_are_those_of_a_plain_sum() {
@@ -70,6 +87,23 @@ mod tests {
             assert!(norms.iter().all(|norm| !norm.is_finite()), "{norms:?}");
         }
         assert!(squared_norms(&[&tensor(-f32::MAX, 5)]).unwrap()[0].is_finite());
+    }
+
+    #[test]
+    fn norms_of_gradients_are_those_of_sums() {
+        let variable = |shape: &[usize], seed| Var::from_tensor(&draw(shape, seed)).unwrap();
+        let (small, unused) = (variable(&[256, 3, 3, 3], 1), variable(&[5], 2));
+        let [once, twice] = [3, 4].map(|seed| variable(&[256, 256, 4, 4], seed));
+        let image = conv2d(&draw((1, 3, 32, 32), 5), &small, None, Conv2d::new(1, 1)).unwrap();
+        let half = |x: Tensor, weight: &Var| conv2d(&x, weight, None, Conv2d::new(2, 1)).unwrap();
+        let gradients = backward(half(half(half(image, &once), &twice), &twice)).unwrap();
+        assert!(gradients.known_squared_norm(&once).is_some() && gradients.known_squared_norm(&twice).is_none());
+        let norms = gradients.squared_norms(&[&unused, &twice, &once, &small]).unwrap();
+        assert_eq!(norms[0].to_bits(), 0);
+        for (variable, norm) in [&twice, &once, &small].into_iter().zip(&norms[1..]) {
+            let expected = squared_norms(&[gradients.get(variable).unwrap()]).unwrap()[0];
+            assert!(expected > 0. && (norm / expected - 1.).abs() < 1e-12, "{norm}, not {expected}");
+        }
     }
 
     #[test]

@@ -24,7 +24,9 @@ use crate::Activation;
 use crate::kernel::{Matrix, Shared, deal, deal_each, written};
 use columns::{TILE, add_to_image, from_image, with_buffer};
 pub(crate) use ending::Ending;
-pub(crate) use parameters::{goes_by_images, parameter_gradients, side_by_side, transposed_parameter_gradients};
+pub(crate) use parameters::{
+    OfKernel, goes_by_images, parameter_gradients, side_by_side, transposed_parameter_gradients,
+};
 pub(crate) use stack::Stack;
 use stack::parted;
 

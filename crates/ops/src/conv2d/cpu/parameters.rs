@@ -3,10 +3,12 @@
 
 use std::ops::Range;
 
+use candle_core::{Device, Result, Shape, Tensor};
+
 use super::columns::{TILE, from_image, with_buffer};
 use super::{OUT_BLOCK, PIECES, Stack, few_channels, few_pixels, few_taps, patches, swapped, winograd};
 use crate::conv2d::Geometry;
-use crate::kernel::{Matrix, Shared, deal, dealt, sums_of_pairs, vectorised};
+use crate::kernel::{Gradient, Matrix, Shared, deal, dealt, sums_of_pairs, vectorised};
 
 /// Products of a convolution that take a thread a few thousandths of a second by Winograd.
 const SOON: usize = 400_000_000;
@@ -14,20 +16,42 @@ const SOON: usize = 400_000_000;
 /// Numbers of an image, or of a result, that are far more than the caches of a core keep.
 const FAR_MORE: usize = 1 << 20;
 
-/// The gradients of the kernel, `(out, in / groups, kh, kw)`, and of the bias, `(out)`, as far as they are needed.
+/// The gradient of a kernel, `(out, in / groups, kh, kw)`.
+#[derive(Debug)]
+pub(crate) struct OfKernel {
+    pub(crate) values: Vec<f32>,
+    /// The sum of its squares, if that has been taken on the way: by shape alone, since there are other orders to add up in.
+    pub(crate) squared_norm: Option<f64>,
+}
+
+impl From<Vec<f32>> for OfKernel {
+    fn from(values: Vec<f32>) -> Self {
+        Self { values, squared_norm: None }
+    }
+}
+
+impl OfKernel {
+    /// As a tensor.
+    pub(crate) fn into_gradient(self, shape: impl Into<Shape>, device: &Device) -> Result<Gradient> {
+        let Self { values, squared_norm } = self;
+        Ok(Gradient { tensor: Tensor::from_vec(values, shape.into(), device)?, squared_norm })
+    }
+}
+
+/// The gradients of the kernel and of the bias, `(out)`, as far as they are needed.
 pub(crate) fn parameter_gradients(
     g: &Geometry,
     x: Stack<&[f32]>,
     y: &[f32],
     [needs_weight, needs_bias]: [bool; 2],
-) -> [Option<Vec<f32>>; 2] {
+) -> (Option<OfKernel>, Option<Vec<f32>>) {
     // A bias without its kernel, which is rare, takes the time of both: its bits do not depend on what else is needed.
-    if needs_bias && let Some([weight, bias]) = with_bias(g, x, y) {
-        return [needs_weight.then_some(weight), Some(bias)];
+    if needs_bias && let Some((weight, bias)) = with_bias(g, x, y) {
+        return (needs_weight.then_some(weight), Some(bias));
     }
     let weight = || needs_weight.then(|| weight_gradient(g, x, y));
     let bias = || needs_bias.then(|| bias_gradient(y, g.out_channels, g.output_pixels()));
-    side_by_side(g, weight, bias).into()
+    side_by_side(g, weight, bias)
 }
 
 /// [`parameter_gradients`] of the transposed convolution, whose result has the shape of the image, and x that of y: the bias is of the image's channels.
@@ -36,20 +60,21 @@ pub(crate) fn transposed_parameter_gradients(
     x: Stack<&[f32]>,
     y: &[f32],
     [needs_weight, needs_bias]: [bool; 2],
-) -> [Option<Vec<f32>>; 2] {
+) -> (Option<OfKernel>, Option<Vec<f32>>) {
     if needs_bias && patches::serves(g) {
         let [weight, bias] = patches::parameter_gradients(g, &x.joined(), y);
-        return [needs_weight.then_some(weight), Some(bias)];
+        return (needs_weight.then_some(weight.into()), Some(bias));
     }
     let weight = || needs_weight.then(|| weight_gradient(g, x, y));
     let bias = || needs_bias.then(|| bias_gradient(&x.joined(), g.in_channels, g.input_pixels()));
-    side_by_side(g, weight, bias).into()
+    side_by_side(g, weight, bias)
 }
 
 /// Both gradients by those algorithms that have that of a bias for nothing.
-fn with_bias(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> Option<[Vec<f32>; 2]> {
+fn with_bias(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> Option<(OfKernel, Vec<f32>)> {
     if few_taps::serves(g) {
-        return Some(few_taps::parameter_gradients(g, &x.joined(), y));
+        let [weight, bias] = few_taps::parameter_gradients(g, &x.joined(), y);
+        return Some((weight.into(), bias));
     }
     if patches::serves(g) {
         return None;
@@ -57,26 +82,30 @@ fn with_bias(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> Option<[Vec<f32>; 2]>
     winograd::parameter_gradients(g, x, y, true)
 }
 
-/// The gradient of the kernel, `(out, in / groups, kh, kw)`.
-fn weight_gradient(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> Vec<f32> {
+/// The gradient of the kernel.
+fn weight_gradient(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> OfKernel {
     if few_taps::serves(g) {
         let [weight, _] = few_taps::parameter_gradients(g, &x.joined(), y);
-        return weight;
+        return weight.into();
     }
     if patches::serves(g) {
         let [weight, _] = patches::parameter_gradients(g, &x.joined(), y);
-        return weight;
+        return weight.into();
     }
-    if let Some([weight, _]) = winograd::parameter_gradients(g, x, y, false) {
+    if let Some((weight, _)) = winograd::parameter_gradients(g, x, y, false) {
         return weight;
     }
     let x = &*x.joined();
     if few_channels::serves(g) {
-        return few_channels::weight_gradient(g, x, y);
+        return few_channels::weight_gradient(g, x, y).into();
     }
     if few_pixels::serves(g) {
-        return few_pixels::weight_gradient(g, x, y);
+        return few_pixels::weight_gradient(g, x, y).into();
     }
+    by_columns(g, x, y).into()
+}
+
+fn by_columns(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
     let (taps, pixels, planes) = (g.taps(), g.output_pixels(), g.input_pixels());
     let depth = g.group_in() * taps;
     let len = g.out_channels * depth;

@@ -91,12 +91,12 @@ fn check_in_pools(x: Shape, weight: Shape, spec: Conv2d, threads: &[usize]) {
             let g = Geometry { exactness, level, ..g };
             let (output, gradients) = if exactness == Exactness::Fast { (1e-5, 2e-5) } else { (1e-6, 1e-6) };
             let compute = || {
-                let [weight, bias_gradient] = parameter_gradients(&g, g.images(&x), &y, [true; 2]).map(Option::unwrap);
+                let (weight, bias_gradient) = parameter_gradients(&g, g.images(&x), &y, [true; 2]);
                 [
                     forward(&g, g.images(&x), &kernel, Some(&bias)),
                     input_gradient(&g, &y, &kernel, Some(&bias_back)),
-                    weight,
-                    bias_gradient,
+                    weight.unwrap().values,
+                    bias_gradient.unwrap(),
                     predict(&g, g.images(&x), &kernel, Ending::bias(Some(&bias))),
                 ]
             };

@@ -94,8 +94,8 @@ impl Direction {
             Self::Forward => cpu::forward(g, g.images(&a), &b, None),
             Self::InputGradient => cpu::input_gradient(g, &a, &b, None),
             Self::WeightGradient => {
-                let [weight, _] = cpu::parameter_gradients(g, g.images(&a), &b, [true, false]);
-                weight.unwrap_or_default()
+                let (weight, _) = cpu::parameter_gradients(g, g.images(&a), &b, [true, false]);
+                weight.map(|of| of.values).unwrap_or_default()
             }
         };
         let [_, _, shape] = self.shapes(g);

@@ -111,7 +111,7 @@ fn what_fails_beside_the_passes_fails_the_way_back() {
             let of_weight = pass.beside(1, Box::new(|| candle_core::bail!("no memory is left")));
             assert_eq!(of_weight.is_some(), rayon::current_num_threads() == 1);
             let [of_weight, _] = of_weight.map_or(Ok([None, None]), |of| of())?;
-            Ok([Some(pass.gradient.clone()), of_weight, None])
+            Ok([Some(pass.gradient.clone().into()), of_weight, None])
         })
         .unwrap();
         let error = pool.install(|| backward(y)).unwrap_err();

@@ -29,7 +29,8 @@ impl Drop for Node {
 impl Node {
     /// candle's gradient is that of what is stored.
     fn pass(&self, gradient: &Tensor) -> Result<InputGradients<MOST_INPUTS>> {
-        self.record.pass(&self.record.result_order.seen(gradient)?, false, &mut None, None)
+        let gradients = self.record.pass(&self.record.result_order.seen(gradient)?, false, &mut None, None)?;
+        Ok(gradients.map(|of| of.map(|of| of.tensor)))
     }
 
     /// candle asks once, when the node is made.

@@ -167,6 +167,8 @@ pub(crate) trait Vector: Lanes {
     unsafe fn stream(self, to: *mut f32);
     /// Whatever is written from here on is seen no sooner than what was streamed before.
     fn fence();
+    /// Adds the square of each, in f64, which holds it exactly, to a sum of its own.
+    fn add_squares(self, sums: &mut [f64; 8]);
     /// Rows to columns.
     fn transpose(rows: [Self; 8]) -> [Self; 8];
     /// Sixteen neighbours to those at even and at odd places: [`Lanes::join`] back again.

@@ -90,6 +90,13 @@ impl Vector for [f32; 8] {
     fn fence() {}
 
     #[inline(always)]
+    fn add_squares(self, sums: &mut [f64; 8]) {
+        for i in 0..8 {
+            sums[i] += f64::from(self[i]) * f64::from(self[i]);
+        }
+    }
+
+    #[inline(always)]
     fn transpose(rows: [Self; 8]) -> [Self; 8] {
         std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]))
     }

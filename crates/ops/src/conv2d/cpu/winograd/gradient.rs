@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::kernel::{Kernel, MOST_TAPS};
+use super::kernel::{Kernel, MOST_TAPS, Squares};
 use super::lattice::{BLOCK, Lattice};
 use super::passes::{Layout, Pass, Tiling};
 use super::results::Tiles;
@@ -14,7 +14,7 @@ use super::tile::{Square, Then, both};
 use super::transform::{Input, OutputAdjoint, TapsAdjoint, Transform};
 use super::{DEPTH, FEW_DEPTH, MOST_PANELS, PANELS, VALUES, by_points, few_tiles, kernel_of};
 use crate::conv2d::Geometry;
-use crate::conv2d::cpu::Stack;
+use crate::conv2d::cpu::{OfKernel, Stack};
 use crate::kernel::{
     CHUNK, Isa, Next, PANEL, Panels, Piece, Rows, Scratch, Shared, Vector, chunks_mut, deal, deal_each, run,
     vectorised, written,
@@ -43,16 +43,16 @@ pub(super) fn of_parameters<T: Transform + Send + Sync>(
     x: Stack<&[f32]>,
     y: Stack<&[f32]>,
     biases: usize,
-) -> [Vec<f32>; 2] {
+) -> (OfKernel, Vec<f32>) {
     let len = g.out_channels * g.in_channels * g.taps();
-    let mut bias = Vec::new();
-    let mut fill = |to: Shared| bias = write::<T>(g, lattices, x, y, to, biases);
+    let (mut squared_norm, mut bias) = (None, Vec::new());
+    let mut fill = |to: Shared| (squared_norm, bias) = write::<T>(g, lattices, x, y, to, biases);
     // SAFETY: each tap belongs to one phase, and each phase's kernels from all channels to all are written.
-    let weight = unsafe { written(len, |to| fill(Shared::new(to.as_mut_ptr().cast(), len))) };
-    [weight, bias]
+    let values = unsafe { written(len, |to| fill(Shared::new(to.as_mut_ptr().cast(), len))) };
+    (OfKernel { values, squared_norm }, bias)
 }
 
-/// Writes the gradient of the kernel, and gives that of the bias.
+/// Writes the gradient of the kernel, and gives the sum of its squares, if that has been taken, and the gradient of the bias.
 fn write<T: Transform + Send + Sync>(
     g: &Geometry,
     (input, output): (Lattice, Lattice),
@@ -60,7 +60,7 @@ fn write<T: Transform + Send + Sync>(
     y: Stack<&[f32]>,
     gradient: Shared,
     biases: usize,
-) -> Vec<f32> {
+) -> (Option<f64>, Vec<f32>) {
     let (level, points) = (g.level, T::POINTS * T::POINTS);
     let channels = input.blocks() * 8 + output.channels;
     let most = (2 * VALUES / (points * channels)).clamp(32, (3456 / points).min(LONGEST_SUM));
@@ -69,14 +69,18 @@ fn write<T: Transform + Send + Sync>(
     let (depth, panels) = (pass.depth(), pass.panels());
     let kernel = kernel_of(g, &[]);
     let panel_len = Pass::<T>::kernels_of_panel(depth);
+    let is_streamed = kernel.is_streamed(gradient) && g.out_channels.is_multiple_of(BLOCK);
+    let sum = |squares: Vec<f64>| is_streamed.then(|| squares.into_iter().sum());
     let finish = |sums: &[f32]| {
         let steps = depth.div_ceil(FEW_DEPTH);
-        deal(panels * steps, |at| {
+        let mut squares = vec![0.; panels * steps];
+        deal_each(squares.iter_mut().enumerate(), |(at, squares)| {
             let (panel, first) = (at / steps, at % steps * FEW_DEPTH);
             let (plane, ins) = (Pass::<T>::kernel_plane(depth), first..(first + FEW_DEPTH).min(depth));
             let sums = &sums[panel * panel_len..][..panel_len][first * PANEL..];
-            run(level, KernelGradient { pass, sums, plane, panel, ins, kernel, gradient });
+            run(level, KernelGradient { pass, sums, plane, panel, ins, kernel, gradient, squares });
         });
+        sum(squares)
     };
     if few_tiles(&pass) {
         let x_layout = Layout::new::<T>(tiling.tiles(), depth);
@@ -99,11 +103,15 @@ fn write<T: Transform + Send + Sync>(
                 (GRADIENT_VALUES / (points * most * PANEL) / FEW_DEPTH * FEW_DEPTH).clamp(FEW_DEPTH, GRADIENT_DEPTH);
             let block = |panel| (0..depth).step_by(at_once).map(move |ins| (panel, ins));
             let blocks: Vec<_> = (0..panels).step_by(most).flat_map(block).collect();
-            deal_each(blocks, |(panel, first)| {
+            let mut squares = vec![0.; blocks.len()];
+            deal_each(blocks.into_iter().zip(&mut squares), |((panel, first), squares)| {
                 let (panels, ins) = (panel..(panel + most).min(panels), first..(first + at_once).min(depth));
-                run(level, Block { pass, xs: &xs, x_layout, ys: &ys, y_layout, panels, ins, kernel, gradient });
+                run(
+                    level,
+                    Block { pass, xs: &xs, x_layout, ys: &ys, y_layout, panels, ins, kernel, gradient, squares },
+                );
             });
-            return bias;
+            return (sum(squares), bias);
         }
         let mut sums = Scratch::new(panels * panel_len);
         let shared = Shared::new(sums.as_mut_ptr(), sums.len());
@@ -113,8 +121,7 @@ fn write<T: Transform + Send + Sync>(
             let ins = first..(first + DEPTH).min(depth);
             run(level, SumsOfPoint { pass, xs: &xs, x_layout, ys: &ys, y_layout, point, ins, sums: shared });
         });
-        finish(&sums);
-        return bias;
+        return (finish(&sums), bias);
     }
     let step = tiling.units_of(most);
     let chunks = tiling.units().div_ceil(step);
@@ -134,8 +141,8 @@ fn write<T: Transform + Send + Sync>(
             vectorised(|| total.iter_mut().zip(&part[at * CHUNK..]).for_each(|(total, part)| *total += part));
         }
     });
-    finish(total);
-    (0..biases).map(|channel| bias.iter().map(|sums| sums[channel]).sum::<f64>() as f32).collect()
+    let bias = (0..biases).map(|channel| bias.iter().map(|sums| sums[channel]).sum::<f64>() as f32).collect();
+    (finish(total), bias)
 }
 
 /// The sum of each channel over all results, from their tiles, transformed: at the point 1 stands the sum of a tile.
@@ -216,16 +223,18 @@ struct KernelGradient<'a, T> {
     /// The kernel whose gradient is written; its values are not read.
     kernel: Kernel<'a>,
     gradient: Shared,
+    /// Where the squares of what goes past the caches are added.
+    squares: &'a mut f64,
 }
 
 impl<T: Transform> Piece for KernelGradient<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { pass, sums, plane, panel, ins, kernel, gradient } = self;
+        let Self { pass, sums, plane, panel, ins, kernel, gradient, squares } = self;
         let blocks = pass.blocks_of(panel);
         let phases = pass.input.stride * pass.input.stride;
         let (places, mut taps) = (kernel.places::<T>(true), [[0.; PANEL]; MOST_TAPS]);
-        let streamed = kernel.is_streamed(gradient);
+        let (streamed, mut of_lanes) = (kernel.is_streamed(gradient), Squares::default());
         // All phases of a channel have parts of one kernel, which is written once.
         for step in 0..ins.len() / phases {
             let (first, lane) = (ins.start + step / BLOCK * phases * BLOCK, step % BLOCK);
@@ -249,7 +258,7 @@ impl<T: Transform> Piece for KernelGradient<'_, T> {
                 let (first_out, outs, _) = pass.output.block(block);
                 let at = first_out * kernel.out_step + (first_in + lane) * kernel.in_step;
                 if streamed && outs == BLOCK {
-                    kernel.stream::<I::V>(&taps, &places, half * BLOCK, at, gradient);
+                    kernel.stream::<I::V>(&taps, &places, half * BLOCK, at, gradient, &mut of_lanes);
                 } else {
                     kernel.write::<I::V>(&taps, &places, half * BLOCK, outs, at, gradient);
                 }
@@ -257,6 +266,7 @@ impl<T: Transform> Piece for KernelGradient<'_, T> {
         }
         if streamed {
             I::V::fence();
+            *squares += of_lanes.iter().sum::<f64>();
         }
     }
 }
@@ -272,12 +282,13 @@ struct Block<'a, T> {
     ins: Range<usize>,
     kernel: Kernel<'a>,
     gradient: Shared,
+    squares: &'a mut f64,
 }
 
 impl<T: Transform> Piece for Block<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { pass, xs, x_layout, ys, y_layout, panels, ins, kernel, gradient } = self;
+        let Self { pass, xs, x_layout, ys, y_layout, panels, ins, kernel, gradient, squares } = self;
         let (plane, len) = (Pass::<T>::kernel_plane(ins.len()), Pass::<T>::kernels_of_panel(ins.len()));
         let mut sums = Scratch::new(panels.len() * len);
         let next = Some(Next { a: x_layout.plane, b: y_layout.plane });
@@ -290,7 +301,8 @@ impl<T: Transform> Piece for Block<'_, T> {
             unsafe { I::product((ins.len(), pass.tiling.tiles()), panels.len(), a, b, c, false, next) };
         }
         for (panel, sums) in panels.zip(sums.chunks_exact(len)) {
-            KernelGradient { pass, sums, plane, panel, ins: ins.clone(), kernel, gradient }.run::<I>();
+            let (ins, squares) = (ins.clone(), &mut *squares);
+            KernelGradient { pass, sums, plane, panel, ins, kernel, gradient, squares }.run::<I>();
         }
     }
 }
@@ -337,23 +349,29 @@ mod tests {
     use crate::kernel::{LINE, Level};
     use crate::verify::draw;
 
-    /// Neither count of channels is a multiple of a panel's.
+    /// Neither count of channels is a multiple of a panel's. The larger image is gone through point by point.
     #[test]
     fn gradients_past_the_caches_are_those_through_them() {
-        let (x, weight) = (draw((1, 260, 8, 8), 1), draw((264, 260, 4, 4), 2));
-        let mut g = geometry(&x, &weight, None, Conv2d::new(2, 1)).unwrap();
-        let [x, y] = [(260 * 8 * 8, 3), (264 * 4 * 4, 4)].map(|(len, seed)| draw(len, seed).to_vec1().unwrap());
-        let len = weight.elem_count();
-        for level in Level::all() {
-            g.level = level;
-            let written = |from: usize| -> Vec<f32> {
-                let mut memory = Scratch::new(len + LINE);
-                let to = Shared::new(memory[from..].as_mut_ptr(), len);
-                assert_eq!(kernel_of(&g, &[]).is_streamed(to), from == 0);
-                write::<F4x2>(&g, (image_of(&g), result_of(&g)), g.images(&x), g.results(&y), to, 0);
-                memory[from..][..len].to_vec()
-            };
-            assert!(written(0) == written(1), "{level:?}");
+        for size in [8, 104] {
+            let (x, weight) = (draw((1, 260, size, size), 1), draw((264, 260, 4, 4), 2));
+            let mut g = geometry(&x, &weight, None, Conv2d::new(2, 1)).unwrap();
+            let x = x.flatten_all().unwrap().to_vec1().unwrap();
+            let (y, len) = (draw(264 * size * size / 4, 3).to_vec1().unwrap(), weight.elem_count());
+            for level in Level::all() {
+                g.level = level;
+                let written = |(from, threads)| {
+                    let mut memory = Scratch::new(len + LINE);
+                    let to = Shared::new(memory[from..].as_mut_ptr(), len);
+                    let write = || write::<F4x2>(&g, (image_of(&g), result_of(&g)), g.images(&x), g.results(&y), to, 0);
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    let (norm, _) = pool.install(write);
+                    (memory[from..][..len].to_vec(), norm.unwrap())
+                };
+                let (values, norm) = written((0, 2));
+                assert!(written((1, 3)) == (values.clone(), norm), "{level:?}");
+                let expected: f64 = values.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
+                assert!((norm / expected - 1.).abs() < 1e-12, "{level:?}: {norm}, not {expected}");
+            }
         }
     }
 }

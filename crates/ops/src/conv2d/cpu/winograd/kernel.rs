@@ -22,6 +22,9 @@ pub(super) const MOST_PHASES: usize = 4;
 /// Numbers from which on a gradient goes past the caches: it would drive out more than it is worth, and none of it is read soon.
 const STREAMED: usize = 1 << 20;
 
+/// Sums of squares, of each of eight kernels.
+pub(super) type Squares = [f64; BLOCK];
+
 /// A kernel as virtual channels see it.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel<'a> {
@@ -195,14 +198,14 @@ impl Kernel<'_> {
         }
     }
 
-    /// Whether [`Self::stream`] writes such kernels to this memory.
+    /// Whether [`Self::stream`] writes so many such kernels.
     #[inline(always)]
     pub(super) fn is_streamed(&self, kernels: Shared) -> bool {
-        let starts_line = kernels.start_of(0, 0).addr().is_multiple_of(size_of::<[f32; LINE]>());
-        self.size.0 * self.size.1 == LINE && kernels.len() >= STREAMED && starts_line
+        self.size.0 * self.size.1 == LINE && kernels.len() >= STREAMED
     }
 
-    /// As [`Self::write`] of eight kernels that are a cache line each, past the caches.
+    /// As [`Self::write`] of eight kernels that are a cache line each, past the caches if they start one. Their squares are added to `squares`:
+    /// later they would have to be read from memory again.
     #[inline(always)]
     pub(super) fn stream<V: Vector>(
         &self,
@@ -211,19 +214,35 @@ impl Kernel<'_> {
         lane: usize,
         to: usize,
         kernels: Shared,
+        squares: &mut Squares,
     ) {
-        let mut values = [[V::splat(0.); BLOCK]; LINE / BLOCK];
-        for i in 0..LINE {
-            // SAFETY: eight of the sixteen floats.
-            values[i / BLOCK][i % BLOCK] = unsafe { V::load(taps[places[i]][lane..][..BLOCK].as_ptr()) };
+        let [mut first, mut second] = [[V::splat(0.); BLOCK]; LINE / BLOCK];
+        let [mut of_first, mut of_second] = [[0.; BLOCK]; LINE / BLOCK];
+        for i in 0..BLOCK {
+            // SAFETY: eight of the sixteen floats, each.
+            unsafe {
+                first[i] = V::load(taps[places[i]][lane..][..BLOCK].as_ptr());
+                second[i] = V::load(taps[places[BLOCK + i]][lane..][..BLOCK].as_ptr());
+            }
+            first[i].add_squares(&mut of_first);
+            second[i].add_squares(&mut of_second);
         }
-        let [first, second] = [V::transpose(values[0]), V::transpose(values[1])];
+        for out in 0..BLOCK {
+            squares[out] += of_first[out] + of_second[out];
+        }
+        let [first, second] = [V::transpose(first), V::transpose(second)];
+        let starts_line = kernels.start_of(0, 0).addr().is_multiple_of(size_of::<[f32; LINE]>());
         for out in 0..BLOCK {
             let start = kernels.start_of(to + out * self.out_step, LINE);
-            // SAFETY: `start_of` has seen to the room, which is this thread's alone, and every kernel starts a line.
+            // SAFETY: `start_of` has seen to the room, which is this thread's alone; what is streamed starts a line.
             unsafe {
-                first[out].stream(start);
-                second[out].stream(start.add(BLOCK));
+                if starts_line {
+                    first[out].stream(start);
+                    second[out].stream(start.add(BLOCK));
+                } else {
+                    first[out].store(start);
+                    second[out].store(start.add(BLOCK));
+                }
             }
         }
     }

@@ -30,7 +30,7 @@ use self::passes::{Layout, Pass, Tiling};
 use self::results::{Chunk, FromFewTiles, Kernels, ProductsOfPoint, Results, Tiles};
 use self::transform::{F1x1, F3x2, F4x2, F4x3, Transform};
 use super::stack::parted;
-use super::{Ending, Stack, few_channels};
+use super::{Ending, OfKernel, Stack, few_channels};
 use crate::conv2d::{Exactness, Geometry};
 use crate::kernel::{Level, PANEL, Scratch, Shared, deal, run, written};
 
@@ -208,7 +208,12 @@ pub(super) fn input_gradient(
 }
 
 /// The gradient of the kernel, `(out, in, kh, kw)`, and of a bias, `(out)`, or nothing in its place.
-pub(super) fn parameter_gradients(g: &Geometry, x: Stack<&[f32]>, y: &[f32], with_bias: bool) -> Option<[Vec<f32>; 2]> {
+pub(super) fn parameter_gradients(
+    g: &Geometry,
+    x: Stack<&[f32]>,
+    y: &[f32],
+    with_bias: bool,
+) -> Option<(OfKernel, Vec<f32>)> {
     let (choice, _) = choose(g, g.output)?;
     let lattices = (image_of(g), result_of(g));
     let joined = if x.has_whole(PANEL) { None } else { Some(x.joined()) };

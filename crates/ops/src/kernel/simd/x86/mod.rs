@@ -269,6 +269,17 @@ impl Vector for __m256 {
     }
 
     #[inline(always)]
+    fn add_squares(self, sums: &mut [f64; 8]) {
+        unsafe {
+            let low = _mm256_cvtps_pd(_mm256_castps256_ps128(self));
+            let high = _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(self));
+            let (first, last) = (sums.as_mut_ptr(), sums.as_mut_ptr().add(4));
+            _mm256_storeu_pd(first, _mm256_fmadd_pd(low, low, _mm256_loadu_pd(first)));
+            _mm256_storeu_pd(last, _mm256_fmadd_pd(high, high, _mm256_loadu_pd(last)));
+        }
+    }
+
+    #[inline(always)]
     fn transpose(r: [Self; 8]) -> [Self; 8] {
         unsafe {
             let (a0, a1) = (_mm256_unpacklo_ps(r[0], r[1]), _mm256_unpackhi_ps(r[0], r[1]));
