@@ -105,6 +105,7 @@ fn weight_gradient(g: &Geometry, x: Stack<&[f32]>, y: &[f32]) -> OfKernel {
     by_columns(g, x, y).into()
 }
 
+/// The gradient of the kernel by products with columns (im2col).
 fn by_columns(g: &Geometry, x: &[f32], y: &[f32]) -> Vec<f32> {
     let (taps, pixels, planes) = (g.taps(), g.output_pixels(), g.input_pixels());
     let depth = g.group_in() * taps;
