@@ -69,8 +69,9 @@ fn write<T: Transform + Send + Sync>(
     let (depth, panels) = (pass.depth(), pass.panels());
     let kernel = kernel_of(g, &[]);
     let panel_len = Pass::<T>::kernels_of_panel(depth);
-    let is_streamed = kernel.is_streamed(gradient) && g.out_channels.is_multiple_of(BLOCK);
-    let sum = |squares: Vec<f64>| is_streamed.then(|| squares.into_iter().sum());
+    // Kernels that are left over of a block of eight are not streamed, nor their squares summed.
+    let all_are_summed = kernel.is_streamed(gradient) && g.out_channels.is_multiple_of(BLOCK);
+    let sum = |squares: Vec<f64>| all_are_summed.then(|| squares.into_iter().sum());
     let finish = |sums: &[f32]| {
         let steps = depth.div_ceil(FEW_DEPTH);
         let mut squares = vec![0.; panels * steps];
